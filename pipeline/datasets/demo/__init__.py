@@ -1,0 +1,210 @@
+"""The built-in data set: birds that the project draws itself, from a seed.
+
+Twelve classes of small birds, of which each has a sister that differs in one part only, in varied
+pose and light before cluttered backgrounds. Colours are drawn at random and say nothing of the
+class: shapes and patterns of parts do. Unlike photographs, a drawing has exact ground truth: the
+object, every part, and what tells two classes apart.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from pipeline.datasets.demo.background import background, foreground, perch
+from pipeline.datasets.demo.bird import PERCH_DEPTH, Bird, Feathers
+from pipeline.datasets.demo.canvas import Canvas, Floats, noise
+from pipeline.datasets.demo.classes import (
+    CLASS_NAMES,
+    CLASSES,
+    PARTS,
+    distinguishing_parts,
+    styles_of,
+)
+from pipeline.datasets.demo.scene import (
+    SIDE,
+    Light,
+    random_light,
+    random_plumage,
+    random_pose,
+)
+from pipeline.datasets.index import Image, Part
+from pipeline.errors import ProtoMaskError
+
+TRAIN_PER_CLASS = 40
+TEST_PER_CLASS = 20
+JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawn image and its ground truth.
+
+    Args:
+        image: H×W×3 uint8.
+        labels: H×W uint8; 0 is background, i the i-th of `PARTS`. Visible pixels only.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+def draw_image(
+    seed: int, class_name: str, number: int, parts_from: Mapping[str, str] | None = None
+) -> Drawing:
+    """Draws the image that seed, class and number stand for.
+
+    Args:
+        seed: the data set's.
+        class_name: one of `CLASS_NAMES`.
+        number: the image's number in its class, from 1.
+        parts_from: parts to take from other classes (part: class). Pose, colours, light and
+            background stay, so that only these parts' pixels change.
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(CLASS_NAMES.index(class_name), number))
+    return render(styles_of(class_name, parts_from), sequence)
+
+
+def render(styles: Mapping[str, str], sequence: np.random.SeedSequence) -> Drawing:
+    """Draws a bird of these styles in the scene that a seed sequence stands for.
+
+    Args:
+        styles: the style of each part that varies; see `classes.CLASSES`.
+        sequence: decides everything else.
+    """
+    streams = [np.random.default_rng(child) for child in sequence.spawn(5)]
+    scene, behind, props, feathers, finish = streams
+    width, height = (int(side) for side in scene.integers(SIDE[0], SIDE[1], 2, endpoint=True))
+    pose, plumage = random_pose(scene, width, height), random_plumage(scene)
+    light = random_light(scene)
+    canvas = Canvas(width, height)
+    feet = pose.x + pose.facing * pose.stance * pose.size, pose.y + PERCH_DEPTH * pose.size
+    perch(canvas, props, *feet, light.direction)
+    Bird(canvas, pose, plumage, styles, light.direction, Feathers(feathers)).draw()
+    foreground(canvas, props, pose.x, pose.y, pose.size, light.direction)
+    picture = canvas.over(background(behind, width, height))
+    return Drawing(_photograph(picture, light, finish), canvas.labels())
+
+
+def _photograph(picture: Floats, light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Exposes a picture (H×W×3, 0..1): dappled light, colour cast, contrast and grain."""
+    height, width = picture.shape[:2]
+    dapple = 1 + 0.06 * noise(rng, width, height, (3, 3))
+    exposed = picture * dapple[..., None] * light.exposure
+    grain = rng.standard_normal(picture.shape, dtype=np.float32) * np.float32(light.grain)
+    developed = 0.5 + (exposed - 0.5) * np.float32(light.contrast) + grain
+    return (np.clip(developed, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def draw(
+    folder: Path,
+    seed: int,
+    train_per_class: int = TRAIN_PER_CLASS,
+    test_per_class: int = TEST_PER_CLASS,
+) -> None:
+    """Draws the data set into a folder; the same arguments give the same bytes.
+
+    Writes `images/<class>/<number>.jpg`, `parts/<class>/<number>.png` (label maps as in `Drawing`)
+    and `classes.json`. The first numbers of a class are its training images.
+
+    Args:
+        folder: created where missing.
+        seed: decides every image.
+        train_per_class, test_per_class: images.
+    """
+    for class_name in CLASS_NAMES:
+        slug = _slug(class_name)
+        (folder / "images" / slug).mkdir(parents=True, exist_ok=True)
+        (folder / "parts" / slug).mkdir(parents=True, exist_ok=True)
+        for number in range(1, train_per_class + test_per_class + 1):
+            drawing = draw_image(seed, class_name, number)
+            Pillow.fromarray(drawing.image).save(
+                folder / "images" / slug / f"{number:03d}.jpg", quality=JPEG_QUALITY
+            )
+            Pillow.fromarray(drawing.labels).save(folder / "parts" / slug / f"{number:03d}.png")
+    about = {
+        "seed": seed,
+        "train_per_class": train_per_class,
+        "test_per_class": test_per_class,
+        "parts": list(PARTS),
+        "classes": CLASSES,
+        "distinguishing_parts": {
+            first: {
+                second: distinguishing_parts(first, second)
+                for second in CLASS_NAMES
+                if second != first
+            }
+            for first in CLASS_NAMES
+        },
+    }
+    (folder / "classes.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def read(root: Path) -> tuple[list[Image], list[str], list[str]]:
+    """Reads what `draw` wrote.
+
+    Returns:
+        The images (without hash and size), the class names and the part names. An image's object
+        mask file is its label map: what is not 0 is object.
+
+    Raises:
+        ProtoMaskError: the folder is missing or holds no demo.
+    """
+    try:
+        about = json.loads((root / "classes.json").read_text())
+        class_names, part_names = list(about["classes"]), list(about["parts"])
+        train, test = about["train_per_class"], about["test_per_class"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ProtoMaskError(f"{root} holds no demo data set ({error})") from None
+    images = [
+        _image(root, class_name, number, number <= train, part_names)
+        for class_name in class_names
+        for number in range(1, train + test + 1)
+    ]
+    return images, class_names, part_names
+
+
+def _image(root: Path, class_name: str, number: int, train: bool, part_names: list[str]) -> Image:
+    name = f"{_slug(class_name)}/{number:03d}"
+    label_path = f"parts/{name}.png"
+    with Pillow.open(root / label_path) as picture:
+        labels = np.asarray(picture)
+    return Image(
+        id=name,
+        path=f"images/{name}.jpg",
+        class_name=class_name,
+        split="train" if train else "test",
+        object_box=_tight_box(labels > 0),
+        object_mask_path=label_path,
+        part_mask_path=label_path,
+        parts=part_locations(labels, part_names),
+    )
+
+
+def part_locations(labels: NDArray[np.uint8], part_names: list[str]) -> tuple[Part, ...]:
+    """Returns, for each visible part, the centre of its pixel that is nearest to its centroid.
+
+    Args:
+        labels: H×W; i marks the i-th part.
+        part_names: all parts.
+    """
+    parts = []
+    for number, name in enumerate(part_names, start=1):
+        y, x = np.nonzero(labels == number)
+        if len(x):
+            nearest = np.argmin(np.square(x - x.mean()) + np.square(y - y.mean()))
+            parts.append(Part(name, float(x[nearest]) + 0.5, float(y[nearest]) + 0.5))
+    return tuple(parts)
+
+
+def _tight_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _slug(class_name: str) -> str:
+    return class_name.replace(" ", "-")

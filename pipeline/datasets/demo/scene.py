@@ -1,0 +1,178 @@
+"""What chance decides about one image, and a class does not: pose, plumage colours, light.
+
+Nothing here knows the class, so that a bird redrawn with another class's part stands in the same
+place, in the same light.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.datasets.demo.canvas import Floats
+
+SIDE = (180, 220)
+"""Range of an image's width and height, pixels."""
+
+# Natural plumage colours, sRGB.
+UPPER = (
+    (92, 110, 134),
+    (116, 114, 74),
+    (140, 88, 58),
+    (124, 108, 92),
+    (72, 114, 114),
+    (84, 84, 90),
+    (164, 100, 62),
+    (98, 122, 76),
+    (112, 88, 108),
+    (76, 96, 124),
+)
+UNDER = (
+    (236, 224, 198),
+    (224, 196, 152),
+    (236, 234, 228),
+    (232, 212, 124),
+    (226, 170, 116),
+    (204, 206, 208),
+    (222, 172, 158),
+    (196, 204, 172),
+)
+DARK = ((38, 34, 36), (52, 38, 30), (34, 40, 52))
+LIGHT = ((246, 243, 234), (246, 232, 196), (240, 240, 244))
+BEAK = ((62, 56, 54), (214, 150, 60), (120, 100, 84), (190, 96, 60))
+LEG = ((96, 74, 62), (190, 120, 84), (70, 66, 68))
+IRIS = ((54, 32, 22), (30, 24, 24), (112, 54, 24))
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How a bird stands in the image; angles in radians, positive turns are clockwise.
+
+    Args:
+        x, y: the body's centre, pixels.
+        size: the body's length without head and tail, pixels.
+        facing: 1 looks right, -1 left.
+        body, head, tail, wing, crest: angles against the part that carries each.
+        depth: the body's depth as a multiple of the usual.
+        stance: how far the feet stand in front of the body's centre, in body lengths.
+    """
+
+    x: float
+    y: float
+    size: float
+    facing: int
+    body: float
+    head: float
+    tail: float
+    wing: float
+    crest: float
+    depth: float
+    stance: float
+
+
+@dataclass(frozen=True)
+class Plumage:
+    """A bird's colours, each (3,) float32 in 0..1."""
+
+    back: Floats
+    wing: Floats
+    tail: Floats
+    crown: Floats
+    cheek: Floats
+    throat: Floats
+    breast: Floats
+    belly: Floats
+    dark: Floats
+    light: Floats
+    beak: Floats
+    leg: Floats
+    iris: Floats
+
+
+@dataclass(frozen=True)
+class Light:
+    """How the photograph was lit and exposed.
+
+    Args:
+        direction: (x, y) that light comes from, of length one.
+        exposure: brightness factor of each channel, (3,).
+        contrast: spread around mid grey.
+        grain: standard deviation of the sensor's noise, in 0..1.
+    """
+
+    direction: Floats
+    exposure: Floats
+    contrast: float
+    grain: float
+
+
+def random_pose(rng: np.random.Generator, width: int, height: int) -> Pose:
+    """Places a bird, whole or nearly so, in an image of so many pixels."""
+    size = min(width, height) * rng.uniform(0.40, 0.54)
+    return Pose(
+        x=width * rng.uniform(0.42, 0.58),
+        y=height * rng.uniform(0.46, 0.58),
+        size=size,
+        facing=int(rng.choice([-1, 1])),
+        body=np.radians(rng.uniform(-42, -8)),
+        head=np.radians(rng.uniform(-16, 30)),
+        tail=np.radians(rng.uniform(-20, 14)),
+        wing=np.radians(rng.uniform(-9, 7)),
+        crest=np.radians(rng.uniform(-14, 16)),
+        depth=rng.uniform(0.9, 1.12),
+        stance=rng.uniform(-0.04, 0.08),
+    )
+
+
+def random_plumage(rng: np.random.Generator) -> Plumage:
+    """Mixes a bird's colours; any class may wear any of them."""
+    back = _mix(rng, UPPER)
+    under = _mix(rng, UNDER)
+    face = _mix(rng, UPPER)
+    wing = _jitter(rng, back * np.float32(0.86))
+    light = _mix(rng, LIGHT)
+    return Plumage(
+        back=back,
+        wing=wing,
+        tail=_jitter(rng, wing * np.float32(0.86)),
+        crown=_jitter(rng, face * np.float32(0.86)),
+        cheek=_blend(face, under, rng.uniform(0.15, 0.75)),
+        throat=_blend(under, light, rng.uniform(0.3, 0.9)),
+        breast=_jitter(rng, _blend(under, back, rng.uniform(0.0, 0.3))),
+        belly=_blend(under, light, rng.uniform(0.1, 0.6)),
+        dark=_mix(rng, DARK),
+        light=light,
+        beak=_mix(rng, BEAK),
+        leg=_mix(rng, LEG),
+        iris=_mix(rng, IRIS),
+    )
+
+
+def random_light(rng: np.random.Generator) -> Light:
+    """Draws a light from above, left or right, with a colour cast."""
+    angle = np.radians(rng.uniform(-60, 60))
+    cast = 1 + rng.uniform(-0.07, 0.07, 3)
+    return Light(
+        direction=np.array([np.sin(angle), -np.cos(angle)], np.float32),
+        exposure=(cast * rng.uniform(0.82, 1.14)).astype(np.float32),
+        contrast=rng.uniform(0.85, 1.12),
+        grain=rng.uniform(0.006, 0.018),
+    )
+
+
+def rgb(colour: tuple[int, int, int]) -> Floats:
+    """Returns an 8-bit colour as (3,) float32 in 0..1."""
+    return np.asarray(colour, np.float32) / np.float32(255)
+
+
+def _blend(first: Floats, second: Floats, share: float) -> Floats:
+    return first + (second - first) * np.float32(share)
+
+
+def _jitter(rng: np.random.Generator, colour: Floats) -> Floats:
+    shift = rng.uniform(0.92, 1.08) * rng.uniform(0.96, 1.04, 3)
+    return np.clip(colour * shift.astype(np.float32), 0, 1)
+
+
+def _mix(rng: np.random.Generator, palette: tuple[tuple[int, int, int], ...]) -> Floats:
+    first, second = rng.choice(len(palette), 2)
+    return _jitter(rng, _blend(rgb(palette[first]), rgb(palette[second]), rng.uniform(0, 0.5)))
