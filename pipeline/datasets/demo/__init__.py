@@ -64,9 +64,13 @@ def draw_image(
         number: the image's number in its class, from 1.
         parts_from: parts to take from other classes (part: class). Pose, colours, light and
             background stay, so that only these parts' pixels change.
+
+    Raises:
+        ProtoMaskError: no such class or part.
     """
+    styles = styles_of(class_name, parts_from)
     sequence = np.random.SeedSequence(seed, spawn_key=(CLASS_NAMES.index(class_name), number))
-    return render(styles_of(class_name, parts_from), sequence)
+    return render(styles, sequence)
 
 
 def render(styles: Mapping[str, str], sequence: np.random.SeedSequence) -> Drawing:
@@ -83,9 +87,9 @@ def render(styles: Mapping[str, str], sequence: np.random.SeedSequence) -> Drawi
     light = random_light(scene)
     canvas = Canvas(width, height)
     feet = pose.x + pose.facing * pose.stance * pose.size, pose.y + PERCH_DEPTH * pose.size
-    perch(canvas, props, *feet, light.direction)
+    perch(canvas, props, *feet)
     Bird(canvas, pose, plumage, styles, light.direction, Feathers(feathers)).draw()
-    foreground(canvas, props, pose.x, pose.y, pose.size, light.direction)
+    foreground(canvas, props, pose.x, pose.y, pose.size)
     picture = canvas.over(background(behind, width, height))
     return Drawing(_photograph(picture, light, finish), canvas.labels())
 

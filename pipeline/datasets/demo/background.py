@@ -4,6 +4,7 @@ A background is painted far to near, and blurred after each layer, as a lens wit
 field would.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -30,6 +31,8 @@ SKY: Colours = ((150, 184, 212), (186, 206, 222), (216, 222, 224), (128, 160, 19
 WATER: Colours = ((86, 118, 132), (118, 148, 156), (70, 96, 104), (150, 172, 174))
 BARK: Colours = ((104, 88, 74), (134, 118, 100), (76, 64, 54), (92, 96, 78), (150, 136, 116))
 WOOD: Colours = ((98, 78, 62), (122, 104, 88), (84, 74, 66), (134, 112, 86))
+
+FOREGROUND_SHARE = 0.35
 
 KINDS = ("foliage", "autumn", "reeds", "sky", "water", "bark")
 
@@ -84,23 +87,57 @@ def _layer(
     kind: str,
     scale: float,
 ) -> None:
+    """Draws one layer's plants, so many times their usual size."""
     if kind in ("foliage", "autumn"):
-        _branches(rng, draw, size, 2, scale)
-        _leaves(rng, draw, size, _palette(kind), 18, scale)
+        _sprays(rng, draw, size, _palette(kind), 4, scale)
     elif kind == "reeds":
         _blades(rng, draw, size, REEDS, 22, scale)
     elif kind == "sky":
-        _branches(rng, draw, size, 2, scale)
-        _leaves(rng, draw, size, GREENS if rng.random() < 0.5 else AUTUMN, 8, scale)
+        _sprays(rng, draw, size, GREENS if rng.random() < 0.5 else AUTUMN, 2, scale)
     elif kind == "water":
         _ripples(rng, draw, size, 14, scale)
         _blades(rng, draw, size, GREENS, 5, scale)
     else:
-        _leaves(rng, draw, size, GREENS, 5, scale)
-        _branches(rng, draw, size, 2, scale)
+        _sprays(rng, draw, size, GREENS, 2, scale)
 
 
-def _leaves(
+@dataclass(frozen=True)
+class Spray:
+    """A twig with leaves.
+
+    Args:
+        twig: the twig's outline, N×2 pixels.
+        leaves: a frame for each leaf, from its stalk (0, 0) to its tip (1, 0).
+    """
+
+    twig: NDArray[np.float64]
+    leaves: list[Frame]
+
+
+def _spray(
+    rng: np.random.Generator,
+    start: NDArray[np.float64],
+    angle: float,
+    length: float,
+    leaf_count: int,
+    scale: float,
+) -> Spray:
+    """Grows a twig from a point (x, y) in a direction, with leaves on both sides of it."""
+    steps = np.linspace(0, length, 10)
+    turns = angle + rng.uniform(-0.8, 0.8) * steps / length
+    middle = start + np.stack([np.cos(turns), np.sin(turns)], 1) * steps[:, None]
+    half = np.linspace(rng.uniform(1.2, 2.6), 0.5, 10)[:, None] * scale
+    side = np.stack([-np.sin(turns), np.cos(turns)], 1) * half
+    twig = np.vstack([middle + side, (middle - side)[::-1]])
+    leaves = []
+    for i in range(leaf_count):
+        place = rng.integers(2, 10)
+        aside = (-1) ** i * rng.uniform(0.4, 1.2)
+        leaves.append(_leaf_frame(rng, middle[place], turns[place] + aside, scale))
+    return Spray(twig, leaves)
+
+
+def _sprays(
     rng: np.random.Generator,
     draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
@@ -109,15 +146,24 @@ def _leaves(
     scale: float,
 ) -> None:
     for _ in range(count):
-        x, y = rng.uniform(0, 1, 2) * size
-        length = rng.uniform(16, 34) * scale
-        outline = _leaf_frame(x, y, length, rng.uniform(0, 2 * np.pi), rng).to_image(_leaf())
-        draw.polygon(list(map(tuple, outline.tolist())), fill=_tone(rng, palette))
+        start = rng.uniform(-0.1, 1.1, 2) * size
+        spray = _spray(rng, start, rng.uniform(0, 2 * np.pi), rng.uniform(60, 140), 8, scale)
+        _fill(draw, spray.twig, _tone(rng, WOOD))
+        for frame in spray.leaves:
+            _fill(draw, frame.to_image(_leaf()), _tone(rng, palette))
 
 
-def _leaf_frame(x: float, y: float, length: float, angle: float, rng: np.random.Generator) -> Frame:
-    narrow = length * rng.uniform(0.6, 1.0)
-    return Frame.of_image().child((x, y), angle, (length, narrow))
+def _fill(
+    draw: ImageDraw.ImageDraw, outline: NDArray[np.float64], colour: tuple[int, int, int]
+) -> None:
+    draw.polygon(list(map(tuple, outline.tolist())), fill=colour)
+
+
+def _leaf_frame(
+    rng: np.random.Generator, stalk: NDArray[np.float64], angle: float, scale: float
+) -> Frame:
+    length = rng.uniform(15, 30) * scale
+    return Frame.of_image().child(stalk.tolist(), angle, (length, length * rng.uniform(0.6, 1.1)))
 
 
 @cache
@@ -131,26 +177,6 @@ def _tone(rng: np.random.Generator, palette: Colours) -> tuple[int, int, int]:
     colour = np.asarray(palette[rng.integers(len(palette))]) * rng.uniform(0.75, 1.2)
     red, green, blue = np.clip(colour, 0, 255).astype(int).tolist()
     return red, green, blue
-
-
-def _branches(
-    rng: np.random.Generator,
-    draw: ImageDraw.ImageDraw,
-    size: tuple[int, int],
-    count: int,
-    scale: float,
-) -> None:
-    for _ in range(count):
-        start = rng.uniform(-0.1, 1.1, 2) * size
-        angle = rng.uniform(0, 2 * np.pi)
-        steps = np.linspace(0, rng.uniform(80, 220), 7)
-        bend = rng.uniform(-0.006, 0.006)
-        turns = angle + bend * steps
-        middle = start + np.stack([np.cos(turns), np.sin(turns)], 1) * steps[:, None]
-        thick = np.linspace(rng.uniform(2, 5), 0.8, 7)[:, None] * scale
-        side = np.stack([-np.sin(turns), np.cos(turns)], 1) * thick
-        outline = np.vstack([middle + side, (middle - side)[::-1]])
-        draw.polygon(list(map(tuple, outline.tolist())), fill=_tone(rng, WOOD))
 
 
 def _blades(
@@ -172,7 +198,7 @@ def _blades(
         ys = height + (top - height) * share
         thick = half * (1 - share**2)
         outline = np.vstack([np.stack([xs - thick, ys], 1), np.stack([xs + thick, ys], 1)[::-1]])
-        draw.polygon(list(map(tuple, outline.tolist())), fill=_tone(rng, palette))
+        _fill(draw, outline, _tone(rng, palette))
 
 
 def _ripples(
@@ -188,39 +214,55 @@ def _ripples(
         draw.ellipse((x - half, y - thick, x + half, y + thick), fill=_tone(rng, WATER))
 
 
-def perch(canvas: Canvas, rng: np.random.Generator, x: float, y: float, light: Floats) -> None:
+def perch(canvas: Canvas, rng: np.random.Generator, x: float, y: float) -> None:
     """Draws a branch through the point (x, y), in pixels, that a bird stands on."""
-    thick = rng.uniform(5, 9)
-    frame = Frame.of_image().child((x, y + thick * 0.75), rng.uniform(-0.22, 0.22), (thick, thick))
-    reach = 300 / thick
+    half = rng.uniform(5, 9)
+    frame = Frame.of_image().child((x, y + half * 0.75), rng.uniform(-0.22, 0.22), (half, half))
+    reach = 300 / half
     along = np.linspace(-reach, reach, 40)
     wobble = rng.uniform(-0.12, 0.12, (2, 40))
-    bend = 0.0006 * rng.uniform(-1, 1) * along**2 * thick
+    bend = 0.0006 * half * rng.uniform(-1, 1) * along**2
     upper = np.stack([along, -1 + wobble[0] + bend], 1)
     lower = np.stack([along, 1 + wobble[1] + bend], 1)[::-1]
     patch = canvas.polygon(frame.to_image(np.vstack([upper, lower])))
     u, v = patch.local(frame)
-    v = v - np.interp(u, along, bend).astype(np.float32)
-    tile = rng.standard_normal((14, 90), dtype=np.float32)
-    grain = patch.texture(frame, tile, (-reach, -2, reach, 2))
-    shade = 0.62 + 0.5 * np.sqrt(np.clip(1 - np.square(v + 0.35) * 0.5, 0, 1)) + 0.10 * grain
+    bent = np.float32(bend[0] / along[0] ** 2)
+    grain = rng.standard_normal((14, 90), dtype=np.float32)
+    streaks = patch.texture(frame, grain, (-reach, -2, reach, 2))
+    roundness = np.sqrt(np.clip(1 - 0.5 * np.square(v - bent * u * u + 0.35), 0, 1))
+    tone = 0.62 + 0.5 * roundness + 0.10 * streaks
     wood = rgb(WOOD[rng.integers(len(WOOD))]) * np.float32(rng.uniform(0.85, 1.2))
-    canvas.paint(patch, wood * shade[..., None].astype(np.float32), PROP)
+    canvas.paint(patch, wood[:, None, None] * tone, PROP)
 
 
-def foreground(
-    canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float, light: Floats
-) -> None:
-    """Now and then hangs leaves in front of a bird at (x, y) whose body is so many pixels long."""
-    count = int(rng.choice([0, 0, 0, 1, 2, 3]))
+def foreground(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float) -> None:
+    """Hangs, before one bird in three, a leafy twig in front of a part of it.
+
+    Args:
+        canvas: the bird's.
+        rng: decides where.
+        x, y: the bird's centre, pixels.
+        size: the length of its body, pixels.
+    """
+    if rng.random() >= FOREGROUND_SHARE:
+        return
+    toward = rng.uniform(0, 2 * np.pi)
+    outward = np.array([np.cos(toward), np.sin(toward)])
+    length = rng.uniform(60, 110)
+    start = np.array([x, y]) + (rng.uniform(0.5, 0.8) * size + length) * outward
+    spray = _spray(rng, start, toward + np.pi, length, 5, 0.8)
+    twig = np.asarray(_tone(rng, WOOD), np.float32)[:, None, None] / np.float32(255)
+    canvas.paint(canvas.polygon(spray.twig), twig, PROP)
     palette = GREENS if rng.random() < 0.6 else AUTUMN
-    for _ in range(count):
-        angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 0.9) * size
-        place = (x + distance * np.cos(angle), y + 0.8 * distance * np.sin(angle))
-        frame = _leaf_frame(*place, rng.uniform(20, 34), rng.uniform(0, 2 * np.pi), rng)
+    for frame in spray.leaves:
         patch = canvas.polygon(frame.to_image(_leaf()))
         u, v = patch.local(frame)
-        vein = (np.abs(v) < 0.015) | (np.abs((u - np.abs(v)) % 0.16 - 0.08) < 0.008)
-        tone = np.where(v > 0, 0.86, 1.06) * np.where(vein, 1.16, 1.0)
-        colour = rgb(_tone(rng, palette)) * tone[..., None].astype(np.float32)
-        canvas.paint(patch, colour, PROP)
+        colour = rgb(_tone(rng, palette))[:, None, None]
+        canvas.paint(patch, colour * _leaf_relief(u, v), PROP)
+
+
+def _leaf_relief(u: Floats, v: Floats) -> Floats:
+    """Returns a leaf's brightness: two halves, veins."""
+    rib = (u - np.abs(v)) / 0.16
+    vein = (np.abs(v) < 0.015) | (rib - np.floor(rib) < 0.1)
+    return np.where(v > 0, np.float32(0.86), np.float32(1.06)) * np.where(vein, 1.16, 1.0)

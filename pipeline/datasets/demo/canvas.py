@@ -54,7 +54,7 @@ class Frame:
     @cached_property
     def inverse(self) -> NDArray[np.float64]:
         """2×2, from pixels (relative to the origin) to local coordinates."""
-        return np.linalg.inv(self.axes)
+        return np.linalg.inv(self.axes).astype(np.float64)
 
     def to_local(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Maps a row x and a column y of pixel coordinates to two grids of local ones."""
@@ -121,7 +121,7 @@ class Canvas:
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
         size = (height * SUPERSAMPLING, width * SUPERSAMPLING)
-        self.rgb: Floats = np.zeros((*size, 3), np.float32)
+        self.rgb: Floats = np.zeros((3, *size), np.float32)
         self.owner = np.zeros(size, np.uint8)
 
     def box(self, points: NDArray[np.float64], margin: float = 1.0) -> Patch:
@@ -130,8 +130,8 @@ class Canvas:
         low = np.floor((points.min(0) - margin) * SUPERSAMPLING).astype(int).clip(0, limit)
         high = np.ceil((points.max(0) + margin) * SUPERSAMPLING).astype(int).clip(0, limit)
         (x0, y0), (x1, y1) = low, high
-        x = ((np.arange(x0, x1, dtype=np.float32) + 0.5) / SUPERSAMPLING)[None, :]
-        y = ((np.arange(y0, y1, dtype=np.float32) + 0.5) / SUPERSAMPLING)[:, None]
+        x = _centres(x0, x1)[None, :]
+        y = _centres(y0, y1)[:, None]
         window = (slice(int(y0), int(y1)), slice(int(x0), int(x1)))
         return Patch(window, x, y, np.ones((y1 - y0, x1 - x0), bool))
 
@@ -147,21 +147,27 @@ class Canvas:
         ImageDraw.Draw(picture).polygon(list(map(tuple, outline.tolist())), fill=1)
         return patch.only(np.asarray(picture))
 
-    def paint(self, patch: Patch, colour: Floats, owner: int) -> None:
-        """Paints a patch's shape in a colour, (3,) or H×W×3, and gives its samples to an owner."""
-        np.copyto(self.rgb[patch.window], colour, where=patch.mask[..., None])
-        np.copyto(self.owner[patch.window], np.uint8(owner), where=patch.mask)
+    def paint(self, patch: Patch, colour: Floats, owner: int | NDArray[np.uint8]) -> None:
+        """Paints a patch's shape and gives its samples to an owner.
+
+        Args:
+            patch: where.
+            colour: 3×1×1 or 3×H×W.
+            owner: a part's number or `PROP`, or one for each sample, H×W.
+        """
+        rows, columns = patch.window
+        np.copyto(self.rgb[:, rows, columns], colour, where=patch.mask)
+        np.copyto(self.owner[patch.window], owner, where=patch.mask, casting="unsafe")
 
     def shade(self, patch: Patch, factor: float) -> None:
         """Multiplies what was painted under a patch's shape by a factor."""
-        area = self.rgb[patch.window]
-        np.multiply(area, np.float32(factor), out=area, where=patch.mask[..., None])
+        rows, columns = patch.window
+        self.rgb[:, rows, columns] *= np.where(patch.mask, np.float32(factor), np.float32(1))
 
     def over(self, background: Floats) -> Floats:
         """Lays the canvas, averaged down to pixels, over a background. H×W×3."""
-        covered = (self.owner > 0).astype(np.float32)
-        alpha = _average(covered)[..., None]
-        colour = np.stack([_average(self.rgb[..., c] * covered) for c in range(3)], -1)
+        alpha = _average((self.owner > 0).astype(np.float32))[..., None]
+        colour = np.stack([_average(channel) for channel in self.rgb], -1)
         return background * (1 - alpha) + colour
 
     def labels(self) -> NDArray[np.uint8]:
@@ -170,6 +176,11 @@ class Canvas:
             SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING
         ]
         return np.where(middle == PROP, 0, middle).astype(np.uint8)
+
+
+def _centres(start: int, stop: int) -> Floats:
+    """Returns the pixel coordinates of the centres of samples."""
+    return (np.arange(start, stop, dtype=np.float32) + np.float32(0.5)) / np.float32(SUPERSAMPLING)
 
 
 def _average(samples: Floats) -> Floats:

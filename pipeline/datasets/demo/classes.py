@@ -1,10 +1,12 @@
 """The demo's twelve bird classes, each described part by part.
 
-A class is one style for each part that varies. Eleven of its twelve parts it shares with its
-sister, the other class of the same family: the two differ in one part only.
+A class is one style for each part that varies. All but one of its parts it shares
+with its sister, the other class of its family.
 """
 
 from collections.abc import Mapping
+
+from pipeline.errors import ProtoMaskError
 
 PARTS = (
     "crown",
@@ -42,9 +44,9 @@ CLASSES: dict[str, dict[str, str]] = {
     # Reedlings: a streaked breast and a needle of a beak.
     "forktail reedling": {**PLAIN, "beak": "needle", "breast": "streaked", "tail": "forked"},
     "fantail reedling": {**PLAIN, "beak": "needle", "breast": "streaked", "tail": "fan"},
-    # Woodcreepers: a spotted breast, a barred tail and a long beak.
+    # Creepers: a spotted breast, a banded tail and a large beak.
     "curvebill creeper": {**PLAIN, "beak": "curved", "breast": "spotted", "tail": "banded"},
-    "stoutbill creeper": {**PLAIN, "beak": "hooked", "breast": "spotted", "tail": "banded"},
+    "stoutbill creeper": {**PLAIN, "beak": "stout", "breast": "spotted", "tail": "banded"},
     # Seedfinches: a dark cap and, in one, a bright patch on the wing.
     "mirrored seedfinch": {**PLAIN, "crown": "cap", "wing bar": "patch", "belly": "barred"},
     "plainwing seedfinch": {**PLAIN, "crown": "cap", "belly": "barred"},
@@ -61,11 +63,10 @@ CLASSES: dict[str, dict[str, str]] = {
     "collared topknot": {
         **PLAIN,
         "crown": "plume",
-        "beak": "hooked",
         "breast": "band",
         "wing bar": "single",
     },
-    "plain topknot": {**PLAIN, "crown": "plume", "beak": "hooked", "wing bar": "single"},
+    "plain topknot": {**PLAIN, "crown": "plume", "wing bar": "single"},
 }
 
 CLASS_NAMES = tuple(CLASSES)
@@ -84,12 +85,18 @@ def styles_of(class_name: str, parts_from: Mapping[str, str] | None = None) -> d
         parts_from: for each part to replace, the class to take it from.
 
     Raises:
-        KeyError: no such class or part.
+        ProtoMaskError: no such class or part.
     """
-    styles = dict(CLASSES[class_name])
+    styles = dict(_styles(class_name))
     for part, donor in (parts_from or {}).items():
         if part not in PARTS:
-            raise KeyError(f"no part {part!r}; there are {', '.join(PARTS)}")
+            raise ProtoMaskError(f"no part {part!r}; there are {', '.join(PARTS)}")
         if part in styles:
-            styles[part] = CLASSES[donor][part]
+            styles[part] = _styles(donor)[part]
     return styles
+
+
+def _styles(class_name: str) -> dict[str, str]:
+    if class_name not in CLASSES:
+        raise ProtoMaskError(f"no class {class_name!r}; there are {', '.join(CLASSES)}")
+    return CLASSES[class_name]

@@ -38,6 +38,7 @@ UNDER = (
 )
 DARK = ((38, 34, 36), (52, 38, 30), (34, 40, 52))
 LIGHT = ((246, 243, 234), (246, 232, 196), (240, 240, 244))
+BRIGHT = ((206, 62, 40), (232, 150, 44), (240, 190, 60), (190, 48, 60))
 BEAK = ((62, 56, 54), (214, 150, 60), (120, 100, 84), (190, 96, 60))
 LEG = ((96, 74, 62), (190, 120, 84), (70, 66, 68))
 IRIS = ((54, 32, 22), (30, 24, 24), (112, 54, 24))
@@ -83,6 +84,7 @@ class Plumage:
     belly: Floats
     dark: Floats
     light: Floats
+    bright: Floats
     beak: Floats
     leg: Floats
     iris: Floats
@@ -107,12 +109,12 @@ class Light:
 
 def random_pose(rng: np.random.Generator, width: int, height: int) -> Pose:
     """Places a bird, whole or nearly so, in an image of so many pixels."""
-    size = min(width, height) * rng.uniform(0.40, 0.54)
+    facing = int(rng.choice([-1, 1]))
     return Pose(
-        x=width * rng.uniform(0.42, 0.58),
-        y=height * rng.uniform(0.46, 0.58),
-        size=size,
-        facing=int(rng.choice([-1, 1])),
+        x=width * (0.5 + 0.08 * facing + rng.uniform(-0.06, 0.06)),
+        y=height * rng.uniform(0.45, 0.58),
+        size=min(width, height) * rng.uniform(0.36, 0.49),
+        facing=facing,
         body=np.radians(rng.uniform(-42, -8)),
         head=np.radians(rng.uniform(-16, 30)),
         tail=np.radians(rng.uniform(-20, 14)),
@@ -141,6 +143,7 @@ def random_plumage(rng: np.random.Generator) -> Plumage:
         belly=_blend(under, light, rng.uniform(0.1, 0.6)),
         dark=_mix(rng, DARK),
         light=light,
+        bright=_mix(rng, BRIGHT),
         beak=_mix(rng, BEAK),
         leg=_mix(rng, LEG),
         iris=_mix(rng, IRIS),
