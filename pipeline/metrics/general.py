@@ -1,0 +1,73 @@
+"""General: how often the model names the right class.
+
+Formulas: method.md, "Metrics", General; Schlinge et al. 2025 (arXiv 2507.06819). All are shares,
+0 to 1. Classes without an image in the split are left out of every mean over classes.
+"""
+
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from pipeline.metrics import Values
+from pipeline.metrics.evidence import Evidence
+
+
+def measure(evidence: Evidence) -> Values:
+    """Accuracy and top-3 accuracy (one value per image), macro F1, and each class-balanced."""
+    logits_NC, labels_N = evidence.logits_NC, evidence.labels_N
+    first_N = top_accuracy(logits_NC, labels_N, 1)
+    third_N = top_accuracy(logits_NC, labels_N, 3)
+    return {
+        "accuracy": first_N,
+        "balanced_accuracy": balanced_mean(first_N, labels_N),
+        "top3_accuracy": third_N,
+        "balanced_top3_accuracy": balanced_mean(third_N, labels_N),
+        "f1_macro": f1_macro(logits_NC, labels_N),
+        "balanced_f1_macro": f1_macro(logits_NC, labels_N, balanced_weights(labels_N)),
+    }
+
+
+def top_accuracy(logits_NC: Tensor, labels_N: Tensor, top: int) -> Tensor:
+    """1.0 where an image's class is among its `top` largest logits, else 0.0: float32, N.
+
+    Equal logits rank by class number. With fewer than `top` classes, all of them count.
+    """
+    ranked_NC = torch.sort(logits_NC, dim=1, descending=True, stable=True).indices
+    return (ranked_NC[:, :top] == labels_N[:, None]).any(dim=1).float()
+
+
+def balanced_weights(labels_N: Tensor) -> Tensor:
+    """1 / frequency of each image's class in the split: float64, N."""
+    return len(labels_N) / labels_N.bincount()[labels_N].double()
+
+
+def balanced_mean(values_N: Tensor, labels_N: Tensor) -> float:
+    """The mean of the images' values, each image weighted by 1 / frequency of its class.
+
+    Of an accuracy this is the mean of the classes' recalls.
+    """
+    weights_N = balanced_weights(labels_N)
+    return float((weights_N * values_N).sum() / weights_N.sum())
+
+
+def f1_macro(logits_NC: Tensor, labels_N: Tensor, weights_N: Tensor | None = None) -> float:
+    """The mean over the split's classes of F1, the harmonic mean of precision and recall.
+
+    A class of the split that is never predicted has F1 0. A class that is predicted but has no
+    image in the split adds no term of its own; the images it was named for cost their own
+    classes' recall.
+
+    Args:
+        weights_N: what each image counts, in true and in false positives; None: 1.
+    """
+    predicted_N = torch.sort(logits_NC, dim=1, descending=True, stable=True).indices[:, 0]
+    return float(
+        f1_score(
+            labels_N.numpy(),
+            predicted_N.numpy(),
+            labels=labels_N.unique().numpy(),
+            average="macro",
+            sample_weight=None if weights_N is None else weights_N.numpy(),
+            zero_division=0,
+        )
+    )
