@@ -22,6 +22,7 @@ from pipeline.datasets.demo.classes import (
     CLASS_NAMES,
     CLASSES,
     PARTS,
+    Styles,
     distinguishing_parts,
     styles_of,
 )
@@ -73,7 +74,7 @@ def draw_image(
     return render(styles, sequence)
 
 
-def render(styles: Mapping[str, str], sequence: np.random.SeedSequence) -> Drawing:
+def render(styles: Styles, sequence: np.random.SeedSequence) -> Drawing:
     """Draws a bird of these styles in the scene that a seed sequence stands for.
 
     Args:
@@ -112,6 +113,9 @@ def draw(
 ) -> None:
     """Draws the data set into a folder; the same arguments give the same bytes.
 
+    (On one machine. Processors round sines and exponentials differently, and a pixel in many
+    thousands may then differ by 1: share a drawn folder rather than draw it twice.)
+
     Writes `images/<class>/<number>.jpg`, `parts/<class>/<number>.png` (label maps as in `Drawing`)
     and `classes.json`. The first numbers of a class are its training images.
 
@@ -134,18 +138,21 @@ def draw(
         "seed": seed,
         "train_per_class": train_per_class,
         "test_per_class": test_per_class,
-        "parts": list(PARTS),
+        "parts": PARTS,
         "classes": CLASSES,
-        "distinguishing_parts": {
-            first: {
-                second: distinguishing_parts(first, second)
-                for second in CLASS_NAMES
-                if second != first
-            }
-            for first in CLASS_NAMES
-        },
+        "distinguishing_parts": _distinguishing_parts(),
     }
     (folder / "classes.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _distinguishing_parts() -> dict[str, dict[str, list[str]]]:
+    """Returns, for each class and each other class, the parts that tell them apart."""
+    return {
+        first: {
+            second: distinguishing_parts(first, second) for second in CLASS_NAMES if second != first
+        }
+        for first in CLASS_NAMES
+    }
 
 
 def read(root: Path) -> tuple[list[Image], list[str], list[str]]:

@@ -32,47 +32,53 @@ WATER: Colours = ((86, 118, 132), (118, 148, 156), (70, 96, 104), (150, 172, 174
 BARK: Colours = ((104, 88, 74), (134, 118, 100), (76, 64, 54), (92, 96, 78), (150, 136, 116))
 WOOD: Colours = ((98, 78, 62), (122, 104, 88), (84, 74, 66), (134, 112, 86))
 
-FOREGROUND_SHARE = 0.35
+CLARITY = 0.8
+"""How much of a background's contrast the air lets through."""
 
-KINDS = ("foliage", "autumn", "reeds", "sky", "water", "bark")
+FOREGROUND_SHARE = 0.35
+"""Of all birds, how many have a leafy twig hung near them, in front."""
+
+PALETTES = {
+    "foliage": GREENS,
+    "autumn": AUTUMN,
+    "reeds": REEDS,
+    "sky": SKY,
+    "water": WATER,
+    "bark": BARK,
+}
+KINDS = tuple(PALETTES)
+
+LAYERS = ((5.0, 1.5), (2.0, 1.1), (0.9, 0.8))
+"""From far to near: the blur after a layer, in pixels, and the scale of its plants."""
 
 
 def background(rng: np.random.Generator, width: int, height: int) -> Floats:
     """Returns a random background, H×W×3 in 0..1."""
     kind = str(rng.choice(KINDS))
     picture = _as_picture(_wash(rng, width, height, kind))
-    for blur, scale in ((5.0, 1.5), (2.0, 1.1), (0.9, 0.8)):
+    for blur, scale in LAYERS:
         draw = ImageDraw.Draw(picture)
         _layer(rng, draw, (width, height), kind, scale)
         picture = picture.filter(ImageFilter.GaussianBlur(blur))
-    return np.asarray(picture, np.float32) / np.float32(255)
-
-
-def _palette(kind: str) -> Colours:
-    return {
-        "foliage": GREENS,
-        "autumn": AUTUMN,
-        "reeds": REEDS,
-        "sky": SKY,
-        "water": WATER,
-        "bark": BARK,
-    }[kind]
+    sharp = np.asarray(picture, np.float32) / np.float32(255)
+    haze = sharp.mean((0, 1))
+    return haze + np.float32(CLARITY) * (sharp - haze)
 
 
 def _wash(rng: np.random.Generator, width: int, height: int, kind: str) -> Floats:
     """Returns the farthest layer: two noises that mix three of a palette's colours."""
-    palette = _palette(kind)
+    palette = PALETTES[kind]
     first, second, third = (rgb(palette[i]) for i in rng.choice(len(palette), 3, replace=False))
     cells = {"water": (3, 14), "bark": (22, 3), "reeds": (12, 2)}.get(kind, (4, 4))
-    octaves = {"bark": 4, "water": 4}.get(kind, 4)
-    mix = _share(fractal_noise(rng, width, height, cells, octaves))
-    tint = _share(fractal_noise(rng, width, height, cells, octaves))
+    mix = _share(fractal_noise(rng, width, height, cells, octaves=4))
+    tint = _share(fractal_noise(rng, width, height, cells, octaves=4))
     fall = np.linspace(rng.uniform(0.95, 1.15), rng.uniform(0.75, 1.0), height, dtype=np.float32)
     picture = first + (second - first) * mix + (third - first) * tint * 0.6
     return picture * fall[:, None, None]
 
 
 def _share(values: Floats) -> Floats:
+    """Maps numbers around 0 to shares in 0..1, H×W×1."""
     return (1 / (1 + np.exp(-1.6 * values)))[..., None]
 
 
@@ -89,7 +95,7 @@ def _layer(
 ) -> None:
     """Draws one layer's plants, so many times their usual size."""
     if kind in ("foliage", "autumn"):
-        _sprays(rng, draw, size, _palette(kind), 4, scale)
+        _sprays(rng, draw, size, PALETTES[kind], 4, scale)
     elif kind == "reeds":
         _blades(rng, draw, size, REEDS, 22, scale)
     elif kind == "sky":
@@ -122,7 +128,7 @@ def _spray(
     leaf_count: int,
     scale: float,
 ) -> Spray:
-    """Grows a twig from a point (x, y) in a direction, with leaves on both sides of it."""
+    """Grows a twig from a point (x, y), so many pixels long, with leaves on both sides of it."""
     steps = np.linspace(0, length, 10)
     turns = angle + rng.uniform(-0.8, 0.8) * steps / length
     middle = start + np.stack([np.cos(turns), np.sin(turns)], 1) * steps[:, None]

@@ -4,7 +4,6 @@ Lengths are in body lengths (breast to rump); the body's frame points forward an
 likewise, the wing's and the tail's backward and down.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.demo.canvas import Canvas, Floats, Frame, Patch, smooth
-from pipeline.datasets.demo.classes import PARTS
+from pipeline.datasets.demo.classes import PARTS, Styles
 from pipeline.datasets.demo.scene import Plumage, Pose
 
 Points = NDArray[np.float64]
@@ -50,8 +49,8 @@ BEAKS = {
                (0.10, 0.05)),
     "curved": ((0.10, -0.06), (0.22, -0.07), (0.42, -0.03), (0.60, 0.20), (0.60, 0.20),
                (0.40, 0.055), (0.20, 0.045), (0.10, 0.055)),
-    "stout": ((0.06, -0.13), (0.20, -0.17), (0.37, -0.11), (0.45, 0.04), (0.44, 0.14), (0.44, 0.14),
-              (0.37, 0.09), (0.22, 0.14), (0.06, 0.13)),
+    "stout": ((0.06, -0.14), (0.20, -0.19), (0.40, -0.13), (0.50, 0.05), (0.48, 0.16), (0.48, 0.16),
+              (0.41, 0.11), (0.24, 0.15), (0.06, 0.14)),
 }  # fmt: skip
 CRESTS = {
     "crest": (((0.12, -0.12), (0.04, -0.22), (-0.10, -0.33), (-0.30, -0.44), (-0.30, -0.44),
@@ -123,7 +122,7 @@ class Bird:
         canvas: Canvas,
         pose: Pose,
         plumage: Plumage,
-        styles: Mapping[str, str],
+        styles: Styles,
         light: Floats,
         feathers: Feathers,
     ) -> None:
@@ -185,7 +184,11 @@ class Bird:
         gape = v - 0.012 - (0.9 * np.square(u - 0.1) if style == "curved" else 0)
         tone = 1.12 - 1.6 * np.abs(v + 0.02) - 0.2 * (gape > 0)
         tone = np.where(np.abs(gape) < 0.009, np.float32(0.55), tone)
-        self.canvas.paint(patch, _tint(self.plumage.beak, tone), owner_of("beak"))
+        horn = self.plumage.bright if style == "stout" else self.plumage.beak
+        colour = _tint(horn, tone)
+        if style == "stout":
+            colour = np.where(u > 0.40, _tint(self.plumage.dark, tone), colour)
+        self.canvas.paint(patch, colour, owner_of("beak"))
 
     def _body(self) -> None:
         body, head = self.frames.body, self.frames.head
@@ -215,9 +218,8 @@ class Bird:
     def _body_marks(self, x: Floats, y: Floats, owners: NDArray[np.uint8]) -> Mask:
         """Returns where breast and belly carry dark marks. H×W."""
         marks = np.zeros(x.shape, bool)
-        if self.styles["breast"] != "plain":
-            breast = _breast_marks(x, y, self.styles["breast"])
-            marks |= (owners == owner_of("breast")) & breast
+        breast = _breast_marks(x, y, self.styles["breast"])
+        marks |= (owners == owner_of("breast")) & breast
         if self.styles["belly"] == "barred":
             bars = _lines((x + 0.25 * y) * 11, 0.30) > 0
             marks |= (owners == owner_of("belly")) & bars
@@ -341,10 +343,10 @@ def _regions(
     """
     tests = {
         "crown": (q + 0.25 * np.minimum(p + 0.02, 0) < ragged - 0.055) & (headness < 0.06),
-        "throat": (np.hypot((p - 0.08) / 0.17, (q - 0.19) / 0.15) < 1 + 5 * ragged) & (q > 0.04),
+        "throat": (np.hypot((p - 0.07) / 0.20, (q - 0.21) / 0.18) < 1 + 4 * ragged) & (q > 0.04),
         "cheek": headness + ragged < 0,
         "breast": x + 0.45 * y + 2 * ragged > 0.13,
-        "belly": y + ragged > -0.02,
+        "belly": y + ragged > 0.4 * np.clip(-0.3 - x, 0, None) - 0.02,
     }
     owners = np.full(x.shape, owner_of("back"), np.uint8)
     for part, test in reversed(tests.items()):
@@ -358,7 +360,7 @@ def _breast_marks(x: Floats, y: Floats, style: str) -> Mask:
         return _dots(x + 0.3 * y, y, 0.105, 0.034)
     if style == "streaked":
         return _dots(x * 0.45 + 0.3 * y, y - 0.25 * x, 0.068, 0.021)
-    return np.abs(x + 0.35 * y - 0.30) < 0.08
+    return np.full(x.shape, style == "dark")
 
 
 def _lines(phase: Floats, share: float) -> Floats:
@@ -410,7 +412,7 @@ def _wing_relief(u: Floats, across: Floats) -> Floats:
 def _wing_bar(u: Floats, v: Floats, across: Floats, style: str) -> Mask:
     """Returns where a folded wing is pale."""
     if style == "patch":
-        return (np.abs(u - 0.56) < 0.15) & (np.abs(across - 0.62) < 0.30)
+        return (np.abs(u - 0.54) < 0.17) & (np.abs(across - 0.60) < 0.34)
     scallop = np.abs(across * 5 - np.floor(across * 5) - 0.5)
     along = u + 0.35 * v + 0.025 * scallop
     middles = {"single": (0.43,), "double": (0.23, 0.43)}.get(style, ())

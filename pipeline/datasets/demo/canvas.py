@@ -105,6 +105,8 @@ class Patch:
             for value in (*row, offset)
         ]
         height, width = self.mask.shape
+        if not self.mask.size:
+            return np.zeros((height, width), np.float32)
         picture = Pillow.fromarray(tile).transform(
             (width, height), Pillow.Transform.AFFINE, matrix, Pillow.Resampling.BILINEAR
         )

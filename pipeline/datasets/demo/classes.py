@@ -1,7 +1,7 @@
 """The demo's twelve bird classes, each described part by part.
 
-A class is one style for each part that varies. All but one of its parts it shares
-with its sister, the other class of its family.
+A class is one style for each part that varies. It shares all parts but one with its sister, the
+other class of its family.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ PARTS = (
 Styles = Mapping[str, str]
 """The style of every part that varies; eye, cheek, back and legs look the same in all classes."""
 
-PLAIN = {
+PLAIN: Styles = {
     "crown": "smooth",
     "beak": "cone",
     "throat": "plain",
@@ -37,7 +37,7 @@ PLAIN = {
     "tail": "square",
 }
 
-CLASSES: dict[str, dict[str, str]] = {
+CLASSES: dict[str, Styles] = {
     # Barwings: two pale bars across the wing.
     "crested barwing": {**PLAIN, "crown": "crest", "wing bar": "double"},
     "smooth barwing": {**PLAIN, "wing bar": "double"},
@@ -59,11 +59,11 @@ CLASSES: dict[str, dict[str, str]] = {
         "tail": "streamer",
     },
     "whitethroat wagtail": {**PLAIN, "beak": "needle", "wing": "spangled", "tail": "streamer"},
-    # Topknots: a plume on the head, one bar on the wing; one has a banded breast.
-    "collared topknot": {
+    # Topknots: a plume on the head, one bar on the wing; one has a dark breast.
+    "vested topknot": {
         **PLAIN,
         "crown": "plume",
-        "breast": "band",
+        "breast": "dark",
         "wing bar": "single",
     },
     "plain topknot": {**PLAIN, "crown": "plume", "wing bar": "single"},
@@ -96,7 +96,7 @@ def styles_of(class_name: str, parts_from: Mapping[str, str] | None = None) -> d
     return styles
 
 
-def _styles(class_name: str) -> dict[str, str]:
+def _styles(class_name: str) -> Styles:
     if class_name not in CLASSES:
         raise ProtoMaskError(f"no class {class_name!r}; there are {', '.join(CLASSES)}")
     return CLASSES[class_name]

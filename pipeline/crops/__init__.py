@@ -1,0 +1,1 @@
+"""From masks to crops: extraction, and the store that is read in random order while training."""

@@ -1,0 +1,143 @@
+"""Cutting crops out of a photograph, one for each of its largest masks."""
+
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.masks.masks import Masks
+
+NO_MASK = -1
+
+
+class CropSettings(BaseModel):
+    """How crops are cut: exactly what changes a crop store.
+
+    Args:
+        version: of the algorithm; raised when the same masks give other crops.
+        size: S, pixels a side.
+        per_image: K, crops kept of an image at most, those with the largest masks.
+        background: what stands outside the mask but inside the box: the photograph itself
+            (`original`), the mean colour inside the mask (`mean`), or black (`zero`).
+        min_box_area: boxes under this fraction of the image grow to it around their centre.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    size: Annotated[int, Field(ge=16, le=1024)] = 224
+    per_image: Annotated[int, Field(ge=1, le=256)] = 11
+    background: Literal["original", "mean", "zero"] = "original"
+    min_box_area: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class Crops(NamedTuple):
+    """The crops of one image.
+
+    Args:
+        pixels: uint8, K×S×S×3; rows of missing crops are black.
+        inside: bool, K×S×S, the mask as it lies in the crop.
+        boxes: int32, K×4, what was cut out: half-open (x0, y0, x1, y1) in the image.
+        masks: int32, K, the mask's number in the mask store; −1 where there is none.
+        valid: bool, K.
+    """
+
+    pixels: NDArray[np.uint8]
+    inside: NDArray[np.bool_]
+    boxes: NDArray[np.int32]
+    masks: NDArray[np.int32]
+    valid: NDArray[np.bool_]
+
+
+def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSettings) -> Crops:
+    """Cuts the crops of one image; an image without any mask gives itself as its one crop.
+
+    Args:
+        photograph: uint8 RGB, height×width×3.
+        masks: its masks, largest first.
+        settings: how.
+    """
+    K, S = settings.per_image, settings.size
+    crops = Crops(
+        np.zeros((K, S, S, 3), np.uint8),
+        np.zeros((K, S, S), bool),
+        np.zeros((K, 4), np.int32),
+        np.full(K, NO_MASK, np.int32),
+        np.zeros(K, bool),
+    )
+    if len(masks) == 0:
+        _place(crops, 0, photograph, np.ones(photograph.shape[:2], bool), (0, 0), S)
+        return crops
+    for number in range(min(K, len(masks))):
+        crops.masks[number] = number
+        box = grow_box(masks.boxes[number], masks.height, masks.width, settings.min_box_area)
+        x0, y0, x1, y1 = box
+        inside = np.zeros((y1 - y0, x1 - x0), bool)
+        mx0, my0, mx1, my1 = masks.boxes[number].tolist()
+        inside[my0 - y0 : my1 - y0, mx0 - x0 : mx1 - x0] = masks.inside(number)
+        pixels = fill_background(photograph[y0:y1, x0:x1], inside, settings.background)
+        _place(crops, number, pixels, inside, (x0, y0), S)
+    return crops
+
+
+def grow_box(
+    box: NDArray[np.integer], height: int, width: int, min_area: float
+) -> tuple[int, int, int, int]:
+    """Grows a box around its centre, keeping its shape, until it covers a fraction of the image.
+
+    A box that would leave the image is moved back into it, and a side that is longer than the
+    image's is cut to it and the other one lengthened in return.
+
+    Args:
+        box: half-open (x0, y0, x1, y1).
+        height, width: the image's.
+        min_area: the fraction, 0..1; a box that is large enough comes back as it is.
+    """
+    x0, y0, x1, y1 = (int(value) for value in box)
+    wanted = min_area * height * width
+    if (x1 - x0) * (y1 - y0) >= wanted:
+        return x0, y0, x1, y1
+    factor = (wanted / ((x1 - x0) * (y1 - y0))) ** 0.5
+    new_width = min(width, (x1 - x0) * factor)
+    new_height = min(height, wanted / new_width)
+    new_width = min(width, wanted / new_height)
+    left, right = _around((x0 + x1) / 2, int(np.ceil(new_width - 1e-9)), width)
+    top, bottom = _around((y0 + y1) / 2, int(np.ceil(new_height - 1e-9)), height)
+    return min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)
+
+
+def fill_background(
+    pixels: NDArray[np.uint8], inside: NDArray[np.bool_], background: str
+) -> NDArray[np.uint8]:
+    """Replaces what lies outside the mask; `original` gives the pixels as they are."""
+    if background == "original":
+        return pixels
+    colour = pixels[inside].mean(axis=0).round() if background == "mean" else np.zeros(3)
+    return np.where(inside[..., None], pixels, colour.astype(np.uint8))
+
+
+def _around(centre: float, length: int, limit: int) -> tuple[int, int]:
+    low = min(max(round(centre - length / 2), 0), limit - length)
+    return low, low + length
+
+
+def _place(
+    crops: Crops,
+    number: int,
+    pixels: NDArray[np.uint8],
+    inside: NDArray[np.bool_],
+    corner: tuple[int, int],
+    size: int,
+) -> None:
+    """Resizes one crop (bilinear, antialiased) and its mask (the same, cut at one half)."""
+    x0, y0 = corner
+    height, width = inside.shape
+    bilinear = Image.Resampling.BILINEAR
+    resized = Image.fromarray(np.ascontiguousarray(pixels)).resize((size, size), bilinear)
+    shape = Image.fromarray(inside.astype(np.uint8) * 255).resize((size, size), bilinear)
+    crops.pixels[number] = np.asarray(resized)
+    crops.inside[number] = np.asarray(shape) >= 128
+    crops.boxes[number] = (x0, y0, x0 + width, y0 + height)
+    crops.valid[number] = True

@@ -1,0 +1,75 @@
+"""CUB-200-2011 (Wah et al., 2011) in its official layout, with its segmentations when present."""
+
+import math
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.dataset import Annotations, read_table
+from pipeline.datasets.index import Image, Part
+
+NAME = "CUB-200-2011"
+OBJECT = 128
+
+
+def read(root: Path) -> Annotations:
+    """Reads images.txt and its neighbours; a class `001.Black_footed_Albatross` loses its number.
+
+    Part locations are taken where CUB marks the part as visible.
+    """
+    paths = dict(read_table(root / "images.txt", NAME))
+    classes = dict(read_table(root / "classes.txt", NAME))
+    class_of = dict(read_table(root / "image_class_labels.txt", NAME))
+    in_train = dict(read_table(root / "train_test_split.txt", NAME))
+    boxes = {number: box for number, *box in read_table(root / "bounding_boxes.txt", NAME)}
+    part_names = _part_names(root)
+    parts = _parts(root, part_names)
+    names = {number: _plain(name) for number, name in classes.items()}
+    images = [
+        Image(
+            id=str(PurePosixPath(path).with_suffix("")),
+            path=f"images/{path}",
+            class_name=names[class_of[number]],
+            split="train" if in_train[number] == "1" else "test",
+            object_box=_half_open(boxes[number]),
+            object_mask_path=_segmentation(root, path),
+            parts=tuple(parts.get(number, ())),
+        )
+        for number, path in paths.items()
+    ]
+    order = sorted(names, key=int)
+    return Annotations(images, [names[number] for number in order], list(part_names.values()))
+
+
+def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """CUB's segmentations hold the annotators' agreement, 0–255; the object is 128 and above."""
+    return labels >= OBJECT
+
+
+def _plain(class_folder: str) -> str:
+    return class_folder.split(".", 1)[-1].replace("_", " ")
+
+
+def _part_names(root: Path) -> dict[str, str]:
+    rows = read_table(root / "parts" / "parts.txt", NAME)
+    return {number: " ".join(words) for number, *words in rows}
+
+
+def _parts(root: Path, names: dict[str, str]) -> dict[str, list[Part]]:
+    parts: dict[str, list[Part]] = {}
+    for image, part, x, y, visible in read_table(root / "parts" / "part_locs.txt", NAME):
+        seen = parts.setdefault(image, [])
+        if visible == "1":
+            seen.append(Part(names[part], float(x), float(y)))
+    return parts
+
+
+def _half_open(box: list[str]) -> tuple[int, int, int, int]:
+    x, y, width, height = map(float, box)
+    return math.floor(x), math.floor(y), math.ceil(x + width), math.ceil(y + height)
+
+
+def _segmentation(root: Path, path: str) -> str | None:
+    relative = PurePosixPath("segmentations") / PurePosixPath(path).with_suffix(".png")
+    return str(relative) if (root / relative).is_file() else None

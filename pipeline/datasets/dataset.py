@@ -1,0 +1,54 @@
+"""What a data set is to the pipeline: a module that reads its annotations."""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.index import Image
+from pipeline.errors import ProtoMaskError
+
+
+class Annotations(NamedTuple):
+    """The images a data set lists, its class names in order, and the names of its parts."""
+
+    images: list[Image]
+    class_names: list[str]
+    part_names: list[str]
+
+
+class DataSet(Protocol):
+    """The face of `pipeline.datasets.cub200` and its neighbours."""
+
+    def read(self, root: Path) -> Annotations:
+        """Lists the images below `root`, without opening any of them.
+
+        Raises:
+            ProtoMaskError: `root` is not laid out as this data set is.
+        """
+        ...
+
+    def object_mask(self, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Tells object from background in one of the data set's mask files."""
+        ...
+
+
+def read_table(path: Path, name: str) -> list[list[str]]:
+    """Reads a text file of space-separated columns; lines that start with # are comments.
+
+    Args:
+        path: the file.
+        name: the data set's name, for the error.
+
+    Raises:
+        ProtoMaskError: the file is missing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise ProtoMaskError(
+            f"dataset.root: {path.name} is missing from {path.parent}, which is therefore not "
+            f"laid out as the official {name} data set is"
+        ) from None
+    return [line.split() for line in lines if line.strip() and not line.startswith("#")]

@@ -1,0 +1,50 @@
+"""Your own photographs: one folder a class, optionally below train/, val/ and test/."""
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.dataset import Annotations
+from pipeline.datasets.index import SPLITS, Image, Split
+from pipeline.datasets.listing import visible_files
+from pipeline.datasets.photograph import SUFFIXES
+from pipeline.errors import ProtoMaskError
+
+
+def read(root: Path) -> Annotations:
+    """Lists `root/[split/]class/**/photograph`; the class is named as its folder is.
+
+    Without a split level every image is listed under "train"; `prepare` cuts the others from it.
+    Photographs that lie beside the class folders belong to no class and are passed over.
+    """
+    paths = [PurePosixPath(path) for path in visible_files(root)]
+    photographs = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    folders = {path.parts[0] for path in photographs if len(path.parts) > 1}
+    with_splits = bool(folders & set(SPLITS))
+    if with_splits and folders - set(SPLITS):
+        raise ProtoMaskError(
+            f"dataset.root: {root} has folders of splits ({', '.join(folders & set(SPLITS))}) "
+            f"beside others ({', '.join(sorted(folders - set(SPLITS)))}); "
+            "use either one folder a class, or only train, val and test"
+        )
+    level = 1 if with_splits else 0
+    images = [
+        Image(str(path), str(path), path.parts[level], _split(path) if with_splits else "train")
+        for path in photographs
+        if len(path.parts) > level + 1
+    ]
+    if not images:
+        raise ProtoMaskError(
+            f"dataset.root: no photographs found in folders of {root}; "
+            "put the photographs of each class into a folder named as the class"
+        )
+    return Annotations(images, sorted({image.class_name for image in images}), [])
+
+
+def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    raise NotImplementedError("a folder of photographs has no object masks")
+
+
+def _split(path: PurePosixPath) -> Split:
+    return next(split for split in SPLITS if split == path.parts[0])

@@ -1,0 +1,196 @@
+"""The index: one Parquet file, a row an image, that every later stage reads instead of the folder.
+
+Its rows are sorted by id and hold no path of the machine that wrote it, so two machines with the
+same photographs write the same bytes.
+"""
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from pipeline.errors import ProtoMaskError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+PART = pa.struct([("name", pa.string()), ("x", pa.float32()), ("y", pa.float32())])
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("split", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("object_box", pa.list_(pa.int32())),
+        ("object_mask_path", pa.string()),
+        ("object_mask", pa.binary()),
+        ("part_mask_path", pa.string()),
+        ("parts", pa.list_(PART)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A named place in an image, in pixels from its upper left corner."""
+
+    name: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a data set says of one image.
+
+    Args:
+        id: unique in the data set, and the same on every machine.
+        path: where it lies, relative to the data set's root, with forward slashes.
+        class_name: its class.
+        split: "train" or "test"; the validation split is cut from "train" later.
+        sha256: hex digest of the file's bytes.
+        width, height: pixels, after the EXIF orientation has been applied.
+        object_box: half-open pixel coordinates (x0, y0, x1, y1), or None.
+        object_mask_path: the object mask's file, relative to the root, or None.
+        object_mask: the object mask itself, run-length encoded (COCO counts), or None.
+        part_mask_path: a label image (0 background, i the i-th part), or None.
+        parts: the visible parts, or None where the data set has no part locations.
+    """
+
+    id: str
+    path: str
+    class_name: str
+    split: Split
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+    object_box: tuple[int, int, int, int] | None = None
+    object_mask_path: str | None = None
+    object_mask: bytes | None = None
+    part_mask_path: str | None = None
+    parts: tuple[Part, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Index:
+    """The images of a data set, sorted by id.
+
+    Args:
+        dataset: the data set's name.
+        class_names: the C class names; an image's `label` is its class's place in this list.
+        part_names: the names of all parts, or an empty list.
+        table: a row an image, columns as in `SCHEMA`.
+    """
+
+    dataset: str
+    class_names: list[str]
+    part_names: list[str]
+    table: pd.DataFrame = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, dataset: str, images: list[Image], class_names: list[str], part_names: list[str]
+    ) -> "Index":
+        """Sorts images by id and numbers their classes by their place in `class_names`."""
+        labels = {name: label for label, name in enumerate(class_names)}
+        rows: list[dict[str, Any]] = [
+            {**vars(image), "label": labels[image.class_name], "parts": _as_dicts(image.parts)}
+            for image in sorted(images, key=lambda image: image.id)
+        ]
+        table = pd.DataFrame(rows, columns=SCHEMA.names)
+        return cls(dataset, class_names, part_names, table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def ids(self) -> list[str]:
+        return self.table["id"].tolist()
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        return self.table["label"].to_numpy(np.int64)
+
+    def rows(self, split: Split) -> NDArray[np.int64]:
+        """Returns the row numbers of a split, rising."""
+        return np.flatnonzero((self.table["split"] == split).to_numpy()).astype(np.int64)
+
+    def digest(self) -> str:
+        """Returns a hash of the images and their order: their ids and the bytes of their files."""
+        pairs = zip(self.ids, self.table["sha256"], strict=True)
+        lines = "\n".join(f"{digest} {image}" for image, digest in pairs)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    def row(self, image: str) -> int:
+        """Returns the row of the image with this id or path.
+
+        Raises:
+            ProtoMaskError: no image has it; the message names the closest ones.
+        """
+        for column in ("id", "path"):
+            found = np.flatnonzero((self.table[column] == image).to_numpy())
+            if len(found):
+                return int(found[0])
+        near = difflib.get_close_matches(image, self.ids, n=3, cutoff=0.3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ProtoMaskError(f"no image {image!r} in the index of {self.dataset!r}{hint}")
+
+    def object_mask(self, row: int) -> NDArray[np.bool_] | None:
+        """Returns an image's object mask, height×width, or None where it has none."""
+        image = self.table.iloc[row]
+        counts = image["object_mask"]
+        if counts is None:
+            return None
+        size = [int(image["height"]), int(image["width"])]
+        return rle.decode({"size": size, "counts": counts}).astype(bool)
+
+    def write(self, path: Path) -> None:
+        """Writes one Parquet file; the same rows give the same bytes."""
+        about = {"dataset": self.dataset, "classes": self.class_names, "parts": self.part_names}
+        schema = SCHEMA.with_metadata({"protomask": json.dumps(about, sort_keys=True)})
+        records = self.table.to_dict("records")
+        table = pa.Table.from_pylist([_without_nan(record) for record in records], schema=schema)
+        pq.write_table(table, path, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path) -> "Index":
+        """Reads what `write` wrote.
+
+        Raises:
+            ProtoMaskError: the file is missing or is no index.
+        """
+        try:
+            table = pq.read_table(path)
+            about = json.loads(table.schema.metadata[b"protomask"])
+        except FileNotFoundError:
+            raise ProtoMaskError(f"no index at {path}: run `dvc repro prepare` first") from None
+        except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+            raise ProtoMaskError(f"{path} is no index of images ({error})") from None
+        records = table.to_pylist()
+        frame = pd.DataFrame(records, columns=SCHEMA.names).astype({"label": "int64"})
+        return cls(about["dataset"], about["classes"], about["parts"], frame)
+
+
+def _as_dicts(parts: tuple[Part, ...] | None) -> list[dict[str, Any]] | None:
+    return None if parts is None else [vars(part) for part in parts]
+
+
+def _without_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """pandas turns a missing value into NaN; Arrow wants None."""
+    return {
+        key: None if isinstance(value, float) and np.isnan(value) else value
+        for key, value in record.items()
+    }

@@ -1,0 +1,98 @@
+"""Which files a data set's folder holds, and the hash of each one's content.
+
+The listing is what later work depends on: it is the same on every machine that has the same files,
+wherever they lie and whenever they were copied there.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.errors import ProtoMaskError
+from pipeline.files import whole_file
+from pipeline.progress import track
+
+KEY = ["path", "size", "mtime", "inode"]
+
+
+def list_files(root: Path, memory: Path | None = None, threads: int = 4) -> dict[str, str]:
+    """Hashes every file under a folder; a file seen unchanged before is not read again.
+
+    Hidden files and folders are passed over. A file counts as unchanged when its size, its time of
+    modification (ns) and its inode are what they were.
+
+    Args:
+        root: the data set's folder.
+        memory: a Parquet file that remembers hashes from one call to the next.
+        threads: how many files are read at a time.
+
+    Returns:
+        The SHA-256 (hex) of every file by its path relative to `root`, sorted.
+
+    Raises:
+        ProtoMaskError: `root` is missing, no folder, or holds no file.
+    """
+    if not root.is_dir():
+        what = "is a file" if root.is_file() else "does not exist"
+        raise ProtoMaskError(f"dataset.root: {root} {what}; give the folder of the data set")
+    rows = [_identity(root, path) for path in visible_files(root)]
+    if not rows:
+        raise ProtoMaskError(f"dataset.root: {root} holds no files")
+    found = pd.DataFrame(rows, columns=KEY)
+    found = found.merge(_remembered(memory), how="left", on=KEY)
+    unknown = found.index[found["sha256"].isna()]
+    with ThreadPoolExecutor(threads) as pool:
+        hashes = pool.map(lambda row: sha256(root / found.at[row, "path"]), unknown)
+        found.loc[unknown, "sha256"] = list(track(hashes, "Hashing files", len(unknown)))
+    if memory is not None and len(unknown):
+        with whole_file(memory) as part:
+            found.to_parquet(part)
+    return dict(zip(found["path"], found["sha256"], strict=True))
+
+
+def sha256(path: Path) -> str:
+    """Returns the hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def visible_files(root: Path) -> list[str]:
+    """Returns the sorted relative paths, with forward slashes, of the files that are not hidden."""
+    return sorted(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Follows links to folders, but none that leads back to a folder already seen."""
+    seen = {root.resolve()}
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        fresh = []
+        for name in subfolders:
+            target = (here / name).resolve()
+            if not name.startswith(".") and target not in seen:
+                seen.add(target)
+                fresh.append(name)
+        subfolders[:] = fresh
+        for name in files:
+            if not name.startswith(".") and (here / name).is_file():
+                yield (here / name).relative_to(root).as_posix()
+
+
+def _identity(root: Path, path: str) -> tuple[str, int, int, int]:
+    status = (root / path).stat()
+    return path, status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _remembered(memory: Path | None) -> pd.DataFrame:
+    try:
+        if memory is not None and memory.exists():
+            return pd.read_parquet(memory)
+    except (OSError, ValueError):
+        pass
+    return pd.DataFrame({**{name: [] for name in KEY}, "sha256": []}).astype(
+        {"path": "str", "size": "int64", "mtime": "int64", "inode": "int64", "sha256": "object"}
+    )

@@ -1,0 +1,49 @@
+"""Oxford-IIIT Pet (Parkhi et al., 2012) in its official layout, trimaps as object masks."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.datasets.dataset import Annotations, read_table
+from pipeline.datasets.index import Image, Split
+
+NAME = "Oxford-IIIT Pet"
+BACKGROUND = 2
+
+
+def read(root: Path) -> Annotations:
+    """Reads annotations/trainval.txt and test.txt; images that neither names are left out."""
+    rows: list[tuple[Split, list[str]]] = [
+        *(("train", row) for row in read_table(root / "annotations" / "trainval.txt", NAME)),
+        *(("test", row) for row in read_table(root / "annotations" / "test.txt", NAME)),
+    ]
+    breeds = {int(row[1]): _breed(row[0]) for _, row in rows}
+    images = [
+        Image(
+            id=row[0],
+            path=f"images/{row[0]}.jpg",
+            class_name=breeds[int(row[1])],
+            split=split,
+            object_mask_path=_trimap(root, row[0]),
+        )
+        for split, row in rows
+    ]
+    return Annotations(images, [breeds[number] for number in sorted(breeds)], [])
+
+
+def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """A trimap holds 1 for the animal, 2 for the background, 3 for the rim between them.
+
+    The rim is drawn along the animal's outline and counts as animal.
+    """
+    return labels != BACKGROUND
+
+
+def _breed(image: str) -> str:
+    return image.rsplit("_", 1)[0].replace("_", " ")
+
+
+def _trimap(root: Path, image: str) -> str | None:
+    relative = f"annotations/trimaps/{image}.png"
+    return relative if (root / relative).is_file() else None

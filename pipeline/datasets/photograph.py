@@ -1,0 +1,75 @@
+"""Reading a photograph, whatever a camera or a web page has made of it."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pipeline.errors import ProtoMaskError
+
+SUFFIXES = frozenset(".jpg .jpeg .png .gif .bmp .tif .tiff .webp .ppm .pgm .jp2 .avif".split())
+# A scan of 20,000 × 20,000 pixels is still a photograph; beyond, 24-bit pixels fill the memory.
+Image.MAX_IMAGE_PIXELS = 400_000_000
+
+
+class UnreadableImageError(ProtoMaskError):
+    """A file that is no image, or only part of one."""
+
+
+def read_photograph(path: Path) -> NDArray[np.uint8]:
+    """Reads an image file of any kind as upright 8-bit RGB.
+
+    The format is taken from the content, not from the name. EXIF orientation is applied,
+    transparency is laid over white, 16-bit values are scaled to 8 bits, of an animation the first
+    frame counts.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8, height×width×3, RGB.
+
+    Raises:
+        UnreadableImageError: the file is missing, empty, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+    except FileNotFoundError:
+        raise UnreadableImageError(f"{path}: no such file") from None
+    except Image.UnidentifiedImageError:
+        reason = "the file is empty" if path.stat().st_size == 0 else "not an image"
+        raise UnreadableImageError(f"{path}: {reason}") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path}: {error}") from None
+
+
+def read_label_image(path: Path) -> NDArray[np.uint8]:
+    """Reads a label image (trimap, part map, segmentation) without touching its values.
+
+    Returns:
+        uint8, height×width.
+
+    Raises:
+        UnreadableImageError: as `read_photograph`.
+    """
+    try:
+        with Image.open(path) as image:
+            labels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnreadableImageError(f"{path}: {error}") from None
+    return labels[..., 0] if labels.ndim == 3 else labels
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        values = np.asarray(image, np.float64)
+        top = 65535.0 if image.mode != "F" else max(float(values.max(initial=0)), 1e-12)
+        scaled = np.clip(values * (255.0 / top), 0, 255).round().astype(np.uint8)
+        return Image.fromarray(scaled).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,149 @@
+"""From a data set's folder to its index: what `prepare` does."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from pipeline.datasets import cub200, demo, folder, pets
+from pipeline.datasets.dataset import DataSet
+from pipeline.datasets.index import Image, Index
+from pipeline.datasets.photograph import (
+    UnreadableImageError,
+    read_label_image,
+    read_photograph,
+)
+from pipeline.datasets.splits import cut_test, cut_validation
+from pipeline.errors import ProtoMaskError
+from pipeline.progress import track
+
+DATASETS: dict[str, DataSet] = {"cub200": cub200, "demo": demo, "folder": folder, "pets": pets}
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that was left out, and why."""
+
+    path: str
+    reason: str
+
+
+def build_index(
+    name: str,
+    root: Path,
+    listing: dict[str, str],
+    *,
+    num_classes: int | None = None,
+    seed: int = 0,
+    fold: int = 0,
+    folds: int = 5,
+    max_bad_fraction: float = 0.01,
+    threads: int = 4,
+) -> tuple[Index, list[Unreadable]]:
+    """Reads a data set's annotations, opens every image once, and cuts the splits.
+
+    Args:
+        name: a key of `DATASETS`.
+        root: the data set's folder.
+        listing: the SHA-256 of every file below `root`, from `list_files`.
+        num_classes: keep the first n classes; None keeps all.
+        seed, fold, folds: which validation split; see `cut_validation`.
+        max_bad_fraction: the share of unreadable images, 0..1, above which the data set is refused.
+        threads: how many images are opened at a time.
+
+    Returns:
+        The index, and the images that were left out.
+
+    Raises:
+        ProtoMaskError: wrong layout, too few classes, or too many unreadable images.
+    """
+    listed, class_names, part_names = DATASETS[name].read(root)
+    class_names = class_names[:num_classes]
+    listed = [image for image in listed if image.class_name in set(class_names)]
+    images, unreadable = _open_all(listed, root, listing, DATASETS[name], threads)
+    _refuse_too_many(unreadable, len(listed), max_bad_fraction)
+    present = {image.class_name for image in images}
+    class_names = [class_name for class_name in class_names if class_name in present]
+    if len(class_names) < 2:
+        raise ProtoMaskError(
+            f"{root} holds {len(class_names)} class(es) with readable images "
+            f"({', '.join(class_names) or 'none'}); a classifier needs at least two"
+        )
+    images = cut_validation(cut_test(images, seed), seed, fold, folds)
+    untrained = set(class_names) - {image.class_name for image in images if image.split == "train"}
+    if untrained:
+        raise ProtoMaskError(
+            f"no training image of {', '.join(sorted(untrained))}: add some, or remove the class"
+        )
+    return Index.of(name, images, class_names, part_names), unreadable
+
+
+def write_unreadable(unreadable: list[Unreadable], path: Path) -> None:
+    """Writes a CSV file with the columns path and reason; the header alone if all were readable."""
+    rows = [vars(image) for image in unreadable]
+    pd.DataFrame(rows, columns=["path", "reason"]).to_csv(path, index=False)
+
+
+def _open_all(
+    images: list[Image], root: Path, listing: dict[str, str], dataset: DataSet, threads: int
+) -> tuple[list[Image], list[Unreadable]]:
+    def open_one(image: Image) -> Image | Unreadable:
+        try:
+            return _measured(image, root, listing, dataset.object_mask)
+        except UnreadableImageError as error:
+            return Unreadable(image.path, str(error).removeprefix(f"{root / image.path}: "))
+
+    with ThreadPoolExecutor(threads) as pool:
+        opened = list(track(pool.map(open_one, images), "Reading images", len(images)))
+    good = [image for image in opened if isinstance(image, Image)]
+    return good, [image for image in opened if isinstance(image, Unreadable)]
+
+
+def _measured(
+    image: Image,
+    root: Path,
+    listing: dict[str, str],
+    object_of: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
+) -> Image:
+    height, width = read_photograph(root / image.path).shape[:2]
+    mask = None
+    box = image.object_box
+    if image.object_mask_path is not None:
+        pixels = object_of(read_label_image(root / image.object_mask_path))
+        if pixels.shape != (height, width):
+            raise UnreadableImageError(
+                f"{root / image.object_mask_path}: its size "
+                f"{pixels.shape[1]}×{pixels.shape[0]} is not the image's {width}×{height}"
+            )
+        encoded = rle.encode(np.asfortranarray(pixels, dtype=np.uint8))
+        mask = bytes(encoded["counts"])
+        box = box or _box(encoded)
+    return replace(
+        image,
+        sha256=listing[image.path],
+        width=width,
+        height=height,
+        object_mask=mask,
+        object_box=box,
+    )
+
+
+def _box(encoded: dict) -> tuple[int, int, int, int] | None:
+    x, y, width, height = (int(value) for value in rle.toBbox(encoded))
+    return (x, y, x + width, y + height) if width and height else None
+
+
+def _refuse_too_many(unreadable: list[Unreadable], total: int, max_bad_fraction: float) -> None:
+    if len(unreadable) > max_bad_fraction * total:
+        shown = "\n".join(f"  {image.path}: {image.reason}" for image in unreadable[:10])
+        more = f"\n  … and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
+        raise ProtoMaskError(
+            f"{len(unreadable)} of {total} images cannot be read, more than "
+            f"dataset.max_bad_fraction={max_bad_fraction:g} allows:\n{shown}{more}\n"
+            "Mend or remove them, or raise dataset.max_bad_fraction."
+        )

@@ -1,0 +1,99 @@
+"""Felzenszwalb's graph-based segmentation (Felzenszwalb & Huttenlocher, 2004) at several scales."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from scipy.ndimage import find_objects
+from skimage.segmentation import felzenszwalb
+from skimage.transform import resize
+
+from pipeline.masks.masks import Masks, Region
+from pipeline.masks.segmenter import Segmenter
+
+
+class Felzenszwalb(Segmenter):
+    """Segments at several scales and merges the regions of all; needs no weights and no GPU.
+
+    Args:
+        scales: scikit-image's `scale`, one segmentation each; a larger one gives larger regions.
+        sigma: width of the Gaussian that smooths the image first, in pixels.
+        min_area: regions under this fraction of the image are merged into a neighbour.
+        max_side: images are segmented at no more than this many pixels a side, so that a scale
+            means the same on a thumbnail and on a 12-megapixel photograph; masks are given at the
+            image's own resolution.
+        max_box_iou: of regions whose boxes overlap more than this (intersection over union), only
+            the largest is kept.
+
+    A mask's score is the share of the scales that found a region with nearly its box.
+    """
+
+    name: Literal["felzenszwalb"] = "felzenszwalb"
+    version: Literal[1] = 1
+    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        100.0,
+        300.0,
+        900.0,
+    )
+    sigma: Annotated[float, Field(ge=0)] = 0.8
+    min_area: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    max_side: Annotated[int, Field(ge=16)] = 320
+    max_box_iou: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+    def segment(self, images: list[NDArray[np.uint8]]) -> list[Masks]:
+        return [self._segment_one(image) for image in images]
+
+    def _segment_one(self, image: NDArray[np.uint8]) -> Masks:
+        height, width = image.shape[:2]
+        small = _shrink(image, self.max_side)
+        rows = np.arange(height) * small.shape[0] // height
+        columns = np.arange(width) * small.shape[1] // width
+        regions = []
+        for scale in self.scales:
+            labels = self._labels(small, scale)[rows[:, None], columns]
+            regions += _regions(labels)
+        return Masks.of(height, width, self._distinct(regions), len(self.score_names))
+
+    def _labels(self, image: NDArray[np.float64], scale: float) -> NDArray[np.int64]:
+        smallest = round(self.min_area * image.shape[0] * image.shape[1])
+        return felzenszwalb(image, scale, self.sigma, min_size=smallest, channel_axis=-1)
+
+    def _distinct(self, regions: list[Region]) -> list[Region]:
+        """Drops near-duplicates, and gives the rest their score."""
+        regions.sort(key=lambda region: -int(region.bitmap.sum()))
+        boxes = np.array(
+            [(r.x0, r.y0, r.x0 + r.bitmap.shape[1], r.y0 + r.bitmap.shape[0]) for r in regions]
+        ).reshape(-1, 4)
+        alike = _box_iou(boxes) > self.max_box_iou
+        kept: list[int] = []
+        for place in range(len(regions)):
+            if not alike[place, kept].any():
+                kept.append(place)
+        votes = np.minimum(alike.sum(axis=1) / len(self.scales), 1.0)
+        return [regions[place]._replace(scores=(float(votes[place]),)) for place in kept]
+
+
+def _shrink(image: NDArray[np.uint8], max_side: int) -> NDArray[np.float64]:
+    factor = min(1.0, max_side / max(image.shape[:2]))
+    size = [max(1, round(side * factor)) for side in image.shape[:2]]
+    if factor == 1.0:
+        return image / 255.0
+    return resize(image, size, order=1, anti_aliasing=True)
+
+
+def _regions(labels: NDArray[np.int64]) -> Iterator[Region]:
+    for number, place in enumerate(find_objects(labels + 1)):
+        if place is not None:
+            rows, columns = place
+            yield Region(columns.start, rows.start, labels[place] == number, (0.0,))
+
+
+def _box_iou(boxes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Intersection over union of all pairs of m boxes: float64, m×m."""
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return common / (area[:, None] + area[None, :] - common)

@@ -1,0 +1,95 @@
+"""Finished masks by image content, so that no image is segmented twice.
+
+A folder of shards for each segmenter; a shard is one Parquet file with the masks of a few images,
+and each is complete or absent. A killed run, a grown data set, a changed image and a return to an
+earlier segmenter then cost only what is new.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.files import sweep, whole_file
+from pipeline.masks.masks import Masks
+
+SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("counts", pa.list_(pa.binary())),
+        ("boxes", pa.list_(pa.int32())),
+        ("areas", pa.list_(pa.int64())),
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
+
+
+class Shards:
+    """The shards of one segmenter.
+
+    Args:
+        folder: where they lie; made when the first one is written.
+        num_scores: how many scores the segmenter gives a mask.
+    """
+
+    def __init__(self, folder: Path, num_scores: int) -> None:
+        self.folder = folder
+        self.num_scores = num_scores
+
+    def write(self, masks: dict[str, Masks]) -> Path:
+        """Writes one shard, the masks of each image by the SHA-256 of its file."""
+        rows = [_row(image, found) for image, found in sorted(masks.items())]
+        name = hashlib.sha256("\n".join(sorted(masks)).encode()).hexdigest()[:32]
+        path = self.folder / f"{name}.parquet"
+        with whole_file(path) as part:
+            table = pa.Table.from_pylist(rows, SCHEMA)
+            pq.write_table(table, part, compression="zstd", write_page_checksum=True)
+        return path
+
+    def images(self) -> dict[str, Path]:
+        """Returns which shard holds each image; a shard that cannot be read is deleted."""
+        sweep(self.folder)
+        holds: dict[str, Path] = {}
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                table = pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
+                names = table["image"].to_pylist()
+            except (OSError, pa.ArrowException):
+                path.unlink()
+                continue
+            holds.update(dict.fromkeys(names, path))
+        return holds
+
+    def read(self, path: Path, images: Iterable[str]) -> dict[str, Masks]:
+        """Reads the masks of some of a shard's images."""
+        wanted = set(images)
+        table = pq.read_table(path, schema=SCHEMA)
+        rows = (row for row in table.to_pylist() if row["image"] in wanted)
+        return {row["image"]: self._masks(row) for row in rows}
+
+    def _masks(self, row: dict) -> Masks:
+        return Masks(
+            row["height"],
+            row["width"],
+            row["counts"],
+            np.array(row["boxes"], np.int64).reshape(-1, 4),
+            np.array(row["areas"], np.int64),
+            np.array(row["scores"], np.float32).reshape(-1, self.num_scores),
+        )
+
+
+def _row(image: str, masks: Masks) -> dict:
+    return {
+        "image": image,
+        "height": masks.height,
+        "width": masks.width,
+        "counts": list(masks.counts),
+        "boxes": masks.boxes.ravel().tolist(),
+        "areas": masks.areas.tolist(),
+        "scores": masks.scores.ravel().tolist(),
+    }

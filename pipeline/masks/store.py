@@ -1,0 +1,265 @@
+"""The mask store: all masks of a data set in a few files, readable one image at a time.
+
+A Zarr v3 group with two arrays and, as attributes, what made it:
+
+- `counts` (uint8): the run lengths of all masks, one after the other. A mask's are COCO's
+  compressed counts of the mask inside its box.
+- `regions` (float64, fields × masks): box, area, number of bytes in `counts`, scores; the
+  attribute `fields` names them.
+- attributes of the group: segmenter and its fingerprint, data set, the images in order with size,
+  content hash and number of masks, and the SHA-256 of every file.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
+
+from pipeline.datasets.index import Index
+from pipeline.datasets.listing import sha256
+from pipeline.errors import ProtoMaskError
+from pipeline.files import whole_folder
+from pipeline.masks.masks import Masks
+from pipeline.masks.segmenter import Segmenter
+
+FORMAT = 1
+FIELDS = ("x0", "y0", "x1", "y1", "area", "bytes")
+COUNTS_CHUNK, COUNTS_SHARD = 64 * 1024, 64 * 1024 * 1024
+REGIONS_CHUNK, REGIONS_SHARD = 4096, 512 * 4096
+BLANK = "0" * 64
+
+
+class MaskStore:
+    """Reads a store that `write_store` wrote.
+
+    Args:
+        path: the store's folder.
+
+    Raises:
+        ProtoMaskError: nothing there, or no mask store, or a file of it is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise ProtoMaskError(f"no mask store at {path}: run `dvc repro masks` first")
+        try:
+            self._group = zarr.open_group(path, mode="r", zarr_format=3)
+            self.about: dict[str, Any] = dict(self._group.attrs)
+            if self.about["format"] != FORMAT:
+                raise ProtoMaskError(
+                    f"{path} has format {self.about['format']} of the mask store; this version of "
+                    f"ProtoMask reads {FORMAT}: run `dvc repro masks` to make it anew"
+                )
+            images = self.about["images"]
+        except (OSError, KeyError, ValueError) as error:
+            raise ProtoMaskError(
+                f"{path} is no readable mask store ({error}): remove it and run `dvc repro masks`"
+            ) from None
+        self._refuse_missing_files()
+        self.ids: list[str] = images["id"]
+        self._first = [0, *accumulate(images["masks"])]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def masks(self, image: int) -> Masks:
+        """Returns the masks of the image with this number, 0..N-1.
+
+        Raises:
+            ProtoMaskError: the store's bytes are damaged there.
+        """
+        first, last = self._first[image], self._first[image + 1]
+        regions = self._regions[:, first:last]
+        start = self._offsets[first : last + 1]
+        stream = self._read("counts", slice(int(start[0]), int(start[-1]))).tobytes()
+        at = (start - start[0]).tolist()
+        return Masks(
+            height=self.about["images"]["height"][image],
+            width=self.about["images"]["width"][image],
+            counts=[stream[at[m] : at[m + 1]] for m in range(last - first)],
+            boxes=regions[:4].T.astype(np.int64),
+            areas=regions[4].astype(np.int64),
+            scores=regions[len(FIELDS) :].T.astype(np.float32),
+        )
+
+    def num_masks(self) -> NDArray[np.int64]:
+        """Returns the number of masks of each image, int64 N."""
+        return np.diff(self._first)
+
+    def areas(self) -> NDArray[np.int64]:
+        """Returns the area of every mask in pixels, image after image."""
+        return self._regions[4].astype(np.int64)
+
+    def refuse_unless(self, segmenter: Segmenter, index: Index) -> None:
+        """Checks that the store was made by this segmenter from these images.
+
+        Raises:
+            ProtoMaskError: it was not; the message names both sides.
+        """
+        made_by, wanted = self.about["segmenter"], segmenter.fingerprint()
+        if made_by != wanted:
+            differing = sorted(
+                key for key in {*made_by, *wanted} if made_by.get(key) != wanted.get(key)
+            )
+            said = ", ".join(
+                f"{key}={made_by.get(key)} instead of {wanted.get(key)}" for key in differing
+            )
+            raise ProtoMaskError(
+                f"{self.path} was made by the segmenter {made_by['name']!r} with {said}; "
+                "run `dvc repro masks`"
+            )
+        self.refuse_other_images(index)
+
+    def refuse_other_images(self, index: Index) -> None:
+        """Checks that the store holds exactly the images of an index.
+
+        Raises:
+            ProtoMaskError: it does not.
+        """
+        if self.about["index"] != index.digest():
+            raise ProtoMaskError(
+                f"{self.path} was made from {len(self)} images of {self.about['dataset']!r}, which "
+                f"are not the {len(index)} images of {index.dataset!r} in the index; "
+                "run `dvc repro masks`"
+            )
+
+    def verify(self) -> list[str]:
+        """Compares every byte of the store with the hashes that were written with it.
+
+        Returns:
+            What is wrong, a line each; an empty list for a store as it was written.
+        """
+        wrong = []
+        for name, expected in self.about["files"].items():
+            found = sha256(self.path / name)
+            if found != expected:
+                wrong.append(f"{name}: damaged (SHA-256 {found[:12]}…, was {expected[:12]}…)")
+        known = {*self.about["files"], "zarr.json"}
+        wrong += [f"{name}: not part of the store" for name in sorted(_files(self.path) - known)]
+        if _root_digest(self.path / "zarr.json", self.about["sha256"]) != self.about["sha256"]:
+            wrong.append("zarr.json: damaged")
+        return wrong
+
+    @cached_property
+    def _regions(self) -> NDArray[np.float64]:
+        return self._read("regions", slice(None))
+
+    @cached_property
+    def _offsets(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], self._regions[5].cumsum()]).astype(np.int64)
+
+    @cached_property
+    def _arrays(self) -> dict[str, zarr.Array]:
+        return {name: self._group[name] for name in ("counts", "regions")}  # type: ignore[misc]
+
+    def _read(self, name: str, place: slice) -> NDArray:
+        try:
+            array = self._arrays[name]
+            return np.asarray(array[..., place])
+        except Exception as error:
+            raise ProtoMaskError(
+                f"{self.path}/{name} is damaged ({error}); `protomask masks verify` names the file; "
+                "remove the store and run `dvc repro masks`, which segments nothing again that "
+                "this machine has already segmented"
+            ) from None
+
+    def _refuse_missing_files(self) -> None:
+        missing = sorted(set(self.about["files"]) - _files(self.path))
+        if missing:
+            raise ProtoMaskError(
+                f"{self.path} lacks {', '.join(missing)}: remove it and run `dvc repro masks`"
+            )
+
+
+def write_store(path: Path, index: Index, segmenter: Segmenter, masks: Iterable[Masks]) -> None:
+    """Writes a store whole; the same masks give the same bytes.
+
+    Args:
+        path: the folder to write; what is there is replaced.
+        index: the images.
+        segmenter: what made the masks.
+        masks: the masks of the index's images, in its order.
+    """
+    streams: list[bytes] = []
+    tables: list[NDArray[np.float64]] = []
+    for found in masks:
+        streams += found.counts
+        lengths = [len(counts) for counts in found.counts]
+        columns = (found.boxes, found.areas[:, None], np.array(lengths)[:, None], found.scores)
+        tables.append(np.concatenate(columns, axis=1).astype(np.float64))
+    regions = np.concatenate(tables).T
+    with whole_folder(path) as part:
+        group = zarr.create_group(part, zarr_format=3)
+        _write_counts(group, np.frombuffer(b"".join(streams), np.uint8))
+        _write_regions(group, regions, [*FIELDS, *segmenter.score_names])
+        group.attrs.update(
+            {
+                "format": FORMAT,
+                "segmenter": segmenter.fingerprint(),
+                "dataset": index.dataset,
+                "index": index.digest(),
+                "images": _images(index, [len(table) for table in tables]),
+                "files": {
+                    name: sha256(part / name) for name in sorted(_files(part) - {"zarr.json"})
+                },
+                "sha256": BLANK,
+            }
+        )
+        root = part / "zarr.json"
+        root.write_text(root.read_text().replace(BLANK, _root_digest(root, BLANK)))
+
+
+def _write_counts(group: zarr.Group, stream: NDArray[np.uint8]) -> None:
+    _write_sharded(group, "counts", stream, (COUNTS_CHUNK,), (COUNTS_SHARD,), ZstdCodec(level=19))
+
+
+def _write_regions(group: zarr.Group, regions: NDArray[np.float64], fields: list[str]) -> None:
+    chunk, shard = (len(fields), REGIONS_CHUNK), (len(fields), REGIONS_SHARD)
+    codec = BloscCodec(cname="zstd", clevel=9, typesize=8)
+    _write_sharded(group, "regions", regions, chunk, shard, codec)
+    group["regions"].attrs["fields"] = fields
+
+
+def _write_sharded(
+    group: zarr.Group,
+    name: str,
+    values: NDArray,
+    chunk: tuple[int, ...],
+    shard: tuple[int, ...],
+    codec: ZstdCodec | BloscCodec,
+) -> None:
+    needed = -(-max(values.shape[-1], 1) // chunk[-1]) * chunk[-1]
+    shard = (*shard[:-1], min(shard[-1], needed))
+    sharding = ShardingCodec(chunk_shape=chunk, codecs=[BytesCodec(), codec, Crc32cCodec()])
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=shard,
+        serializer=sharding,
+        compressors=None,
+        filters=None,
+    )
+    array[...] = values
+
+
+def _images(index: Index, num_masks: list[int]) -> dict[str, list]:
+    columns = {name: index.table[name].tolist() for name in ("id", "sha256", "height", "width")}
+    return {**columns, "masks": num_masks}
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _root_digest(root: Path, written: str) -> str:
+    """Hashes the group's zarr.json as it is without its own hash."""
+    return hashlib.sha256(root.read_bytes().replace(written.encode(), BLANK.encode())).hexdigest()

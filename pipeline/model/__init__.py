@@ -1,0 +1,1 @@
+"""From crops to class scores: backbone, embedding, prototypes, losses."""

@@ -1,0 +1,170 @@
+"""The prototype network: embedding, distances, similarities, class scores.
+
+Dimensions: B images, K crops, S pixels a side, F pooled features, D embedding, C classes,
+M prototypes a class, P prototypes (C·M before pruning).
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from pipeline.model.backbone import Backbone
+
+
+class ModelSettings(BaseModel):
+    """What a model is built from.
+
+    Args:
+        name: the kind of model.
+        backbone: a timm model, or `efficientnet_lite0`.
+        pretrained: `imagenet`, `none`, or a file with weights.
+        embedding_dim: D.
+        prototypes_per_class: M.
+        standardise: subtract the training crops' mean from the pooled features and divide by their
+            standard deviation before W.
+        epsilon: ε of the similarity.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["protomask"] = "protomask"
+    backbone: str = "efficientnet_lite0"
+    pretrained: str = "imagenet"
+    embedding_dim: Annotated[int, Field(ge=1)] = 1280
+    prototypes_per_class: Annotated[int, Field(ge=1)] = 10
+    standardise: bool = True
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+
+
+class Output(NamedTuple):
+    """What the network says of a batch.
+
+    Args:
+        logits: B×C.
+        distance: B×P, d_j, the smallest distance to prototype j among an image's valid crops.
+    """
+
+    logits: Tensor
+    distance: Tensor
+
+
+class PrototypeNetwork(nn.Module):
+    """ProtoMask (Meinert et al., 2025): classifies an image by its crops' nearest prototypes.
+
+    Args:
+        settings: see `ModelSettings`.
+        num_classes: C.
+        backbone: the feature extractor; built from the settings where None.
+
+    Attributes:
+        projection: W with its bias, F → D.
+        prototypes: P×D, uniform in (0, 1) at first.
+        classifier: V, C×P, 1 for a prototype's own class and 0 elsewhere at first.
+        class_of: int64 P, the class of each prototype.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+    class_of: Tensor
+
+    def __init__(
+        self, settings: ModelSettings, num_classes: int, backbone: Backbone | None = None
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.num_classes = num_classes
+        self.backbone = backbone or Backbone(settings.backbone, settings.pretrained)
+        M, D = settings.prototypes_per_class, settings.embedding_dim
+        self.projection = nn.Linear(self.backbone.num_features, D)
+        self.prototypes = nn.Parameter(torch.rand(num_classes * M, D))
+        self.register_buffer("class_of", torch.arange(num_classes).repeat_interleave(M))
+        own = torch.arange(num_classes)[:, None] == self.class_of
+        self.classifier = nn.Parameter(own.float())
+        self.register_buffer("feature_mean", torch.zeros(self.backbone.num_features))
+        self.register_buffer("feature_std", torch.ones(self.backbone.num_features))
+
+    def standardise(self, features_XF: Tensor) -> None:
+        """Takes the mean and the deviation of the training crops' pooled features, frozen from here.
+
+        A feature that never changes is only centred.
+        """
+        if self.settings.standardise:
+            std, mean = torch.std_mean(features_XF.double(), dim=0, correction=0)
+            self.feature_mean.copy_(mean)
+            self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+    def embed(self, features_F: Tensor) -> Tensor:
+        """Returns z = sigmoid(W·f), (…)×D in (0, 1), of pooled features, (…)×F."""
+        return torch.sigmoid(self.projection((features_F - self.feature_mean) / self.feature_std))
+
+    def features(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Tensor:
+        """Returns the pooled features, B×K×F, of crops; zeros for missing ones.
+
+        Args:
+            crops_BKSS3: uint8, or float 0..1 as augmentation leaves them.
+            valid_BK: bool; the backbone sees the valid crops only.
+        """
+        crops = crops_BKSS3[valid_BK]
+        images = crops.permute(0, 3, 1, 2)
+        if not images.is_floating_point():
+            images = images.to(self.projection.weight.dtype) / 255
+        pooled = self.backbone(images)
+        features = pooled.new_zeros(*valid_BK.shape, pooled.shape[-1])
+        features[valid_BK] = pooled
+        return features
+
+    def forward(self, inputs: Tensor, valid_BK: Tensor) -> Output:
+        """Scores images by their crops.
+
+        Args:
+            inputs: crops as `features` takes them, B×K×S×S×3, or their pooled features, B×K×F.
+            valid_BK: bool, at least one true in each row.
+        """
+        features_BKF = inputs if inputs.ndim == 3 else self.features(inputs, valid_BK)
+        distance_BKP = crop_distances(self.embed(features_BKF), self.prototypes)
+        distance_BP = smallest_distance(distance_BKP, valid_BK)
+        return Output(self.logits(self.similarity(distance_BP)), distance_BP)
+
+    def similarity(self, distance: Tensor) -> Tensor:
+        """Returns s = log((d + 1) / (d + ε)); ≥ 0, log(1/ε) at d = 0."""
+        return torch.log((distance + 1) / (distance + self.settings.epsilon))
+
+    def logits(self, similarity_BP: Tensor) -> Tensor:
+        """Returns y = V·s, B×C."""
+        return similarity_BP @ self.classifier.T
+
+    def keep(self, prototypes: Tensor) -> None:
+        """Drops all prototypes but these (int64, rising)."""
+        self.prototypes = nn.Parameter(self.prototypes.detach()[prototypes])
+        self.classifier = nn.Parameter(self.classifier.detach()[:, prototypes])
+        self.class_of = self.class_of[prototypes]
+
+
+def crop_distances(embedding_XD: Tensor, prototypes_PD: Tensor) -> Tensor:
+    """Returns the squared Euclidean distances of all embeddings to all prototypes, (…)×P, ≥ 0.
+
+    One matrix product: ‖z − p‖² = ‖z‖² + ‖p‖² − 2·z·p, with the middle ½ of the embedding's range
+    subtracted from both, which keeps the three terms small against their difference.
+    """
+    z, p = embedding_XD - 0.5, prototypes_PD - 0.5
+    squares = z.square().sum(-1, keepdim=True) + p.square().sum(-1)
+    return (squares - 2 * z @ p.T).clamp_min(0)
+
+
+def smallest_distance(distance_BKP: Tensor, valid_BK: Tensor) -> Tensor:
+    """Returns d_j, the smallest distance over an image's valid crops: B×P."""
+    return distance_BKP.masked_fill(~valid_BK.unsqueeze(-1), torch.inf).amin(dim=1)
+
+
+def nearest_crop(distance_BKP: Tensor, valid_BK: Tensor) -> Tensor:
+    """Returns the valid crop nearest to each prototype, int64 B×P; of equally near ones the first.
+
+    (torch.argmin promises nothing about ties.)
+    """
+    K = distance_BKP.shape[1]
+    smallest_BP = smallest_distance(distance_BKP, valid_BK)
+    is_smallest = (distance_BKP == smallest_BP.unsqueeze(1)) & valid_BK.unsqueeze(-1)
+    place = torch.arange(K, device=distance_BKP.device).view(1, K, 1)
+    return torch.where(is_smallest, place, K).amin(dim=1)

@@ -1,0 +1,105 @@
+"""Fine-tuning of the last layer V, and pruning, on stored distances."""
+
+from typing import Annotated
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.model.losses import class_weights, off_class_penalty
+from pipeline.model.network import PrototypeNetwork
+
+
+class FinetuneSettings(BaseModel):
+    """How V is fine-tuned.
+
+    Args:
+        epochs: passes over the training images.
+        lr: Adam's learning rate.
+        batch_size: images a step.
+        penalty: weight of Σ|V_cj| over the classes that prototype j is not of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=0)] = 10
+    lr: Annotated[float, Field(gt=0)] = 3e-4
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    penalty: Annotated[float, Field(ge=0)] = 1e-3
+
+
+class PruneSettings(BaseModel):
+    """Which prototypes are dropped after the push.
+
+    Args:
+        enabled: whether any is.
+        nearest: k, how many nearest training images are looked at.
+        threshold: a prototype with fewer of its own class among them goes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    nearest: Annotated[int, Field(ge=1)] = 6
+    threshold: Annotated[int, Field(ge=0)] = 3
+
+
+def finetune(
+    network: PrototypeNetwork,
+    distance_NP: Tensor,
+    labels_N: Tensor,
+    settings: FinetuneSettings,
+    seed: int,
+) -> None:
+    """Trains V alone with CE + penalty · Σ|V_cj| (method.md, "Training").
+
+    Args:
+        network: its classifier is changed in place.
+        distance_NP: d_j of the training images.
+        labels_N: int64 classes.
+        settings: how.
+        seed: of the order of the images.
+    """
+    similarity_NP = network.similarity(distance_NP.to(network.prototypes.device)).detach()
+    labels = labels_N.to(similarity_NP.device)
+    weights_C = class_weights(labels, network.num_classes)
+    optimizer = torch.optim.Adam([network.classifier], lr=settings.lr)
+    shuffler = torch.Generator().manual_seed(seed)
+    for _ in range(settings.epochs):
+        for rows in torch.randperm(len(labels), generator=shuffler).split(settings.batch_size):
+            logits_BC = network.logits(similarity_NP[rows])
+            loss = functional.cross_entropy(logits_BC, labels[rows], weights_C)
+            loss = loss + settings.penalty * off_class_penalty(network.classifier, network.class_of)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+def prototypes_to_keep(
+    distance_NP: Tensor, labels_N: Tensor, class_of_P: Tensor, settings: PruneSettings
+) -> Tensor:
+    """Finds the prototypes that are near to enough training images of their own class.
+
+    Of equally near images, the earlier counts. A class that would lose all its prototypes keeps the
+    one with most images of its own class among the nearest (the first of several), so that every
+    class can still be explained.
+
+    Args:
+        distance_NP: d_j of the training images.
+        labels_N: int64 classes.
+        class_of_P: int64, the prototypes' classes.
+        settings: how many of how many.
+
+    Returns:
+        int64, the numbers of the prototypes that stay, rising.
+    """
+    nearest_kP = torch.sort(distance_NP, dim=0, stable=True).indices[: settings.nearest]
+    own_P = (labels_N[nearest_kP] == class_of_P).sum(0)
+    keep_P = own_P >= settings.threshold
+    for label in class_of_P.unique():
+        members = torch.nonzero(class_of_P == label).squeeze(1)
+        if not keep_P[members].any():
+            best = own_P[members] == own_P[members].max()
+            keep_P[members[best.nonzero()[0]]] = True
+    return torch.nonzero(keep_P).squeeze(1)

@@ -1,0 +1,297 @@
+"""Warm-up and joint training, resumable after every epoch."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from dvclive import Live
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from pipeline.crops.batches import read_batches
+from pipeline.crops.store import CropStore
+from pipeline.datasets.index import Index
+from pipeline.errors import ProtoMaskError
+from pipeline.files import whole_file
+from pipeline.model.losses import class_weights, loss_terms
+from pipeline.model.network import PrototypeNetwork
+from pipeline.progress import track
+from pipeline.training.augmentation import Augmentation
+from pipeline.training.features import pooled_features
+
+Fraction = Annotated[float, Field(ge=0)]
+
+
+class TrainSettings(BaseModel):
+    """How a model is trained (method.md, "Training" and "Published settings").
+
+    Args:
+        epochs: joint epochs.
+        warmup_epochs: epochs before them in which the backbone stands still.
+        freeze_backbone: it stands still in the joint epochs as well.
+        augment: augment the crops; without it, a backbone that stands still sees each crop once.
+        batch_size: images a batch.
+        accumulate: batches whose gradients are added up for one step.
+        lr_backbone, lr_projection, lr_prototypes: Adam's learning rates.
+        step_size: joint epochs after which the learning rates are halved, again and again.
+        cluster, separation, diversity: the weights of the loss's terms.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=0)] = 100
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    freeze_backbone: bool = False
+    augment: bool = True
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    accumulate: Annotated[int, Field(ge=1)] = 4
+    lr_backbone: Fraction = 6e-5
+    lr_projection: Fraction = 1e-3
+    lr_prototypes: Fraction = 3e-3
+    step_size: Annotated[int, Field(ge=1)] = 35
+    cluster: Fraction = 0.8
+    separation: Fraction = 0.2
+    diversity: Fraction = 0.2
+
+
+@dataclass
+class Progress:
+    """What a checkpoint remembers beside the weights and the optimiser."""
+
+    epoch: int = 0
+    best_epoch: int = -1
+    best: tuple[float, float] = (-math.inf, -math.inf)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class Training:
+    """One training run.
+
+    Args:
+        network: trained in place.
+        store: the crops.
+        index: the images' classes and splits.
+        settings: how.
+        seed: of batches and augmentation.
+        fabric: where.
+        checkpoints: a folder that only this run (same inputs, parameters and seed) writes to.
+        memory: where pooled features are remembered.
+    """
+
+    network: PrototypeNetwork
+    store: CropStore
+    index: Index
+    settings: TrainSettings
+    seed: int
+    fabric: Fabric
+    checkpoints: Path
+    memory: Path
+
+    def __post_init__(self) -> None:
+        self.train_rows, self.val_rows = self.index.rows("train"), self.index.rows("val")
+        self.labels = torch.from_numpy(self.index.labels).to(self.fabric.device)
+        self.valid = torch.from_numpy(self.store.valid).to(self.fabric.device)
+        train_labels = self.labels[torch.from_numpy(self.train_rows).to(self.fabric.device)]
+        self.class_weights = class_weights(train_labels, self.network.num_classes)
+        self.network.to(self.fabric.device)
+        self.optimizer = self._optimizer()
+        self.augmentation = Augmentation() if self.settings.augment else None
+        self._stored: Tensor | None = None
+
+    def run(self, curves: Path) -> Progress:
+        """Trains, selects the best epoch on the validation split, and leaves its weights in `network`.
+
+        The best epoch has the highest validation accuracy, and of those the lowest loss. Without a
+        validation split it is the last.
+
+        Args:
+            curves: a folder for DVCLive's curves.
+
+        Raises:
+            ProtoMaskError: the loss is no longer finite.
+        """
+        self._standardise()
+        progress = self._resume()
+        total = self.settings.warmup_epochs + self.settings.epochs
+        with Live(str(curves), save_dvc_exp=False, dvcyaml=None) as live:
+            for values in progress.history:
+                _log(live, values)
+            for epoch in track(range(progress.epoch, total), "Training epochs"):
+                values = self._epoch(epoch)
+                score = (values.get("val/accuracy", float(epoch)), -values.get("val/loss", 0.0))
+                progress.history.append(values)
+                progress.epoch = epoch + 1
+                if score > progress.best:
+                    progress.best, progress.best_epoch = score, epoch
+                    self._save("best.pt", {"network": self.network.state_dict()})
+                self._save_checkpoint(progress)
+                _log(live, values)
+        if progress.best_epoch >= 0:
+            best = self._load("best.pt")
+            self.network.load_state_dict(best["network"])
+        return progress
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """Trains one epoch; all its randomness follows from the seed and the epoch's number."""
+        joint = epoch - self.settings.warmup_epochs
+        backbone_moves = joint >= 0 and not self.settings.freeze_backbone
+        self.network.backbone.requires_grad_(backbone_moves)
+        self.network.backbone.train(backbone_moves)
+        factor = 0.5 ** (max(joint, 0) // self.settings.step_size)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        shuffler = np.random.default_rng([self.seed, epoch])
+        torch.manual_seed(int(shuffler.integers(2**63)))
+        order = shuffler.permutation(self.train_rows)
+        values = {f"train/{name}": value for name, value in self._steps(order, backbone_moves)}
+        return {**values, **self._validate(backbone_moves)}
+
+    def _steps(self, order: NDArray[np.int64], backbone_moves: bool) -> list[tuple[str, float]]:
+        settings = self.settings
+        batches = math.ceil(len(order) / settings.batch_size)
+        sums = torch.zeros(6, device=self.fabric.device)
+        self.optimizer.zero_grad()
+        for number, (rows, inputs) in enumerate(self._inputs(order, backbone_moves)):
+            labels_B = self.labels[rows]
+            with self.fabric.autocast():
+                output = self.network(inputs, self.valid[rows])
+            terms = loss_terms(
+                output.logits.float(),
+                output.distance.float(),
+                labels_B,
+                self.network.prototypes,
+                self.network.class_of,
+                self.class_weights,
+            )
+            loss = terms.total(settings.cluster, settings.separation, settings.diversity)
+            first = number - number % settings.accumulate
+            self.fabric.backward(loss / min(settings.accumulate, batches - first))
+            if (number + 1) % settings.accumulate == 0 or number + 1 == batches:
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            correct = (output.logits.argmax(1) == labels_B).float().mean()
+            sums += torch.stack([loss, *terms, correct]).detach() * len(rows)
+        names = ("loss", "cross_entropy", "cluster", "separation", "diversity", "accuracy")
+        means = (sums / len(order)).tolist()
+        self._refuse_divergence(means[0])
+        return list(zip(names, means, strict=True))
+
+    def _inputs(
+        self, order: NDArray[np.int64], backbone_moves: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields batches of row numbers and what the network sees of them."""
+        size, device = self.settings.batch_size, self.fabric.device
+        if self.augmentation is None and not backbone_moves:
+            stored = self._stored_features()
+            for rows in torch.from_numpy(order).to(device).split(size):
+                yield rows, stored[rows]
+            return
+        for batch in read_batches(self.store, order, size, device):
+            crops = batch.crops_BKSS3
+            if self.augmentation is not None:
+                crops = self.augmentation(crops, batch.valid_BK)
+            yield torch.from_numpy(batch.rows).to(device), crops
+
+    @torch.no_grad()
+    def _validate(self, backbone_moves: bool) -> dict[str, float]:
+        if len(self.val_rows) == 0:
+            return {}
+        if backbone_moves:
+            features = pooled_features(self.network, self.store, self.val_rows, self.fabric)
+            features = features.to(self.fabric.device)
+        else:
+            features = self._stored_features()[self.val_rows]
+        labels = self.labels[self.val_rows]
+        output = self.network(features, self.valid[self.val_rows])
+        terms = loss_terms(
+            output.logits,
+            output.distance,
+            labels,
+            self.network.prototypes,
+            self.network.class_of,
+            self.class_weights,
+        )
+        accuracy = (output.logits.argmax(1) == labels).float().mean()
+        settings = self.settings
+        loss = terms.total(settings.cluster, settings.separation, settings.diversity)
+        return {"val/loss": float(loss), "val/accuracy": float(accuracy)}
+
+    def _stored_features(self) -> Tensor:
+        """Returns the pooled features of the training and validation crops: N×K×F on the device.
+
+        Rows of the test split hold zeros: they are never read.
+        """
+        if self._stored is None:
+            rows = np.sort(np.concatenate([self.train_rows, self.val_rows]))
+            known = pooled_features(self.network, self.store, rows, self.fabric, self.memory)
+            self._stored = torch.zeros(
+                len(self.store), *known.shape[1:], device=self.fabric.device
+            )
+            self._stored[rows] = known.to(self.fabric.device)
+        return self._stored
+
+    def _standardise(self) -> None:
+        if self.network.settings.standardise:
+            rows = torch.from_numpy(self.train_rows)
+            features = self._stored_features()[rows]
+            self.network.standardise(features[self.valid[rows]])
+        if not self.settings.freeze_backbone and self.settings.warmup_epochs == 0:
+            self._stored = None
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        settings, network = self.settings, self.network
+        groups = [
+            {"params": list(network.backbone.parameters()), "lr": settings.lr_backbone},
+            {"params": list(network.projection.parameters()), "lr": settings.lr_projection},
+            {"params": [network.prototypes], "lr": settings.lr_prototypes},
+        ]
+        for group in groups:
+            group["initial_lr"] = group["lr"]
+        return torch.optim.Adam(groups)
+
+    def _save_checkpoint(self, progress: Progress) -> None:
+        state = {
+            "progress": vars(progress),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        self._save("last.pt", state)
+
+    def _save(self, name: str, state: dict[str, Any]) -> None:
+        with whole_file(self.checkpoints / name) as part:
+            torch.save(state, part)
+
+    def _load(self, name: str) -> dict[str, Any]:
+        path = self.checkpoints / name
+        return torch.load(path, map_location=self.fabric.device, weights_only=True)
+
+    def _resume(self) -> Progress:
+        """Continues after the last finished epoch of an interrupted run; a damaged checkpoint counts
+        as none."""
+        try:
+            state = self._load("last.pt")
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except FileNotFoundError:
+            return Progress()
+        return Progress(**state["progress"])
+
+    def _refuse_divergence(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ProtoMaskError(
+                "the training loss is no longer a finite number: lower train.lr_backbone, "
+                "train.lr_projection or train.lr_prototypes"
+            )
+
+
+def _log(live: Live, values: dict[str, float]) -> None:
+    for name, value in values.items():
+        live.log_metric(name, value)
+    live.next_step()
