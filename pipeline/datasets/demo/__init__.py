@@ -155,6 +155,11 @@ def _distinguishing_parts() -> dict[str, dict[str, list[str]]]:
     }
 
 
+def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whatever is not background is the bird."""
+    return labels > 0
+
+
 def read(root: Path) -> tuple[list[Image], list[str], list[str]]:
     """Reads what `draw` wrote.
 

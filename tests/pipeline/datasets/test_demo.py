@@ -147,7 +147,7 @@ def test_a_part_from_another_class_is_that_class_s_style() -> None:
         5, "smooth barwing", 4, {"wing bar": "plain topknot", "tail": "fantail reedling"}
     )
     again = draw_image(
-        5, "smooth barwing", 4, {"wing bar": "collared topknot", "tail": "fantail reedling"}
+        5, "smooth barwing", 4, {"wing bar": "vested topknot", "tail": "fantail reedling"}
     )
     assert (taken.image == again.image).all()
     own = draw_image(5, "smooth barwing", 4, dict.fromkeys(PARTS, "smooth barwing"))
@@ -179,7 +179,7 @@ def test_colours_do_not_tell_the_classes_apart(tmp_path: Path) -> None:
     train = np.array([image.split == "train" for image in images])
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
     model.fit(histograms[train], labels[train])
-    assert model.score(histograms[~train], labels[~train]) < 0.35
+    assert model.score(histograms[~train], labels[~train]) < 0.4
 
 
 def _histogram(path: Path) -> np.ndarray:
