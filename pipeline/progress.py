@@ -1,6 +1,6 @@
 """Progress bars with the time left, on standard error."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -25,7 +25,7 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
         what: what the bar is called, such as "Segmenting images".
         total: how many there are, where `items` does not know.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     columns = (
         TextColumn("{task.description}"),

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
 
 from pipeline.crops.extraction import NO_MASK, Crops, CropSettings, extract_crops
-from pipeline.datasets.index import Index
+from pipeline.datasets.index import Photographs
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
@@ -54,7 +54,7 @@ class CropStore:
             self.valid: NDArray[np.bool_] = np.asarray(group["valid"])
             self.boxes: NDArray[np.int32] = np.asarray(group["boxes"])
             self.masks: NDArray[np.int32] = np.asarray(group["masks"])
-            self._inside = group["inside"]
+            self._inside: Any = group["inside"]
             self._chunks = _map_chunks(path, group["crops"])
         except (OSError, KeyError, ValueError) as error:
             raise ProtoMaskError(
@@ -76,7 +76,7 @@ class CropStore:
         packed = np.asarray(self._inside[image])
         return np.unpackbits(packed, axis=-1, count=self.settings.size).astype(bool)
 
-    def refuse_unless(self, settings: CropSettings, index: Index) -> None:
+    def refuse_unless(self, settings: CropSettings, photographs: Photographs) -> None:
         """Checks that the store was cut with these settings from these images.
 
         Raises:
@@ -88,7 +88,7 @@ class CropStore:
             raise ProtoMaskError(
                 f"{self.path} was cut with {', '.join(differing)}; run `dvc repro crops`"
             )
-        if self.about["images"] != index.digest():
+        if self.about["images"] != photographs.digest():
             raise ProtoMaskError(
                 f"{self.path} was cut from other images than those of the index; "
                 "run `dvc repro crops`"
@@ -97,7 +97,7 @@ class CropStore:
 
 def write_crops(
     path: Path,
-    index: Index,
+    photographs: Photographs,
     root: Path,
     masks: MaskStore,
     settings: CropSettings,
@@ -107,7 +107,7 @@ def write_crops(
 
     Args:
         path: the folder to write; what is there is replaced.
-        index: the images.
+        photographs: the images.
         root: the folder their paths are relative to.
         masks: their masks.
         settings: how the crops are cut.
@@ -116,25 +116,26 @@ def write_crops(
     Returns:
         How many images have no mask, and therefore themselves as their one crop.
     """
-    masks.refuse_other_images(index)
-    photographs = [root / relative for relative in index.table["path"]]
+    masks.refuse_other_images(photographs)
+    paths = [root / relative for relative in photographs.table["path"]]
 
     def crops_of(image: int) -> Crops:
-        photograph = read_photograph(photographs[image])
+        photograph = read_photograph(paths[image])
         return extract_crops(photograph, masks.masks(image), settings)
 
     with whole_folder(path) as part, ThreadPoolExecutor(threads) as pool:
         group = zarr.create_group(part, zarr_format=3)
-        arrays = _create_arrays(group, len(index), settings)
-        for at, block in _blocks(track(_eager(pool, crops_of, len(index)), "Cutting crops", len(index))):
+        arrays = _create_arrays(group, len(photographs), settings)
+        for at, block in _blocks(track(_eager(pool, crops_of, len(photographs)), "Cutting crops", len(photographs))):
             _write_block(arrays, at, block)
         group.attrs.update(
             {
                 "format": FORMAT,
                 "settings": settings.model_dump(mode="json"),
-                "dataset": index.dataset,
-                "images": index.digest(),
+                "dataset": photographs.dataset,
+                "images": photographs.digest(),
                 "masks": masks.about["sha256"],
+                "segmenter": masks.about["segmenter"],
             }
         )
         whole = np.asarray(arrays["masks"])[:, 0] == NO_MASK
@@ -192,7 +193,7 @@ def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[st
     }
 
 
-def _map_chunks(path: Path, crops: Any) -> list[NDArray[np.uint8]]:
+def _map_chunks(path: Path, crops: Any) -> list[np.memmap]:
     """Maps the chunk files of `crops` into memory; each is an n×K×S×S×3 array as it stands."""
     chunks = []
     for number in range(-(-crops.shape[0] // crops.chunks[0])):

@@ -42,6 +42,10 @@ SCHEMA = pa.schema(
     ]
 )
 
+PHOTOGRAPHS = pa.schema(
+    [SCHEMA.field(name) for name in ("id", "path", "sha256", "width", "height")]
+)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -85,6 +89,48 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Photographs:
+    """What segmentation and cropping need to know of a data set, and nothing that a split changes.
+
+    Args:
+        dataset: the data set's name.
+        table: a row an image, sorted by id; the columns id, path, sha256, width and height.
+    """
+
+    dataset: str
+    table: pd.DataFrame = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def ids(self) -> list[str]:
+        return self.table["id"].tolist()
+
+    def digest(self) -> str:
+        """Returns a hash of the images and their order: their ids, and the bytes of their files."""
+        pairs = zip(self.ids, self.table["sha256"], strict=True)
+        lines = "\n".join(f"{digest} {image}" for image, digest in pairs)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Writes one Parquet file; the same rows give the same bytes."""
+        schema = PHOTOGRAPHS.with_metadata({"protomask": json.dumps({"dataset": self.dataset})})
+        table = pa.Table.from_pylist(self.table.to_dict("records"), schema=schema)
+        pq.write_table(table, path, compression="zstd")
+
+    @classmethod
+    def read(cls, path: Path) -> "Photographs":
+        """Reads what `write` wrote.
+
+        Raises:
+            ProtoMaskError: the file is missing or is no such table.
+        """
+        table, about = _read_table(path)
+        return cls(about["dataset"], pd.DataFrame(table.to_pylist(), columns=PHOTOGRAPHS.names))
+
+
+@dataclass(frozen=True)
 class Index:
     """The images of a data set, sorted by id.
 
@@ -124,15 +170,13 @@ class Index:
     def labels(self) -> NDArray[np.int64]:
         return self.table["label"].to_numpy(np.int64)
 
+    @property
+    def photographs(self) -> Photographs:
+        return Photographs(self.dataset, self.table[PHOTOGRAPHS.names])
+
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Returns the row numbers of a split, rising."""
         return np.flatnonzero((self.table["split"] == split).to_numpy()).astype(np.int64)
-
-    def digest(self) -> str:
-        """Returns a hash of the images and their order: their ids and the bytes of their files."""
-        pairs = zip(self.ids, self.table["sha256"], strict=True)
-        lines = "\n".join(f"{digest} {image}" for image, digest in pairs)
-        return hashlib.sha256(lines.encode()).hexdigest()
 
     def row(self, image: str) -> int:
         """Returns the row of the image with this id or path.
@@ -172,16 +216,20 @@ class Index:
         Raises:
             ProtoMaskError: the file is missing or is no index.
         """
-        try:
-            table = pq.read_table(path)
-            about = json.loads(table.schema.metadata[b"protomask"])
-        except FileNotFoundError:
-            raise ProtoMaskError(f"no index at {path}: run `dvc repro prepare` first") from None
-        except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-            raise ProtoMaskError(f"{path} is no index of images ({error})") from None
+        table, about = _read_table(path)
         records = table.to_pylist()
         frame = pd.DataFrame(records, columns=SCHEMA.names).astype({"label": "int64"})
         return cls(about["dataset"], about["classes"], about["parts"], frame)
+
+
+def _read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+    try:
+        table = pq.read_table(path)
+        return table, json.loads(table.schema.metadata[b"protomask"])
+    except FileNotFoundError:
+        raise ProtoMaskError(f"no index at {path}: run `dvc repro prepare` first") from None
+    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+        raise ProtoMaskError(f"{path} is no index of images ({error})") from None
 
 
 def _as_dicts(parts: tuple[Part, ...] | None) -> list[dict[str, Any]] | None:

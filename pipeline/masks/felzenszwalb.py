@@ -50,7 +50,7 @@ class Felzenszwalb(Segmenter):
         small = _shrink(image, self.max_side)
         rows = np.arange(height) * small.shape[0] // height
         columns = np.arange(width) * small.shape[1] // width
-        regions = []
+        regions: list[Region] = []
         for scale in self.scales:
             labels = self._labels(small, scale)[rows[:, None], columns]
             regions += _regions(labels)

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets.index import Index
+from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import sha256
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
@@ -28,12 +28,12 @@ class Source:
 
 
 def segment_images(
-    index: Index, root: Path, segmenter: Segmenter, memory: Path, workers: int
+    photographs: Photographs, root: Path, segmenter: Segmenter, memory: Path, workers: int
 ) -> int:
     """Makes the shards of all images of an index that are in none yet.
 
     Args:
-        index: the images.
+        photographs: the images.
         root: the folder their paths are relative to.
         segmenter: finds the masks.
         memory: a folder for the shards of all segmenters, kept from run to run.
@@ -43,13 +43,13 @@ def segment_images(
         How many images were segmented.
 
     Raises:
-        ProtoMaskError: an image is missing or is not the one in the index.
+        ProtoMaskError: an image is missing or is not the one in the photographs.
     """
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     have = shards.images()
     sources = [
         Source(root / path, digest)
-        for path, digest in zip(index.table["path"], index.table["sha256"], strict=True)
+        for path, digest in zip(photographs.table["path"], photographs.table["sha256"], strict=True)
     ]
     missing = {source.sha256: source for source in sources if source.sha256 not in have}
     todo = list(missing.values())
@@ -58,11 +58,11 @@ def segment_images(
     return sum(1 for _ in track(made, "Segmenting images", len(todo)))
 
 
-def stored_masks(index: Index, segmenter: Segmenter, memory: Path) -> Iterator[Masks]:
+def stored_masks(photographs: Photographs, segmenter: Segmenter, memory: Path) -> Iterator[Masks]:
     """Yields the masks of the index's images, in its order, from the shards."""
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     holds = shards.images()
-    digests = index.table["sha256"].tolist()
+    digests = photographs.table["sha256"].tolist()
     wanted: dict[Path, set[str]] = {}
     for digest in digests:
         wanted.setdefault(holds[digest], set()).add(digest)
@@ -77,7 +77,7 @@ def make_shard(sources: list[Source], segmenter: Segmenter, shards: Shards) -> i
     """Segments a few images and writes their shard; returns how many there were.
 
     Raises:
-        ProtoMaskError: an image is missing or is not the one in the index.
+        ProtoMaskError: an image is missing or is not the one in the photographs.
     """
     for source in sources:
         _refuse_changed(source)

@@ -22,7 +22,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from pipeline.datasets.index import Index
+from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
@@ -98,7 +98,7 @@ class MaskStore:
         """Returns the area of every mask in pixels, image after image."""
         return self._regions[4].astype(np.int64)
 
-    def refuse_unless(self, segmenter: Segmenter, index: Index) -> None:
+    def refuse_unless(self, segmenter: Segmenter, photographs: Photographs) -> None:
         """Checks that the store was made by this segmenter from these images.
 
         Raises:
@@ -116,18 +116,18 @@ class MaskStore:
                 f"{self.path} was made by the segmenter {made_by['name']!r} with {said}; "
                 "run `dvc repro masks`"
             )
-        self.refuse_other_images(index)
+        self.refuse_other_images(photographs)
 
-    def refuse_other_images(self, index: Index) -> None:
-        """Checks that the store holds exactly the images of an index.
+    def refuse_other_images(self, photographs: Photographs) -> None:
+        """Checks that the store holds exactly the images of an photographs.
 
         Raises:
             ProtoMaskError: it does not.
         """
-        if self.about["index"] != index.digest():
+        if self.about["index"] != photographs.digest():
             raise ProtoMaskError(
                 f"{self.path} was made from {len(self)} images of {self.about['dataset']!r}, which "
-                f"are not the {len(index)} images of {index.dataset!r} in the index; "
+                f"are not the {len(photographs)} images of {photographs.dataset!r} in the index; "
                 "run `dvc repro masks`"
             )
 
@@ -179,12 +179,12 @@ class MaskStore:
             )
 
 
-def write_store(path: Path, index: Index, segmenter: Segmenter, masks: Iterable[Masks]) -> None:
+def write_store(path: Path, photographs: Photographs, segmenter: Segmenter, masks: Iterable[Masks]) -> None:
     """Writes a store whole; the same masks give the same bytes.
 
     Args:
         path: the folder to write; what is there is replaced.
-        index: the images.
+        photographs: the images.
         segmenter: what made the masks.
         masks: the masks of the index's images, in its order.
     """
@@ -204,9 +204,9 @@ def write_store(path: Path, index: Index, segmenter: Segmenter, masks: Iterable[
             {
                 "format": FORMAT,
                 "segmenter": segmenter.fingerprint(),
-                "dataset": index.dataset,
-                "index": index.digest(),
-                "images": _images(index, [len(table) for table in tables]),
+                "dataset": photographs.dataset,
+                "index": photographs.digest(),
+                "images": _images(photographs, [len(table) for table in tables]),
                 "files": {
                     name: sha256(part / name) for name in sorted(_files(part) - {"zarr.json"})
                 },
@@ -251,8 +251,8 @@ def _write_sharded(
     array[...] = values
 
 
-def _images(index: Index, num_masks: list[int]) -> dict[str, list]:
-    columns = {name: index.table[name].tolist() for name in ("id", "sha256", "height", "width")}
+def _images(photographs: Photographs, num_masks: list[int]) -> dict[str, list]:
+    columns = {name: photographs.table[name].tolist() for name in ("id", "sha256", "height", "width")}
     return {**columns, "masks": num_masks}
 
 

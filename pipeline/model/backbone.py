@@ -4,7 +4,7 @@ import difflib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import timm
 import torch
@@ -42,7 +42,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, pretrained: str = "none") -> None:
         super().__init__()
-        self.network = _create(name)
+        self.network: Any = _create(name)
         self.num_features: int = self.network.num_features
         config = self.network.pretrained_cfg
         if pretrained == "imagenet":
@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         return digest.hexdigest()
 
 
-def _create(name: str) -> nn.Module:
+def _create(name: str) -> Any:
     timm_name = TIMM_NAMES.get(name, name)
     if not timm.is_model(timm_name):
         near = difflib.get_close_matches(name, [PACKAGED, *timm.list_models()], n=5, cutoff=0.5)
@@ -82,7 +82,7 @@ def _create(name: str) -> nn.Module:
     return timm.create_model(timm_name, pretrained=False, num_classes=0)
 
 
-def _find_channels(network: nn.Module, name: str) -> Literal[1, 3]:
+def _find_channels(network: Any, name: str) -> Literal[1, 3]:
     """Finds which axis of the feature map holds the channels."""
     side = max(network.pretrained_cfg["input_size"][1], 64)
     was_training = network.training
@@ -99,7 +99,7 @@ def _find_channels(network: nn.Module, name: str) -> Literal[1, 3]:
     )
 
 
-def _load_imagenet(network: nn.Module, name: str) -> None:
+def _load_imagenet(network: Any, name: str) -> None:
     if name == PACKAGED:
         _load_in_order(network, _packaged_state())
         return
@@ -122,7 +122,7 @@ def _packaged_state() -> Mapping[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _load_in_order(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+def _load_in_order(network: Any, state: Mapping[str, Tensor]) -> None:
     """Loads a state dict whose entries follow the network's in order, under other names."""
     own = network.state_dict()
     tensors = [tensor for name, tensor in state.items() if not name.startswith("_fc.")]
@@ -147,7 +147,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
     return state.get("state_dict", state.get("model", state))
 
 
-def _load_state(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def _load_state(network: Any, state: Mapping[str, Tensor], source: str) -> None:
     """Loads weights by name; a classifier head that the backbone does not have is passed over."""
     own = network.state_dict()
     missing = [name for name in own if name not in state]

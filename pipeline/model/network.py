@@ -4,38 +4,13 @@ Dimensions: B images, K crops, S pixels a side, F pooled features, D embedding, 
 M prototypes a class, P prototypes (C·M before pruning).
 """
 
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from pipeline.model.backbone import Backbone
-
-
-class ModelSettings(BaseModel):
-    """What a model is built from.
-
-    Args:
-        name: the kind of model.
-        backbone: a timm model, or `efficientnet_lite0`.
-        pretrained: `imagenet`, `none`, or a file with weights.
-        embedding_dim: D.
-        prototypes_per_class: M.
-        standardise: subtract the training crops' mean from the pooled features and divide by their
-            standard deviation before W.
-        epsilon: ε of the similarity.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["protomask"] = "protomask"
-    backbone: str = "efficientnet_lite0"
-    pretrained: str = "imagenet"
-    embedding_dim: Annotated[int, Field(ge=1)] = 1280
-    prototypes_per_class: Annotated[int, Field(ge=1)] = 10
-    standardise: bool = True
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+from pipeline.model.settings import ModelSettings
 
 
 class Output(NamedTuple):

@@ -10,11 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pipeline.crops.extraction import CropSettings
+from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
 from pipeline.model.backbone import Backbone
-from pipeline.model.network import ModelSettings, PrototypeNetwork
+from pipeline.model.network import PrototypeNetwork
+from pipeline.model.settings import ModelSettings
 
 FORMAT = 1
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -36,6 +38,18 @@ class About(BaseModel):
     segmenter: dict[str, Any]
     crops: CropSettings
     images: str
+
+    def refuse_unless(self, photographs: Photographs) -> None:
+        """Checks that the model was trained on these images.
+
+        Raises:
+            ProtoMaskError: it was not.
+        """
+        if self.images != photographs.digest():
+            raise ProtoMaskError(
+                f"the model was trained on other images than the {len(photographs)} of "
+                f"{photographs.dataset!r} in the index: run `dvc repro`"
+            )
 
 
 def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:

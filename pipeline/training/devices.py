@@ -1,26 +1,10 @@
 """Where the computation runs; nothing here changes what is computed, beyond rounding."""
 
-from typing import Annotated, Literal
-
 import torch
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.errors import ProtoMaskError
-
-
-class Runtime(BaseModel):
-    """What differs from machine to machine; no stage tracks it.
-
-    Args:
-        device: `auto` takes a GPU where there is one.
-        workers: processes or threads that segment, read and cut.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    workers: Annotated[int, Field(ge=1)] = 2
+from pipeline.training.settings import Runtime
 
 
 def make_fabric(runtime: Runtime) -> Fabric:

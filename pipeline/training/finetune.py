@@ -1,48 +1,12 @@
 """Fine-tuning of the last layer V, and pruning, on stored distances."""
 
-from typing import Annotated
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.model.losses import class_weights, off_class_penalty
 from pipeline.model.network import PrototypeNetwork
-
-
-class FinetuneSettings(BaseModel):
-    """How V is fine-tuned.
-
-    Args:
-        epochs: passes over the training images.
-        lr: Adam's learning rate.
-        batch_size: images a step.
-        penalty: weight of Σ|V_cj| over the classes that prototype j is not of.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: Annotated[int, Field(ge=0)] = 10
-    lr: Annotated[float, Field(gt=0)] = 3e-4
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    penalty: Annotated[float, Field(ge=0)] = 1e-3
-
-
-class PruneSettings(BaseModel):
-    """Which prototypes are dropped after the push.
-
-    Args:
-        enabled: whether any is.
-        nearest: k, how many nearest training images are looked at.
-        threshold: a prototype with fewer of its own class among them goes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    enabled: bool = False
-    nearest: Annotated[int, Field(ge=1)] = 6
-    threshold: Annotated[int, Field(ge=0)] = 3
+from pipeline.training.settings import FinetuneSettings, PruneSettings
 
 
 def finetune(

@@ -70,19 +70,3 @@ def nearest_crops(
 def push(network: PrototypeNetwork, nearest: Nearest) -> None:
     """Replaces the prototypes by the embeddings found."""
     network.prototypes.copy_(nearest.embedding)
-
-
-@torch.inference_mode()
-def image_distances(network: PrototypeNetwork, features_NKF: Tensor, valid_NK: Tensor) -> Tensor:
-    """Returns d_j of every image and prototype, float32 N×P on the CPU, computed in float64."""
-    from pipeline.model.network import smallest_distance
-
-    device = network.prototypes.device
-    blocks = []
-    for features, valid in zip(
-        features_NKF.split(IMAGES_PER_BLOCK), valid_NK.split(IMAGES_PER_BLOCK), strict=True
-    ):
-        z_BKD = network.embed(features.to(device)).double()
-        distance_BKP = crop_distances(z_BKD, network.prototypes.double())
-        blocks.append(smallest_distance(distance_BKP, valid.to(device)).float().cpu())
-    return torch.cat(blocks)

@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from dvclive import Live
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from pipeline.crops.batches import read_batches
@@ -24,41 +23,7 @@ from pipeline.model.network import PrototypeNetwork
 from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
 from pipeline.training.features import pooled_features
-
-Fraction = Annotated[float, Field(ge=0)]
-
-
-class TrainSettings(BaseModel):
-    """How a model is trained (method.md, "Training" and "Published settings").
-
-    Args:
-        epochs: joint epochs.
-        warmup_epochs: epochs before them in which the backbone stands still.
-        freeze_backbone: it stands still in the joint epochs as well.
-        augment: augment the crops; without it, a backbone that stands still sees each crop once.
-        batch_size: images a batch.
-        accumulate: batches whose gradients are added up for one step.
-        lr_backbone, lr_projection, lr_prototypes: Adam's learning rates.
-        step_size: joint epochs after which the learning rates are halved, again and again.
-        cluster, separation, diversity: the weights of the loss's terms.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    epochs: Annotated[int, Field(ge=0)] = 100
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    freeze_backbone: bool = False
-    augment: bool = True
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    accumulate: Annotated[int, Field(ge=1)] = 4
-    lr_backbone: Fraction = 6e-5
-    lr_projection: Fraction = 1e-3
-    lr_prototypes: Fraction = 3e-3
-    step_size: Annotated[int, Field(ge=1)] = 35
-    cluster: Fraction = 0.8
-    separation: Fraction = 0.2
-    diversity: Fraction = 0.2
-
+from pipeline.training.settings import TrainSettings
 
 @dataclass
 class Progress:

@@ -1,0 +1,1 @@
+"""From a model's answers to pictures: saliency, and the report."""

@@ -1,0 +1,87 @@
+"""The parameters of training, push, fine-tuning and pruning, and where it all runs."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0)]
+
+
+class TrainSettings(BaseModel):
+    """How a model is trained (method.md, "Training" and "Published settings").
+
+    Args:
+        epochs: joint epochs.
+        warmup_epochs: epochs before them in which the backbone stands still.
+        freeze_backbone: it stands still in the joint epochs as well.
+        augment: augment the crops; without it, a backbone that stands still sees each crop once.
+        batch_size: images a batch.
+        accumulate: batches whose gradients are added up for one step.
+        lr_backbone, lr_projection, lr_prototypes: Adam's learning rates.
+        step_size: joint epochs after which the learning rates are halved, again and again.
+        cluster, separation, diversity: the weights of the loss's terms.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=0)] = 100
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    freeze_backbone: bool = False
+    augment: bool = True
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    accumulate: Annotated[int, Field(ge=1)] = 4
+    lr_backbone: Fraction = 6e-5
+    lr_projection: Fraction = 1e-3
+    lr_prototypes: Fraction = 3e-3
+    step_size: Annotated[int, Field(ge=1)] = 35
+    cluster: Fraction = 0.8
+    separation: Fraction = 0.2
+    diversity: Fraction = 0.2
+
+
+class FinetuneSettings(BaseModel):
+    """How V is fine-tuned.
+
+    Args:
+        epochs: passes over the training images.
+        lr: Adam's learning rate.
+        batch_size: images a step.
+        penalty: weight of Σ|V_cj| over the classes that prototype j is not of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Annotated[int, Field(ge=0)] = 10
+    lr: Annotated[float, Field(gt=0)] = 3e-4
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    penalty: Annotated[float, Field(ge=0)] = 1e-3
+
+
+class PruneSettings(BaseModel):
+    """Which prototypes are dropped after the push.
+
+    Args:
+        enabled: whether any is.
+        nearest: k, how many nearest training images are looked at.
+        threshold: a prototype with fewer of its own class among them goes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: bool = False
+    nearest: Annotated[int, Field(ge=1)] = 6
+    threshold: Annotated[int, Field(ge=0)] = 3
+
+
+class Runtime(BaseModel):
+    """What differs from machine to machine; no stage tracks it.
+
+    Args:
+        device: `auto` takes a GPU where there is one.
+        workers: processes or threads that segment, read and cut.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: Annotated[int, Field(ge=1)] = 2

@@ -1,0 +1,224 @@
+"""The command line, `protomask`: every stage of dvc.yaml, and commands for people."""
+
+import errno
+import sys
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from pipeline.errors import ProtoMaskError
+
+app = typer.Typer(
+    help="""Segmentation-guided prototype learning, stage by stage.
+
+    `dvc repro` runs the stages in order and skips what is up to date; each can also be run by hand,
+    in the folder of dvc.yaml, and then reads params.yaml and what the stage before it wrote.
+    """,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+masks_app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
+STAGES, PEOPLE = "Stages, in the order in which data flows", "For people"
+
+Store = Annotated[
+    Path, typer.Argument(help="The mask store's folder.", show_default="artifacts/masks.zarr")
+]
+
+
+@app.command(rich_help_panel=STAGES)
+def scan() -> None:
+    """Look through `dataset.root` for photographs added, removed or changed.
+
+    Reads the folder; writes artifacts/listing.json. Only a data set in a folder has this stage. It
+    takes part in every `dvc repro`, and reads again only files whose size or time has changed.
+    """
+    from stages import scan
+
+    scan.run()
+
+
+@app.command(rich_help_panel=STAGES)
+def prepare() -> None:
+    """Make the index of images: class, split, object box, object mask, parts.
+
+    Reads the photographs (for `demo`, draws them); writes artifacts/index/, with
+    unreadable.csv beside the index for images that had to be left out.
+    """
+    from stages import prepare
+
+    prepare.run()
+
+
+@masks_app.callback()
+def masks(context: typer.Context) -> None:
+    """Segment every image, or look at the masks there are.
+
+    Without a further command this is the stage: it reads artifacts/index/photographs.parquet and
+    the photographs, and writes artifacts/masks.zarr. Images that this machine has segmented before
+    with the same segmenter are not segmented again.
+    """
+    if context.invoked_subcommand is None:
+        from stages import masks
+
+        masks.run()
+
+
+@masks_app.command()
+def info(store: Store = Path("artifacts/masks.zarr")) -> None:
+    """Say what made a mask store, and how many masks of which sizes are in it."""
+    from stages import inspect_masks
+
+    inspect_masks.info(store)
+
+
+@masks_app.command()
+def show(
+    image: Annotated[str, typer.Argument(help="An image's id or path, as in the index.")],
+    store: Store = Path("artifacts/masks.zarr"),
+    out: Annotated[
+        Path | None, typer.Option(help="The picture to write.", show_default="IMAGE.masks.png")
+    ] = None,
+) -> None:
+    """List the masks of one image, and draw them over it."""
+    from stages import inspect_masks
+
+    inspect_masks.show(image, store, out)
+
+
+@masks_app.command()
+def verify(store: Store = Path("artifacts/masks.zarr")) -> None:
+    """Compare every byte of a mask store with the hashes written with it."""
+    from stages import inspect_masks
+
+    inspect_masks.verify(store)
+
+
+app.add_typer(masks_app, name="masks", rich_help_panel=STAGES)
+
+
+@app.command(rich_help_panel=STAGES)
+def crops() -> None:
+    """Cut the crops of every image's largest masks.
+
+    Reads artifacts/masks.zarr and the photographs; writes artifacts/crops.zarr.
+    """
+    from stages import crops
+
+    crops.run()
+
+
+@app.command(rich_help_panel=STAGES)
+def train() -> None:
+    """Train the network: warm-up and joint epochs, resumed where a killed run stopped.
+
+    Reads artifacts/crops.zarr and the index; writes artifacts/train/ (the epoch that did best on
+    the validation split, and DVCLive's curves).
+    """
+    from stages import train
+
+    train.run()
+
+
+@app.command(rich_help_panel=STAGES)
+def push() -> None:
+    """Replace every prototype by the nearest training crop of its class.
+
+    Reads artifacts/train/ and artifacts/crops.zarr; writes artifacts/push/ (the model,
+    prototypes.csv with the origin of each, and all training images' distances).
+    """
+    from stages import push
+
+    push.run()
+
+
+@app.command(rich_help_panel=STAGES)
+def finetune() -> None:
+    """Prune prototypes if `prune.enabled`, and fine-tune the last layer.
+
+    Reads artifacts/push/; writes artifacts/finetune/, the finished model.
+    """
+    from stages import finetune
+
+    finetune.run()
+
+
+@app.command(rich_help_panel=STAGES)
+def evaluate() -> None:
+    """Measure the model on the test split.
+
+    Reads artifacts/finetune/ and the stores; writes metrics.json and artifacts/evaluate/ (what the
+    model says of every test image, and the confusion matrix).
+    """
+    from stages import evaluate
+
+    evaluate.run()
+
+
+@app.command(rich_help_panel=STAGES)
+def explain() -> None:
+    """Write the report, one page that shows every prototype and what it decides.
+
+    Reads everything before it; writes artifacts/report/index.html.
+    """
+    from stages import explain
+
+    explain.run()
+
+
+@app.command(rich_help_panel=PEOPLE)
+def predict(
+    photographs: Annotated[list[Path], typer.Argument(help="Image files of any kind.")],
+    out: Annotated[Path, typer.Option(help="A folder for the pictures.")] = Path("explanations"),
+) -> None:
+    """Classify photographs, and draw a picture of why.
+
+    Uses the finished model in artifacts/finetune/, segments the photographs as its training images
+    were, and writes a picture for each: its crops, the prototypes they look like, and the points
+    that each gives to the class.
+    """
+    from stages import predict
+
+    predict.run(photographs, out)
+
+
+def main() -> None:
+    """Runs the command line; what its user can put right is said without a stack trace."""
+    try:
+        app()
+    except ProtoMaskError as error:
+        _fail(str(error))
+    except BrokenProcessPool:
+        _fail(
+            "a worker process was killed, most often because memory ran out; what was finished is "
+            "kept: lower runtime.workers and run the same command again"
+        )
+    except MemoryError:
+        _fail("out of memory; close other programs or lower runtime.workers")
+    except OSError as error:
+        hint = _HINTS.get(error.errno or 0)
+        if hint is None:
+            raise
+        _fail(f"{error.strerror}: {error.filename or Path.cwd()}. {hint}")
+
+
+_HINTS = {
+    errno.ENOSPC: "Make room on that disk and run the same command again; finished work is kept.",
+    errno.EDQUOT: "Make room in your quota and run the same command again; finished work is kept.",
+    errno.EACCES: "Give yourself permission for that folder (`ls -ld` shows whose it is).",
+    errno.EPERM: "Give yourself permission for that folder (`ls -ld` shows whose it is).",
+    errno.EROFS: "That disk is mounted read-only; use a copy of the repository on another.",
+}
+
+
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print("[bold red]Error:[/]", end=" ")
+    print(message, file=sys.stderr)
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

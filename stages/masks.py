@@ -1,0 +1,21 @@
+"""artifacts/index/photographs.parquet → artifacts/masks.zarr."""
+
+from pipeline.masks.segment import segment_images, stored_masks
+from pipeline.masks.store import MaskStore, write_store
+from stages import workspace
+from stages.params import read_params
+
+
+def run() -> None:
+    params = read_params(workspace.PARAMS)
+    photographs = workspace.read_photographs()
+    root, shards = workspace.root_of(params), workspace.memory() / "masks"
+    workers = params.runtime.workers
+    segmented = segment_images(photographs, root, params.segmenter, shards, workers)
+    masks = stored_masks(photographs, params.segmenter, shards)
+    write_store(workspace.MASKS, photographs, params.segmenter, masks)
+    store = MaskStore(workspace.MASKS)
+    print(
+        f"{segmented} images segmented, {len(photographs) - segmented} had been before; "
+        f"{store.num_masks().sum()} masks in {workspace.MASKS}"
+    )

@@ -1,0 +1,137 @@
+"""The experiment's parameters: params.yaml, checked as a whole before any stage starts."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.crops.extraction import CropSettings
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.felzenszwalb import Felzenszwalb
+from pipeline.masks.patches import Patches
+from pipeline.model.settings import ModelSettings
+from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
+
+
+class DatasetParams(BaseModel):
+    """Which photographs.
+
+    Args:
+        name: how their folder is laid out.
+        root: the folder; null for `demo`, which is drawn.
+        num_classes: keep the first n; null keeps all.
+        fold, folds: which part of the training images is the validation split.
+        max_bad_fraction: the share of unreadable images that is put up with.
+        source: what DVC watches for changes; set by the preset `conf/dataset/NAME.yaml`.
+        scanned: set by the preset: [root] for a folder, which every `dvc repro` looks through for
+            changes, [] for `demo`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["cub200", "demo", "folder", "pets"]
+    root: str | None
+    num_classes: Annotated[int, Field(ge=2)] | None
+    fold: Annotated[int, Field(ge=0)]
+    folds: Annotated[int, Field(ge=2)]
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)]
+    source: str
+    scanned: list[str]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DatasetParams":
+        if self.fold >= self.folds:
+            raise ValueError(f"fold counts from 0 and must be below folds, which is {self.folds}")
+        if (self.name == "demo") == bool(self.scanned):
+            raise ValueError(
+                f"name is {self.name} but scanned is {self.scanned}; choose the data set with "
+                f"`dvc exp run -S dataset={self.name}`, which sets both"
+            )
+        if self.name == "demo" and self.root is not None:
+            raise ValueError("root must be null for demo, which is drawn, not read")
+        if self.name != "demo" and not self.root:
+            raise ValueError(
+                f"root is not set; name the folder: "
+                f"`dvc exp run -S dataset={self.name} -S dataset.root=FOLDER`"
+            )
+        return self
+
+
+class EvaluateParams(BaseModel):
+    """What is measured.
+
+    Args:
+        top_k: k, how many prototypes explain an image.
+        groups: the groups of metrics.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    top_k: Annotated[int, Field(ge=1)]
+    groups: list[Literal["general", "compactness", "contrastivity", "complexity"]]
+
+
+class Params(BaseModel):
+    """All of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    dataset: DatasetParams
+    segmenter: Annotated[Felzenszwalb | Patches, Field(discriminator="name")]
+    crops: CropSettings
+    model: ModelSettings
+    train: TrainSettings
+    finetune: FinetuneSettings
+    prune: PruneSettings
+    evaluate: EvaluateParams
+    runtime: Runtime
+
+
+def read_params(path: Path) -> Params:
+    """Reads and checks params.yaml.
+
+    Raises:
+        ProtoMaskError: every parameter that is missing, misspelt or out of range, one a line, with
+            what is allowed.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Params.model_validate(values)
+    except FileNotFoundError:
+        raise ProtoMaskError(f"no {path}: run protomask where dvc.yaml is") from None
+    except yaml.YAMLError as error:
+        raise ProtoMaskError(f"{path} is not YAML: {error}") from None
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise ProtoMaskError("\n".join([f"{path}:", *lines])) from None
+
+
+def _explain(problem: Any) -> str:
+    place = [str(key) for key in problem["loc"]]
+    if place[:1] == ["segmenter"] and len(place) > 2:
+        del place[1]
+    name = ".".join(place) or "the file"
+    if problem["type"] == "extra_forbidden":
+        allowed = _allowed_keys([str(key) for key in problem["loc"][:-1]])
+        near = difflib.get_close_matches(place[-1], allowed, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"  {name}: no such parameter{meant} (there are: {', '.join(allowed)})"
+    if problem["type"] == "missing":
+        return f"  {name}: is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return f"  {name}: {message}"
+    return f"  {name}: {message[0].lower()}{message[1:]}, but is {problem['input']!r}"
+
+
+def _allowed_keys(place: list[str]) -> list[str]:
+    section: Any = Params
+    for key in place:
+        if key in ("felzenszwalb", "patches"):
+            section = {"felzenszwalb": Felzenszwalb, "patches": Patches}[key]
+        elif key != "segmenter":
+            section = section.model_fields[key].annotation
+    return sorted(section.model_fields)

@@ -1,0 +1,48 @@
+"""Photographs → artifacts/index/: the index of images."""
+
+import json
+
+from pipeline.datasets import demo
+from pipeline.datasets.index import SPLITS
+from pipeline.datasets.listing import list_files
+from pipeline.datasets.prepare import build_index, write_unreadable
+from pipeline.errors import ProtoMaskError
+from pipeline.files import whole_folder
+from stages import workspace
+from stages.params import read_params
+
+
+def run() -> None:
+    params = read_params(workspace.PARAMS)
+    dataset = params.dataset
+    with whole_folder(workspace.INDEX_FOLDER) as folder:
+        if dataset.name == "demo":
+            demo.draw(folder, params.seed)
+            root, listing = folder, list_files(folder)
+        else:
+            root, listing = workspace.root_of(params), _listing()
+        index, unreadable = build_index(
+            dataset.name,
+            root,
+            listing,
+            num_classes=dataset.num_classes,
+            seed=params.seed,
+            fold=dataset.fold,
+            folds=dataset.folds,
+            max_bad_fraction=dataset.max_bad_fraction,
+            threads=params.runtime.workers,
+        )
+        index.write(folder / workspace.INDEX.name)
+        index.photographs.write(folder / workspace.PHOTOGRAPHS.name)
+        write_unreadable(unreadable, folder / "unreadable.csv")
+    sizes = ", ".join(f"{len(index.rows(split))} {split}" for split in SPLITS)
+    print(f"{len(index)} images of {len(index.class_names)} classes: {sizes}")
+    for image in unreadable:
+        print(f"left out: {image.path}: {image.reason}")
+
+
+def _listing() -> dict[str, str]:
+    try:
+        return json.loads(workspace.LISTING.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProtoMaskError(f"no {workspace.LISTING}: run `protomask scan` first") from None

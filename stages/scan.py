@@ -1,0 +1,20 @@
+"""dataset.root → artifacts/listing.json: what is there now."""
+
+import hashlib
+import json
+
+from pipeline.datasets.listing import list_files
+from pipeline.files import whole_file
+from stages import workspace
+from stages.params import read_params
+
+
+def run() -> None:
+    params = read_params(workspace.PARAMS)
+    root = workspace.root_of(params)
+    name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
+    memory = workspace.memory() / "listings" / f"{name}.parquet"
+    listing = list_files(root, memory, params.runtime.workers)
+    with whole_file(workspace.LISTING) as part:
+        part.write_text(json.dumps(listing, indent=0, ensure_ascii=False), encoding="utf-8")
+    print(f"{len(listing)} files in {root}")

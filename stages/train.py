@@ -1,0 +1,58 @@
+"""artifacts/crops.zarr → artifacts/train/: the trained model and its curves."""
+
+import hashlib
+import json
+import shutil
+
+import torch
+
+from pipeline.crops.store import CropStore
+from pipeline.files import whole_folder
+from pipeline.model.network import PrototypeNetwork
+from pipeline.model.saved import About, save_model
+from pipeline.training.devices import make_fabric
+from pipeline.training.train import Training
+from stages import workspace
+from stages.params import Params, read_params
+
+
+def run() -> None:
+    params = read_params(workspace.PARAMS)
+    index = workspace.read_index()
+    store = CropStore(workspace.CROPS)
+    store.refuse_unless(params.crops, index.photographs)
+    fabric = make_fabric(params.runtime)
+    torch.manual_seed(params.seed)
+    network = PrototypeNetwork(params.model, len(index.class_names))
+    checkpoints = workspace.memory() / "training" / _key(params, store)
+    training = Training(
+        network,
+        store,
+        index,
+        params.train,
+        params.seed,
+        fabric,
+        checkpoints,
+        workspace.memory() / "features",
+    )
+    about = About(
+        class_names=index.class_names,
+        segmenter=store.about["segmenter"],
+        crops=params.crops,
+        images=index.photographs.digest(),
+    )
+    with whole_folder(workspace.TRAIN) as folder:
+        progress = training.run(folder / "curves")
+        save_model(folder, network, about)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    if progress.best_epoch >= 0:
+        last = progress.history[progress.best_epoch]
+        said = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+        print(f"epoch {progress.best_epoch + 1} of {progress.epoch} taken: {said}")
+
+
+def _key(params: Params, store: CropStore) -> str:
+    """Names a run by everything that decides its result."""
+    index = hashlib.sha256(workspace.INDEX.read_bytes()).hexdigest()
+    decides = [params.seed, params.model.model_dump(), params.train.model_dump(), store.about, index]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]

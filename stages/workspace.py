@@ -1,0 +1,77 @@
+"""Where things lie: the stages' outputs, what outlives them, and the photographs.
+
+`dvc exp run --temp` and `--queue` run the stages in a copy of the repository below `.dvc/tmp/exps`.
+Outputs belong into the copy; what is remembered from run to run, and a relative `dataset.root`,
+belong to the repository that was copied.
+"""
+
+import os
+from pathlib import Path
+
+from pipeline.datasets.index import Index, Photographs
+from pipeline.errors import ProtoMaskError
+from stages.params import Params
+
+PARAMS = Path("params.yaml")
+METRICS = Path("metrics.json")
+ARTIFACTS = Path("artifacts")
+LISTING = ARTIFACTS / "listing.json"
+INDEX_FOLDER = ARTIFACTS / "index"
+INDEX = INDEX_FOLDER / "index.parquet"
+PHOTOGRAPHS = INDEX_FOLDER / "photographs.parquet"
+MASKS = ARTIFACTS / "masks.zarr"
+CROPS = ARTIFACTS / "crops.zarr"
+TRAIN = ARTIFACTS / "train"
+PUSH = ARTIFACTS / "push"
+FINETUNE = ARTIFACTS / "finetune"
+EVALUATE = ARTIFACTS / "evaluate"
+REPORT = ARTIFACTS / "report"
+
+
+def enter() -> None:
+    """Goes to the folder that holds dvc.yaml, from anywhere below it.
+
+    Raises:
+        ProtoMaskError: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").is_file():
+            os.chdir(folder)
+            return
+    raise ProtoMaskError(f"{here} is not inside a ProtoMask repository: no dvc.yaml here or above")
+
+
+def origin() -> Path:
+    """Returns the repository that the current folder is, or is a copy of."""
+    here = Path.cwd().resolve()
+    for folder in here.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2]
+    return here
+
+
+def memory() -> Path:
+    """Returns the folder of what outlives runs: finished masks, features, checkpoints, hashes."""
+    return origin() / ".protomask"
+
+
+def root_of(params: Params) -> Path:
+    """Returns the folder that an index's paths are relative to."""
+    if params.dataset.root is None:
+        return INDEX_FOLDER
+    return origin() / Path(params.dataset.root).expanduser()
+
+
+def read_index() -> Index:
+    return Index.read(INDEX)
+
+
+def read_photographs() -> Photographs:
+    return Photographs.read(PHOTOGRAPHS)
+
+
+def features(params: Params) -> Path | None:
+    """Returns where features are remembered: nowhere if the backbone is trained, since no other run
+    has the same."""
+    return memory() / "features" if params.train.freeze_backbone else None
