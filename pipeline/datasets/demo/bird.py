@@ -187,7 +187,7 @@ class Bird:
         horn = self.plumage.bright if style == "stout" else self.plumage.beak
         colour = _tint(horn, tone)
         if style == "stout":
-            colour = np.where(u > 0.40, _tint(self.plumage.dark, tone), colour)
+            colour = np.where(u > 0.38, _tint(self.plumage.dark, tone), colour)
         self.canvas.paint(patch, colour, owner_of("beak"))
 
     def _body(self) -> None:

@@ -156,9 +156,9 @@ def random_light(rng: np.random.Generator) -> Light:
     cast = 1 + rng.uniform(-0.07, 0.07, 3)
     return Light(
         direction=np.array([np.sin(angle), -np.cos(angle)], np.float32),
-        exposure=(cast * rng.uniform(0.88, 1.14)).astype(np.float32),
-        contrast=rng.uniform(0.92, 1.14),
-        grain=rng.uniform(0.004, 0.012),
+        exposure=(cast * rng.uniform(0.82, 1.14)).astype(np.float32),
+        contrast=rng.uniform(0.85, 1.12),
+        grain=rng.uniform(0.006, 0.018),
     )
 
 
