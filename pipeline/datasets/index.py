@@ -168,7 +168,7 @@ class Index:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        return self.table["label"].to_numpy(np.int64)
+        return self.table["label"].to_numpy(np.int64, copy=True)
 
     @property
     def photographs(self) -> Photographs:
