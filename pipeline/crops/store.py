@@ -9,10 +9,11 @@ A Zarr v3 group:
 - attributes: the settings, the data set, and the hash of the mask store.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import zarr
@@ -55,7 +56,9 @@ class CropStore:
             self.boxes: NDArray[np.int32] = np.asarray(group["boxes"])
             self.masks: NDArray[np.int32] = np.asarray(group["masks"])
             self._inside: Any = group["inside"]
-            self._chunks = _map_chunks(path, group["crops"])
+            crops: Any = group["crops"]
+            self._shape: tuple[int, ...] = crops.shape[1:]
+            self._chunks = _open_chunks(path, crops)
         except (OSError, KeyError, ValueError) as error:
             raise ProtoMaskError(
                 f"{path} is no readable crop store ({error}): remove it and run `dvc repro crops`"
@@ -66,9 +69,15 @@ class CropStore:
 
     def crops(self, images: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
         """Returns the crops of some images, in the order asked for: uint8, B×K×S×S×3."""
-        pixels = np.empty((len(images), *self._chunks[0].shape[1:]), np.uint8)
+        pixels = np.empty((len(images), *self._shape), np.uint8)
         for place, image in enumerate(images):
-            pixels[place] = self._chunks[image // IMAGES_PER_CHUNK][image % IMAGES_PER_CHUNK]
+            chunk, row = divmod(int(image), IMAGES_PER_CHUNK)
+            offset = row * pixels[place].nbytes
+            if (
+                os.preadv(self._chunks[chunk].fileno(), [pixels[place]], offset)
+                < pixels[place].nbytes
+            ):
+                raise ProtoMaskError(f"{self.path} was cut short while it was read")
         return pixels
 
     def inside(self, image: int) -> NDArray[np.bool_]:
@@ -83,7 +92,11 @@ class CropStore:
             ProtoMaskError: it was not; the message names both sides.
         """
         made, wanted = self.about["settings"], settings.model_dump(mode="json")
-        differing = [f"{key}={made[key]} instead of {wanted[key]}" for key in wanted if made[key] != wanted[key]]
+        differing = [
+            f"{key}={made[key]} instead of {wanted[key]}"
+            for key in wanted
+            if made[key] != wanted[key]
+        ]
         if differing:
             raise ProtoMaskError(
                 f"{self.path} was cut with {', '.join(differing)}; run `dvc repro crops`"
@@ -126,7 +139,9 @@ def write_crops(
     with whole_folder(path) as part, ThreadPoolExecutor(threads) as pool:
         group = zarr.create_group(part, zarr_format=3)
         arrays = _create_arrays(group, len(photographs), settings)
-        for at, block in _blocks(track(_eager(pool, crops_of, len(photographs)), "Cutting crops", len(photographs))):
+        for at, block in _blocks(
+            track(_eager(pool, crops_of, len(photographs)), "Cutting crops", len(photographs))
+        ):
             _write_block(arrays, at, block)
         group.attrs.update(
             {
@@ -193,13 +208,16 @@ def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[st
     }
 
 
-def _map_chunks(path: Path, crops: Any) -> list[np.memmap]:
-    """Maps the chunk files of `crops` into memory; each is an n×K×S×S×3 array as it stands."""
-    chunks = []
+def _open_chunks(path: Path, crops: Any) -> list[BinaryIO]:
+    """Opens the chunk files of `crops`; each is an n×K×S×S×3 array as it stands.
+
+    They are read by offset and not mapped into memory: a page fault for every 4 kB would cost more
+    than the copy.
+    """
+    chunks: list[BinaryIO] = []
     for number in range(-(-crops.shape[0] // crops.chunks[0])):
         file = path / "crops" / "c" / "/".join(map(str, (number, 0, 0, 0, 0)))
-        expected = int(np.prod(crops.chunks))
-        if not file.is_file() or file.stat().st_size != expected:
+        if not file.is_file() or file.stat().st_size != int(np.prod(crops.chunks)):
             raise ValueError(f"{file.relative_to(path)} is missing or cut short")
-        chunks.append(np.memmap(file, np.uint8, mode="r", shape=crops.chunks))
+        chunks.append(file.open("rb", buffering=0))
     return chunks
