@@ -1,0 +1,162 @@
+"""What each number in metrics.json means, for people who have not read the papers."""
+
+from typing import Literal, NamedTuple
+
+Better = Literal["higher", "lower", "depends"]
+
+
+class Note(NamedTuple):
+    """How to read a metric.
+
+    Args:
+        label: its name on the page.
+        unit: of the number as it stands in metrics.json.
+        better: which direction is better; "depends" where more is neither.
+        meaning: one line.
+    """
+
+    label: str
+    unit: str
+    better: Better
+    meaning: str
+
+
+GROUPS = {
+    "general": "Is it right?",
+    "compactness": "How much is there to read?",
+    "contrastivity": "Do different prototypes say different things?",
+    "complexity": "Is what it looks at on the object?",
+    "continuity": "Does a slightly changed photograph get the same explanation?",
+    "completeness": "Is what it shows all that it used?",
+}
+
+SHARE, PERCENT = "0 to 1", "%"
+
+NOTES: dict[str, dict[str, Note]] = {
+    "general": {
+        "accuracy": Note("Accuracy", SHARE, "higher", "Share of test images named right."),
+        "balanced_accuracy": Note(
+            "Balanced accuracy", SHARE, "higher", "The same, with every class counting equally."
+        ),
+        "top3_accuracy": Note(
+            "Top-3 accuracy", SHARE, "higher", "Share with the right class among the first three."
+        ),
+        "balanced_top3_accuracy": Note(
+            "Balanced top-3 accuracy", SHARE, "higher", "The same, every class counting equally."
+        ),
+        "f1_macro": Note(
+            "Macro F1",
+            SHARE,
+            "higher",
+            "Harmonic mean of precision and recall, averaged over the classes.",
+        ),
+        "balanced_f1_macro": Note(
+            "Balanced macro F1", SHARE, "higher", "The same, every class's images weighing equally."
+        ),
+    },
+    "compactness": {
+        "global_size": Note(
+            "Global size", "prototypes", "lower", "Prototypes with a positive weight to any class."
+        ),
+        "sparsity": Note(
+            "Sparsity", PERCENT, "higher", "Share of the weights that are zero and need no reading."
+        ),
+        "npr": Note(
+            "NPR", "ratio", "lower", "Weights that argue against a class, for each that argues for."
+        ),
+        "local_size": Note(
+            "Local size", "prototypes", "lower", "Prototypes that are noticeably like one image."
+        ),
+    },
+    "contrastivity": {
+        "vlc": Note(
+            "Location change", PERCENT, "higher", "How little an image's prototypes overlap in it."
+        ),
+        "vac": Note(
+            "Activation change", PERCENT, "higher", "How differently its saliency maps are filled."
+        ),
+        "intra_pd": Note(
+            "Prototype distance within",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the prototypes that explain one image are.",
+        ),
+        "inter_pd": Note(
+            "Prototype distance between",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the prototypes of images of different classes are.",
+        ),
+        "intra_fd": Note(
+            "Crop distance within",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the crops used in one image are.",
+        ),
+        "inter_fd": Note(
+            "Crop distance between",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the crops used in images of different classes are.",
+        ),
+        "entropy": Note(
+            "Entropy",
+            "bits, 0 to 1",
+            "lower",
+            "How evenly a prototype's similarities spread; low: clearly there, or clearly not.",
+        ),
+    },
+    "complexity": {
+        "object_overlap": Note(
+            "Object overlap", PERCENT, "higher", "Share of the object that a prototype covers."
+        ),
+        "background_overlap": Note(
+            "Background overlap", PERCENT, "lower", "Share of what it covers that is background."
+        ),
+        "iou": Note("IoU", PERCENT, "higher", "Overlap of the two, over their union."),
+        "ior": Note(
+            "IOR", "−1 to 1", "higher", "Mean saliency on the object minus that outside it."
+        ),
+        "oirr": Note("OIRR", "ratio", "lower", "Mean saliency outside the object over that on it."),
+        "consistency": Note(
+            "Consistency", PERCENT, "higher", "How often a prototype meets the same part again."
+        ),
+    },
+    "continuity": {
+        "vlc": Note("Location change", PERCENT, "lower", "How far saliency moves."),
+        "vac": Note("Activation change", PERCENT, "lower", "How differently the maps are filled."),
+        "plc": Note(
+            "Prototype location", "crops", "lower", "How far the nearest crop's number moves."
+        ),
+        "psc": Note("Prototype similarity", PERCENT, "lower", "How much the similarity changes."),
+        "prc": Note(
+            "Prototype rank", "ranks", "lower", "How many places a prototype rises or falls."
+        ),
+        "palc": Note(
+            "Similarity map overlap", PERCENT, "lower", "How far the similarity map moves."
+        ),
+        "pac": Note("Similarity map values", PERCENT, "lower", "How its values change."),
+        "cac": Note("Class scores", PERCENT, "lower", "How the class scores change."),
+        "crc": Note(
+            "Class rank", "rank", "lower", "New rank of the class that came first; 0 is first."
+        ),
+        "stability": Note(
+            "Stability", PERCENT, "higher", "Share of the parts hit that are hit again."
+        ),
+    },
+}
+NOTES["completeness"] = {
+    name: NOTES["continuity"][name] for name in "vlc vac plc psc prc palc pac".split()
+}
+
+UNKNOWN = Note("", "", "depends", "")
+
+
+def note_on(group: str, metric: str) -> Note:
+    """Returns how to read a metric; one that is not known keeps its own name."""
+    if metric.endswith("_undefined"):
+        of = note_on(group, metric.removesuffix("_undefined")).label
+        return Note(
+            f"{of}: left out", "images", "depends", "Without a finite value; not in the mean."
+        )
+    return NOTES.get(group, {}).get(metric, UNKNOWN._replace(label=metric.replace("_", " ")))

@@ -1,0 +1,135 @@
+"""Drawing on photographs: outlines of masks, and small pictures for a page."""
+
+import base64
+from collections.abc import Sequence
+from functools import cache
+from io import BytesIO
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_dilation, binary_erosion, distance_transform_edt
+
+Colour = tuple[int, int, int]
+COLOURS: tuple[Colour, ...] = (
+    (255, 170, 0),
+    (86, 200, 255),
+    (255, 105, 180),
+    (0, 220, 130),
+    (255, 240, 70),
+    (190, 140, 255),
+    (255, 110, 70),
+    (170, 240, 60),
+)
+"""Bright ones, told apart by the colour-blind in the order given; each stands on a dark casing."""
+CASING: Colour = (20, 20, 20)
+QUALITY = 78
+
+
+class Outline(NamedTuple):
+    """A mask to draw.
+
+    Args:
+        mask: bool, height×width of the photograph.
+        colour: of its outline.
+        label: a few characters that stand inside it.
+    """
+
+    mask: NDArray[np.bool_]
+    colour: Colour
+    label: str = ""
+
+
+def colour_of(number: int) -> Colour:
+    """Returns the colour of the mask with this number, again from the first after the last."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def resized(pixels: NDArray[np.uint8], side: int) -> Image.Image:
+    """Scales a photograph, uint8 height×width×3, so that its longer side has `side` pixels."""
+    height, width = pixels.shape[:2]
+    factor = side / max(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.LANCZOS)
+
+
+def outlined(
+    pixels: NDArray[np.uint8], outlines: Sequence[Outline], side: int, dim: float = 0.0
+) -> Image.Image:
+    """Draws masks over a photograph.
+
+    Args:
+        pixels: uint8, height×width×3.
+        outlines: what to draw; later ones lie over earlier ones.
+        side: of the longer side of the picture, in pixels; lines and labels grow with it.
+        dim: how much darker the picture is outside all masks, 0..1.
+    """
+    picture = resized(pixels, side)
+    small = [_shrink(outline.mask, picture.size) for outline in outlines]
+    canvas = np.asarray(picture).copy()
+    thickness = max(2, side // 160)
+    if dim and small:
+        outside = ~np.logical_or.reduce(small)
+        canvas[outside] = (canvas[outside] * (1 - dim)).astype(np.uint8)
+    for mask, outline in zip(small, outlines, strict=True):
+        canvas[binary_dilation(mask) & ~mask] = CASING
+        canvas[mask & ~binary_erosion(mask, iterations=thickness)] = outline.colour
+    picture = Image.fromarray(canvas)
+    taken: list[tuple[int, int]] = []
+    for mask, outline in zip(small, outlines, strict=True):
+        if outline.label:
+            taken.append(_write_label(picture, mask, outline, taken))
+    return picture
+
+
+def data_uri(picture: Image.Image) -> str:
+    """Returns a picture as WebP in a data URI; the same pixels give the same characters."""
+    stream = BytesIO()
+    picture.save(stream, "WEBP", quality=QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "Arial.ttf")
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Returns a font of the machine that has letters of many languages, or else Pillow's own."""
+    for name in FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)
+
+
+def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Scales a mask to width×height; even the smallest leaves a pixel."""
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    values = np.asarray(grey.resize(size, Image.Resampling.BILINEAR))
+    return values >= min(128, max(1, int(values.max())))
+
+
+def _write_label(
+    picture: Image.Image, mask: NDArray[np.bool_], outline: Outline, taken: list[tuple[int, int]]
+) -> tuple[int, int]:
+    """Writes a mask's label on a disc of its colour, where the mask is widest, beside other discs.
+
+    Returns:
+        Its centre (x, y).
+    """
+    points = max(12, max(picture.size) // 22)
+    radius = points * (2 + len(outline.label)) // 4
+    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    rows, columns = np.ogrid[: picture.height, : picture.width]
+    for x, y in taken:
+        near = np.hypot(rows - y, columns - x)
+        depth = np.where(near < 2 * radius + 2, depth * 1e-3, depth)
+    y, x = (int(place) for place in np.unravel_index(depth.argmax(), depth.shape))
+    x = min(max(x, radius), picture.width - 1 - radius)
+    y = min(max(y, radius), picture.height - 1 - radius)
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline.colour, CASING)
+    draw.text((x, y), outline.label, CASING, font(points), anchor="mm")
+    return x, y

@@ -1,0 +1,162 @@
+"""What a class score is made of: "this crop looks like that prototype", point by point."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.datasets.index import Index
+from pipeline.errors import ProtoMaskError
+from pipeline.model.network import PrototypeNetwork
+
+
+class Points(NamedTuple):
+    """What one training crop gives to a class score: similarity × weight = points.
+
+    Args:
+        prototypes: the numbers of the prototypes that are this crop; mostly one, but the push may
+            find the same crop nearest to several, and their weights then add up.
+        crop: the image's crop that looks most like it.
+        similarity: s_j.
+        weight: V_cj, summed over the prototypes.
+        points: s_j · V_cj, summed over the prototypes.
+    """
+
+    prototypes: tuple[int, ...]
+    crop: int
+    similarity: float
+    weight: float
+    points: float
+
+
+class Score(NamedTuple):
+    """One class's score for one image, taken apart; `rows` and `rest` add up to it.
+
+    Args:
+        label: the class.
+        score: its logit.
+        rows: what gives it most, largest first.
+        rest: the points of all other prototypes together.
+        num_rest: how many those are.
+    """
+
+    label: int
+    score: float
+    rows: list[Points]
+    rest: float
+    num_rest: int
+
+    def rounded(self) -> "Score":
+        """Returns the same in hundredths that still add up; `rest` takes the rounding."""
+        rows = [row._replace(points=_hundredths(row.points)) for row in self.rows]
+        score = _hundredths(self.score)
+        rest = _hundredths(score - sum(row.points for row in rows))
+        return self._replace(score=score, rows=rows, rest=rest if self.num_rest else 0.0)
+
+
+class Prototypes:
+    """A model's P prototypes: where each came from, and what it is worth to each class.
+
+    Args:
+        class_names: the C classes.
+        class_of_P: int64, the class of each.
+        weights_CP: float64, V.
+        rows_P: int64, the training image of each, as a row of the index.
+        crop_P: int64, the crop of that image, 0..K−1.
+        distance_P: float64, how far the trained prototype was from that crop.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        class_of_P: NDArray[np.int64],
+        weights_CP: NDArray[np.float64],
+        rows_P: NDArray[np.int64],
+        crop_P: NDArray[np.int64],
+        distance_P: NDArray[np.float64],
+    ) -> None:
+        self.class_names = class_names
+        self.class_of_P, self.weights_CP = class_of_P, weights_CP
+        self.rows_P, self.crop_P, self.distance_P = rows_P, crop_P, distance_P
+        origins = np.stack([class_of_P, rows_P, crop_P])
+        self._origin_P: NDArray[np.int64] = np.unique(origins, axis=1, return_inverse=True)[1]
+
+    @classmethod
+    def of(cls, network: PrototypeNetwork, record: pd.DataFrame, index: Index) -> "Prototypes":
+        """Joins a model, the record of its prototypes (see `write_record`) and the index.
+
+        Raises:
+            ProtoMaskError: the record is not this model's, or names an image that is not there.
+        """
+        class_of_P = network.class_of.cpu().numpy().astype(np.int64)
+        names = [index.class_names[label] for label in class_of_P.tolist()]
+        if record["class_name"].tolist() != names:
+            raise ProtoMaskError(
+                f"prototypes.csv names {len(record)} prototypes, which are not the model's "
+                f"{len(names)}: run `dvc repro finetune`"
+            )
+        rows = {image: row for row, image in enumerate(index.ids)}
+        unknown = sorted(set(record["image"]) - set(rows))
+        if unknown:
+            raise ProtoMaskError(
+                f"prototypes.csv names the image {unknown[0]!r}, which is not in the index of "
+                f"{index.dataset!r}: run `dvc repro`"
+            )
+        return cls(
+            index.class_names,
+            class_of_P,
+            network.classifier.detach().cpu().double().numpy(),
+            np.array([rows[image] for image in record["image"]], np.int64),
+            record["crop"].to_numpy(np.int64),
+            record["distance"].to_numpy(np.float64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.class_of_P)
+
+    def distinct(self, label: int) -> list[tuple[int, ...]]:
+        """Returns the prototypes of a class, those that are the same crop together, by weight."""
+        own = np.flatnonzero(self.class_of_P == label)
+        groups = [own[self._origin_P[own] == origin] for origin in np.unique(self._origin_P[own])]
+        groups.sort(key=lambda group: (-self.weights_CP[label, group].sum(), group[0]))
+        return [tuple(group.tolist()) for group in groups]
+
+    def score(
+        self,
+        label: int,
+        similarity_P: NDArray[np.floating],
+        crop_P: NDArray[np.int64],
+        top: int,
+    ) -> Score:
+        """Takes a class's score for an image apart.
+
+        Args:
+            label: the class.
+            similarity_P: the image's similarities to the prototypes.
+            crop_P: the image's crop nearest to each.
+            top: how many rows; the prototypes that are the same crop share one.
+        """
+        points_P = similarity_P.astype(np.float64) * self.weights_CP[label]
+        points_G = np.bincount(self._origin_P, points_P)
+        largest_G = np.argsort(-points_G, kind="stable")[:top]
+        rows = []
+        for group in largest_G.tolist():
+            members = np.flatnonzero(self._origin_P == group)
+            first = members[0]
+            rows.append(
+                Points(
+                    tuple(members.tolist()),
+                    int(crop_P[first]),
+                    float(similarity_P[first]),
+                    float(self.weights_CP[label, members].sum()),
+                    float(points_G[group]),
+                )
+            )
+        others = ~np.isin(self._origin_P, largest_G)
+        rest = float(points_P[others].sum())
+        return Score(label, float(points_P.sum()), rows, rest, int(others.sum()))
+
+
+def _hundredths(value: float) -> float:
+    return round(value, 2) + 0.0
