@@ -3,9 +3,12 @@
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+STALE = 24 * 3600
 
 
 @contextmanager
@@ -30,6 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path` that replaces `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         yield part
@@ -42,12 +46,26 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed runs left half-written in a folder."""
+    """Removes what killed runs left half-written in a folder.
+
+    Another process may be writing there at this moment (`dvc exp run --queue --jobs 2`, or a
+    second machine on the same disk): only what nobody has written to for `STALE` seconds goes.
+    """
     for part in folder.glob(".*.part"):
+        if time.time() - _last_written(part) < STALE:
+            continue
         if part.is_dir():
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def _last_written(part: Path) -> float:
+    """Returns the latest time of modification in a file or folder; infinite if it has just gone."""
+    try:
+        return max(path.stat().st_mtime for path in (part, *part.rglob("*")))
+    except FileNotFoundError:
+        return float("inf")
 
 
 def _umask() -> int:

@@ -18,11 +18,11 @@ def read(root: Path) -> Annotations:
 
     Part locations are taken where CUB marks the part as visible.
     """
-    paths = dict(read_table(root / "images.txt", NAME))
-    classes = dict(read_table(root / "classes.txt", NAME))
-    class_of = dict(read_table(root / "image_class_labels.txt", NAME))
-    in_train = dict(read_table(root / "train_test_split.txt", NAME))
-    boxes = {number: box for number, *box in read_table(root / "bounding_boxes.txt", NAME)}
+    paths = dict(read_table(root / "images.txt", NAME, 2))
+    classes = dict(read_table(root / "classes.txt", NAME, 2))
+    class_of = dict(read_table(root / "image_class_labels.txt", NAME, 2))
+    in_train = dict(read_table(root / "train_test_split.txt", NAME, 2))
+    boxes = {number: box for number, *box in read_table(root / "bounding_boxes.txt", NAME, 5)}
     part_names = _part_names(root)
     parts = _parts(root, part_names)
     names = {number: _plain(name) for number, name in classes.items()}
@@ -52,13 +52,12 @@ def _plain(class_folder: str) -> str:
 
 
 def _part_names(root: Path) -> dict[str, str]:
-    rows = read_table(root / "parts" / "parts.txt", NAME)
-    return {number: " ".join(words) for number, *words in rows}
+    return dict(read_table(root / "parts" / "parts.txt", NAME, 2))
 
 
 def _parts(root: Path, names: dict[str, str]) -> dict[str, list[Part]]:
     parts: dict[str, list[Part]] = {}
-    for image, part, x, y, visible in read_table(root / "parts" / "part_locs.txt", NAME):
+    for image, part, x, y, visible in read_table(root / "parts" / "part_locs.txt", NAME, 5):
         seen = parts.setdefault(image, [])
         if visible == "1":
             seen.append(Part(names[part], float(x), float(y)))

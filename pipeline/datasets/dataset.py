@@ -34,15 +34,16 @@ class DataSet(Protocol):
         ...
 
 
-def read_table(path: Path, name: str) -> list[list[str]]:
+def read_table(path: Path, name: str, columns: int) -> list[list[str]]:
     """Reads a text file of space-separated columns; lines that start with # are comments.
 
     Args:
         path: the file.
         name: the data set's name, for the error.
+        columns: how many there are; the last one takes the rest of a line, spaces and all.
 
     Raises:
-        ProtoMaskError: the file is missing.
+        ProtoMaskError: the file is missing, or a line of it has fewer columns.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -51,4 +52,17 @@ def read_table(path: Path, name: str) -> list[list[str]]:
             f"dataset.root: {path.name} is missing from {path.parent}, which is therefore not "
             f"laid out as the official {name} data set is"
         ) from None
-    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    except UnicodeDecodeError:
+        raise ProtoMaskError(f"{path} is no text file in UTF-8; fetch {name} anew") from None
+    rows = []
+    for number, line in enumerate(lines, 1):
+        row = line.split(maxsplit=columns - 1)
+        if not row or line.startswith("#"):
+            continue
+        if len(row) < columns:
+            raise ProtoMaskError(
+                f"{path}, line {number}: {columns} columns expected, but it is {line!r}; "
+                f"fetch {name} anew"
+            )
+        rows.append([*row[:-1], row[-1].rstrip()])
+    return rows

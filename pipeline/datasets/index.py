@@ -126,7 +126,7 @@ class Photographs:
         Raises:
             ProtoMaskError: the file is missing or is no such table.
         """
-        table, about = _read_table(path)
+        table, about = _read_table(path, PHOTOGRAPHS)
         return cls(about["dataset"], pd.DataFrame(table.to_pylist(), columns=PHOTOGRAPHS.names))
 
 
@@ -216,20 +216,25 @@ class Index:
         Raises:
             ProtoMaskError: the file is missing or is no index.
         """
-        table, about = _read_table(path)
+        table, about = _read_table(path, SCHEMA)
         records = table.to_pylist()
         frame = pd.DataFrame(records, columns=SCHEMA.names).astype({"label": "int64"})
         return cls(about["dataset"], about["classes"], about["parts"], frame)
 
 
-def _read_table(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+def _read_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
     try:
-        table = pq.read_table(path)
+        # Without a partitioning, a repository in a folder run=3 gives the table no column "run".
+        table = pq.read_table(path, partitioning=None)
+        if table.schema.names != schema.names:
+            raise KeyError(f"its columns are {', '.join(table.schema.names)}")
         return table, json.loads(table.schema.metadata[b"protomask"])
     except FileNotFoundError:
         raise ProtoMaskError(f"no index at {path}: run `dvc repro prepare` first") from None
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
-        raise ProtoMaskError(f"{path} is no index of images ({error})") from None
+        raise ProtoMaskError(
+            f"{path} is no such table of images ({error}): remove it and run `dvc repro prepare`"
+        ) from None
 
 
 def _as_dicts(parts: tuple[Part, ...] | None) -> list[dict[str, Any]] | None:

@@ -5,7 +5,6 @@ wherever they lie and whenever they were copied there.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,25 +60,50 @@ def sha256(path: Path) -> str:
 
 
 def visible_files(root: Path) -> list[str]:
-    """Returns the sorted relative paths, with forward slashes, of the files that are not hidden."""
-    return sorted(_walk(root))
+    """Returns the sorted relative paths, with forward slashes, of the files that are not hidden.
+
+    Raises:
+        ProtoMaskError: a name is not text in UTF-8.
+    """
+    paths = sorted(path.relative_to(root).as_posix() for path in _walk(root, frozenset()))
+    for path in paths:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise ProtoMaskError(
+                f"{root}: the file name {path!r} is not UTF-8; rename it (`convmv` can)"
+            ) from None
+    return paths
 
 
-def _walk(root: Path) -> Iterator[str]:
-    """Follows links to folders, but none that leads back to a folder already seen."""
-    seen = {root.resolve()}
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        fresh = []
-        for name in subfolders:
-            target = (here / name).resolve()
-            if not name.startswith(".") and target not in seen:
-                seen.add(target)
-                fresh.append(name)
-        subfolders[:] = fresh
-        for name in files:
-            if not name.startswith(".") and (here / name).is_file():
-                yield (here / name).relative_to(root).as_posix()
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Follows links to folders, but none that leads back to a folder it lies in."""
+    here = folder.resolve()
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _walk(path, above | {here})
+        elif path.is_file():
+            yield path
+
+
+def refuse_changed(path: Path, digest: str) -> None:
+    """Checks that a file is still the one that was listed.
+
+    Raises:
+        ProtoMaskError: it is missing, or its SHA-256 is no longer `digest`.
+    """
+    if not path.is_file():
+        raise ProtoMaskError(
+            f"{path} is in the index but not there; run `dvc repro` to list images anew"
+        )
+    if sha256(path) != digest:
+        raise ProtoMaskError(
+            f"{path} has changed since it was listed; run `dvc repro` to list images anew"
+        )
 
 
 def _identity(root: Path, path: str) -> tuple[str, int, int, int]:
@@ -88,11 +112,14 @@ def _identity(root: Path, path: str) -> tuple[str, int, int, int]:
 
 
 def _remembered(memory: Path | None) -> pd.DataFrame:
-    try:
-        if memory is not None and memory.exists():
-            return pd.read_parquet(memory)
-    except (OSError, ValueError):
-        pass
-    return pd.DataFrame({**{name: [] for name in KEY}, "sha256": []}).astype(
+    """Reads the memory; a damaged one counts as empty."""
+    nothing = pd.DataFrame({**{name: [] for name in KEY}, "sha256": []}).astype(
         {"path": "str", "size": "int64", "mtime": "int64", "inode": "int64", "sha256": "object"}
     )
+    try:
+        if memory is not None and memory.exists():
+            read = pd.read_parquet(memory)
+            return read if list(read.columns) == list(nothing.columns) else nothing
+    except (OSError, ValueError):
+        pass
+    return nothing

@@ -15,8 +15,8 @@ BACKGROUND = 2
 def read(root: Path) -> Annotations:
     """Reads annotations/trainval.txt and test.txt; images that neither names are left out."""
     rows: list[tuple[Split, list[str]]] = [
-        *(("train", row) for row in read_table(root / "annotations" / "trainval.txt", NAME)),
-        *(("test", row) for row in read_table(root / "annotations" / "test.txt", NAME)),
+        *(("train", row) for row in read_table(root / "annotations" / "trainval.txt", NAME, 4)),
+        *(("test", row) for row in read_table(root / "annotations" / "test.txt", NAME, 4)),
     ]
     breeds = {int(row[1]): _breed(row[0]) for _, row in rows}
     images = [

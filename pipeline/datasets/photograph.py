@@ -1,5 +1,7 @@
 """Reading a photograph, whatever a camera or a web page has made of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +35,8 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
     Raises:
         UnreadableImageError: the file is missing, empty, truncated or no image.
     """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
-    except FileNotFoundError:
-        raise UnreadableImageError(f"{path}: no such file") from None
-    except Image.UnidentifiedImageError:
-        reason = "the file is empty" if path.stat().st_size == 0 else "not an image"
-        raise UnreadableImageError(f"{path}: {reason}") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UnreadableImageError(f"{path}: {error}") from None
+    with _opened(path) as image:
+        return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
 
 
 def read_label_image(path: Path) -> NDArray[np.uint8]:
@@ -53,14 +46,31 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
         uint8, height×width.
 
     Raises:
-        UnreadableImageError: as `read_photograph`.
+        UnreadableImageError: as `read_photograph`, or its values are not of 8 bits.
     """
+    with _opened(path) as image:
+        labels = np.asarray(image)
+        if labels.dtype != np.uint8:
+            raise ValueError(f"labels of 8 bits expected, but it is of mode {image.mode}")
+    return labels[..., 0] if labels.ndim == 3 else labels
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Opens an image; whatever goes wrong in the block is the image's fault, or memory's."""
     try:
         with Image.open(path) as image:
-            labels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
+            image.load()
+            yield image
+    except FileNotFoundError:
+        raise UnreadableImageError(f"{path}: no such file") from None
+    except Image.UnidentifiedImageError:
+        reason = "the file is empty" if path.stat().st_size == 0 else "not an image"
+        raise UnreadableImageError(f"{path}: {reason}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of damaged files raise what they like
         raise UnreadableImageError(f"{path}: {error}") from None
-    return labels[..., 0] if labels.ndim == 3 else labels
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -1,5 +1,6 @@
 """From a data set's folder to its index: what `prepare` does."""
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from pipeline.datasets import cub200, demo, folder, pets
-from pipeline.datasets.dataset import DataSet
+from pipeline.datasets.dataset import Annotations, DataSet
 from pipeline.datasets.index import Image, Index
 from pipeline.datasets.photograph import (
     UnreadableImageError,
@@ -62,7 +63,7 @@ def build_index(
     Raises:
         ProtoMaskError: wrong layout, too few classes, or too many unreadable images.
     """
-    listed, class_names, part_names = DATASETS[name].read(root)
+    listed, class_names, part_names = _read_annotations(name, root)
     class_names = class_names[:num_classes]
     listed = [image for image in listed if image.class_name in set(class_names)]
     images, unreadable = _open_all(listed, root, listing, DATASETS[name], threads)
@@ -89,6 +90,25 @@ def write_unreadable(unreadable: list[Unreadable], path: Path) -> None:
     pd.DataFrame(rows, columns=["path", "reason"]).to_csv(path, index=False)
 
 
+def _read_annotations(name: str, root: Path) -> Annotations:
+    try:
+        annotations = DATASETS[name].read(root)
+    except (KeyError, ValueError) as error:
+        raise ProtoMaskError(
+            f"dataset.root: the annotations in {root} contradict each other or are damaged "
+            f"({error!r}); fetch the data set anew"
+        ) from error
+    twice = [
+        image for image, n in Counter(image.id for image in annotations.images).items() if n > 1
+    ]
+    if twice:
+        raise ProtoMaskError(
+            f"dataset.root: the annotations in {root} list {len(twice)} images more than once, "
+            f"such as {twice[0]}"
+        )
+    return annotations
+
+
 def _open_all(
     images: list[Image], root: Path, listing: dict[str, str], dataset: DataSet, threads: int
 ) -> tuple[list[Image], list[Unreadable]]:
@@ -96,7 +116,8 @@ def _open_all(
         try:
             return _measured(image, root, listing, dataset.object_mask)
         except UnreadableImageError as error:
-            return Unreadable(image.path, str(error).removeprefix(f"{root / image.path}: "))
+            reason = str(error).removeprefix(f"{root / image.path}: ")
+            return Unreadable(image.path, reason.replace(f"{root}/", ""))
 
     with ThreadPoolExecutor(threads) as pool:
         opened = list(track(pool.map(open_one, images), "Reading images", len(images)))
@@ -111,6 +132,11 @@ def _measured(
     object_of: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
 ) -> Image:
     height, width = read_photograph(root / image.path).shape[:2]
+    if image.path not in listing:
+        raise ProtoMaskError(
+            f"{root / image.path} was not there when the folder was listed: run `dvc repro` to "
+            "list it anew (hidden files are never listed)"
+        )
     mask = None
     box = image.object_box
     if image.object_mask_path is not None:

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.datasets.index import Photographs
-from pipeline.datasets.listing import sha256
+from pipeline.datasets.listing import refuse_changed
 from pipeline.datasets.photograph import read_photograph
-from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Segmenter
 from pipeline.masks.shards import Shards
@@ -80,7 +79,7 @@ def make_shard(sources: list[Source], segmenter: Segmenter, shards: Shards) -> i
         ProtoMaskError: an image is missing or is not the one in the photographs.
     """
     for source in sources:
-        _refuse_changed(source)
+        refuse_changed(source.path, source.sha256)
     found = segmenter.segment([read_photograph(source.path) for source in sources])
     shards.write({source.sha256: masks for source, masks in zip(sources, found, strict=True)})
     return len(sources)
@@ -106,14 +105,3 @@ def _make_all(
                     yield from [None] * future.result()
         finally:
             pool.shutdown(cancel_futures=True, wait=sys.exc_info()[0] is None)
-
-
-def _refuse_changed(source: Source) -> None:
-    if not source.path.is_file():
-        raise ProtoMaskError(
-            f"{source.path} is in the index but not there; run `dvc repro` to list images anew"
-        )
-    if sha256(source.path) != source.sha256:
-        raise ProtoMaskError(
-            f"{source.path} has changed since it was listed; run `dvc repro` to list images anew"
-        )

@@ -1,11 +1,13 @@
 """Finished masks by image content, so that no image is segmented twice.
 
 A folder of shards for each segmenter; a shard is one Parquet file with the masks of a few images,
-and each is complete or absent. A killed run, a grown data set, a changed image and a return to an
-earlier segmenter then cost only what is new.
+named by the SHA-256 of its bytes: it is complete and undamaged, or it counts as absent. A killed
+run, a grown data set, a changed image and a return to an earlier segmenter then cost only what is
+new.
 """
 
 import hashlib
+import io
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.datasets.listing import sha256
 from pipeline.files import sweep, whole_file
 from pipeline.masks.masks import Masks
 
@@ -44,31 +47,29 @@ class Shards:
     def write(self, masks: dict[str, Masks]) -> Path:
         """Writes one shard, the masks of each image by the SHA-256 of its file."""
         rows = [_row(image, found) for image, found in sorted(masks.items())]
-        name = hashlib.sha256("\n".join(sorted(masks)).encode()).hexdigest()[:32]
-        path = self.folder / f"{name}.parquet"
+        content = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), content, compression="zstd")
+        path = self.folder / f"{hashlib.sha256(content.getbuffer()).hexdigest()}.parquet"
         with whole_file(path) as part:
-            table = pa.Table.from_pylist(rows, SCHEMA)
-            pq.write_table(table, part, compression="zstd", write_page_checksum=True)
+            part.write_bytes(content.getbuffer())
         return path
 
     def images(self) -> dict[str, Path]:
-        """Returns which shard holds each image; a shard that cannot be read is deleted."""
+        """Returns which shard holds each image; a damaged shard is deleted."""
         sweep(self.folder)
         holds: dict[str, Path] = {}
         for path in sorted(self.folder.glob("*.parquet")):
-            try:
-                table = pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
-                names = table["image"].to_pylist()
-            except (OSError, pa.ArrowException):
-                path.unlink()
+            if sha256(path) != path.stem:
+                path.unlink(missing_ok=True)
                 continue
+            names = pq.read_table(path, columns=["image"], partitioning=None)["image"].to_pylist()
             holds.update(dict.fromkeys(names, path))
         return holds
 
     def read(self, path: Path, images: Iterable[str]) -> dict[str, Masks]:
         """Reads the masks of some of a shard's images."""
         wanted = set(images)
-        table = pq.read_table(path, schema=SCHEMA)
+        table = pq.read_table(path, schema=SCHEMA, partitioning=None)
         rows = (row for row in table.to_pylist() if row["image"] in wanted)
         return {row["image"]: self._masks(row) for row in rows}
 

@@ -119,7 +119,7 @@ class MaskStore:
         self.refuse_other_images(photographs)
 
     def refuse_other_images(self, photographs: Photographs) -> None:
-        """Checks that the store holds exactly the images of an photographs.
+        """Checks that the store holds exactly the images listed in some photographs.
 
         Raises:
             ProtoMaskError: it does not.
@@ -166,9 +166,9 @@ class MaskStore:
             return np.asarray(array[..., place])
         except Exception as error:
             raise ProtoMaskError(
-                f"{self.path}/{name} is damaged ({error}); `protomask masks verify` names the file; "
-                "remove the store and run `dvc repro masks`, which segments nothing again that "
-                "this machine has already segmented"
+                f"{self.path}/{name} is damaged ({error}); `protomask masks verify` names the "
+                "file; remove the store and run `dvc repro masks`, which segments nothing again "
+                "that this machine has already segmented"
             ) from None
 
     def _refuse_missing_files(self) -> None:
@@ -179,7 +179,9 @@ class MaskStore:
             )
 
 
-def write_store(path: Path, photographs: Photographs, segmenter: Segmenter, masks: Iterable[Masks]) -> None:
+def write_store(
+    path: Path, photographs: Photographs, segmenter: Segmenter, masks: Iterable[Masks]
+) -> None:
     """Writes a store whole; the same masks give the same bytes.
 
     Args:
@@ -252,7 +254,9 @@ def _write_sharded(
 
 
 def _images(photographs: Photographs, num_masks: list[int]) -> dict[str, list]:
-    columns = {name: photographs.table[name].tolist() for name in ("id", "sha256", "height", "width")}
+    columns = {
+        name: photographs.table[name].tolist() for name in ("id", "sha256", "height", "width")
+    }
     return {**columns, "masks": num_masks}
 
 
