@@ -1,6 +1,7 @@
 """Drawing on photographs: outlines of masks, and small pictures for a page."""
 
 import base64
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from io import BytesIO
@@ -90,18 +91,35 @@ def data_uri(picture: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Returns the machine's font at a size in pixels; without any, Pillow's own."""
+    name = _font_name()
+    return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
+
+
+def writable(text: str) -> str:
+    """Returns a text in letters that the font has; Pillow's own font has ASCII only."""
+    if _font_name():
+        return text
+    decomposed = unicodedata.normalize("NFKD", text.replace("×", "x").replace("−", "-"))
+    letters = (letter for letter in decomposed if not unicodedata.combining(letter))
+    return "".join(letters).encode("ascii", "replace").decode("ascii")
+
+
 FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf", "Arial.ttf")
 
 
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns a font of the machine that has letters of many languages, or else Pillow's own."""
+def _font_name() -> str | None:
+    """Returns the first font that this machine has and that has letters of many languages."""
     for name in FONTS:
         try:
-            return ImageFont.truetype(name, size)
+            ImageFont.truetype(name, 12)
         except OSError:
             continue
-    return ImageFont.load_default(size)
+        return name
+    return None
 
 
 def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

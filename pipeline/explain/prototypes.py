@@ -158,5 +158,10 @@ class Prototypes:
         return Score(label, float(points_P.sum()), rows, rest, int(others.sum()))
 
 
+def figure(value: float) -> str:
+    """Returns a number as it is shown: in hundredths, with a true minus sign."""
+    return f"{_hundredths(value):.2f}".replace("-", "−")
+
+
 def _hundredths(value: float) -> float:
     return round(value, 2) + 0.0

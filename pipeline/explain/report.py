@@ -16,7 +16,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.metric_notes import GROUPS, Note, note_on
 from pipeline.explain.pictures import colour_of, data_uri
-from pipeline.explain.prototypes import Points, Prototypes, Score
+from pipeline.explain.prototypes import Points, Prototypes, Score, figure
 from pipeline.progress import track
 
 NUM_DECISIONS, NUM_MISTAKES, NUM_SEGMENTED = 12, 8, 4
@@ -175,7 +175,7 @@ class Report:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        environment.filters["signed"] = signed
+        environment.filters["figure"] = figure
         page = environment.get_template("report.html.jinja").stream(
             css=Markup((here / "report.css").read_text(encoding="utf-8")),
             dataset=self.index.dataset,
@@ -334,11 +334,6 @@ def metric_rows(metrics: dict[str, dict]) -> list[tuple[str, str, list[MetricRow
         )
         for group, values in metrics.items()
     ]
-
-
-def signed(value: float) -> str:
-    """Returns a number in hundredths with a true minus sign."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _picture(image: Image.Image, alt: str) -> Picture:

@@ -1,0 +1,172 @@
+"""Photographs → their classes, and a picture of why for each."""
+
+import sys
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from pydantic import ValidationError
+
+from pipeline.crops.extraction import Crops, extract_crops
+from pipeline.crops.store import CropStore
+from pipeline.datasets.listing import sha256
+from pipeline.datasets.photograph import UnreadableImageError, read_photograph
+from pipeline.errors import ProtoMaskError
+from pipeline.explain.panel import Reason, draw_reasons
+from pipeline.explain.prototypes import Points, Prototypes
+from pipeline.files import whole_file
+from pipeline.masks.masks import Masks
+from pipeline.masks.segmenter import Segmenter
+from pipeline.model.answers import Answers, answers
+from pipeline.model.network import PrototypeNetwork
+from pipeline.model.saved import About, load_model
+from pipeline.training.devices import make_fabric
+from pipeline.training.record import read_record
+from stages import workspace
+from stages.params import Params, read_params
+
+RANKS, ROWS = 3, 5
+SOURCE = "ProtoMask photograph"
+
+
+def run(photographs: list[Path], out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
+    predictor = Predictor.load(read_params(workspace.PARAMS))
+    written: set[str] = set()
+    unreadable = 0
+    for path in photographs:
+        try:
+            photograph = read_photograph(path)
+        except UnreadableImageError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            unreadable += 1
+            continue
+        ranking, picture = predictor.explain(photograph)
+        target = _write(picture, path, out, written)
+        said = ", ".join(f"{name} {score:.2f}" for name, score in ranking)
+        print(f"{path}: {said} → {target}")
+    if unreadable:
+        raise ProtoMaskError(f"{unreadable} of {len(photographs)} photographs could not be read")
+
+
+class Predictor(NamedTuple):
+    """The finished model with all it takes to use it on a photograph and to show why.
+
+    Args:
+        network: on the device that `fabric` says.
+        fabric: device and precision.
+        about: the model's classes and crop settings.
+        segmenter: finds masks as they were found for training.
+        prototypes: where the model's prototypes came from.
+        crops: the crops of the training images.
+        images: the ids of the index's images.
+    """
+
+    network: PrototypeNetwork
+    fabric: Fabric
+    about: About
+    segmenter: Segmenter
+    prototypes: Prototypes
+    crops: CropStore
+    images: list[str]
+
+    @classmethod
+    def load(cls, params: Params) -> "Predictor":
+        index = workspace.read_index()
+        network, about = load_model(workspace.FINETUNE)
+        about.refuse_unless(index.photographs)
+        crops = CropStore(workspace.CROPS)
+        crops.refuse_unless(about.crops, index.photographs)
+        record = read_record(workspace.FINETUNE / "prototypes.csv")
+        prototypes = Prototypes.of(network, record, index)
+        fabric = make_fabric(params.runtime)
+        network = network.to(fabric.device)
+        segmenter = rebuild_segmenter(about.segmenter)
+        return cls(network, fabric, about, segmenter, prototypes, crops, index.ids)
+
+    def explain(self, photograph: NDArray[np.uint8]) -> tuple[list[tuple[str, float]], Image.Image]:
+        """Returns the first classes with their scores, and the picture of why."""
+        masks, crops, found = self._ask(photograph)
+        logits_C = found.logits_NC[0].numpy()
+        order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]
+        ranking = [(self.about.class_names[label], float(logits_C[label])) for label in order]
+        similarity_P, crop_P = found.similarity_NP[0].numpy(), found.crop_NP[0].numpy()
+        score = self.prototypes.score(order[0], similarity_P, crop_P, ROWS).rounded()
+        reasons = [self._reason(points) for points in score.rows]
+        return ranking, draw_reasons(photograph, masks, crops, ranking, score, reasons)
+
+    @torch.inference_mode()
+    def _ask(self, photograph: NDArray[np.uint8]) -> tuple[Masks, Crops, Answers]:
+        (masks,) = self.segmenter.segment([photograph])
+        crops = extract_crops(photograph, masks, self.about.crops)
+        crops_1KSS3, valid_1K = (
+            torch.from_numpy(crops.pixels)[None],
+            torch.from_numpy(crops.valid)[None],
+        )
+        device = self.fabric.device
+        with self.fabric.autocast():
+            features_1KF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
+        return masks, crops, answers(self.network, features_1KF.float().cpu(), valid_1K)
+
+    def _reason(self, points: Points) -> Reason:
+        first = points.prototypes[0]
+        row, crop = int(self.prototypes.rows_P[first]), int(self.prototypes.crop_P[first])
+        picture = Image.fromarray(self.crops.crops([row])[0, crop])
+        name = self.about.class_names[int(self.prototypes.class_of_P[first])]
+        return Reason(points, name, self.images[row], picture)
+
+
+def rebuild_segmenter(fingerprint: dict[str, Any]) -> Segmenter:
+    """Returns the segmenter with this fingerprint.
+
+    Raises:
+        ProtoMaskError: this version of ProtoMask has none such.
+    """
+    settings = {key: value for key, value in fingerprint.items() if key != "weights_sha256"}
+    kinds = get_args(Params.model_fields["segmenter"].annotation)
+    known = {kind.model_fields["name"].default: kind for kind in kinds}
+    try:
+        segmenter: Segmenter = known[settings["name"]](**settings)
+    except (KeyError, ValidationError) as error:
+        raise ProtoMaskError(
+            f"the model was trained on masks of a segmenter that this version of ProtoMask does "
+            f"not have ({error}): run `dvc repro`"
+        ) from None
+    if segmenter.fingerprint() != fingerprint:
+        raise ProtoMaskError(
+            f"the weights of the segmenter {segmenter.name!r} on this machine are not those that "
+            "the model's masks were made with: run `dvc repro`"
+        )
+    return segmenter
+
+
+def _write(picture: Image.Image, photograph: Path, out: Path, written: set[str]) -> Path:
+    """Writes a photograph's picture, over an earlier one of the same photograph only."""
+    source = sha256(photograph)
+    for number in count(1):
+        target = out / f"{photograph.stem}{f'-{number}' if number > 1 else ''}.png"
+        free = not target.exists() or _source_of(target) == source
+        if free and target.name.casefold() not in written:
+            break
+    written.add(target.name.casefold())
+    about = PngInfo()
+    about.add_text(SOURCE, source)
+    with whole_file(target) as part:
+        picture.save(part, "PNG", pnginfo=about)
+    return target
+
+
+def _source_of(picture: Path) -> str | None:
+    """Returns the hash of the photograph that a picture explains; None if it is no such picture."""
+    try:
+        with Image.open(picture) as image:
+            return image.info.get(SOURCE)
+    except (OSError, SyntaxError, ValueError):
+        return None
