@@ -21,8 +21,8 @@ class Annotations(NamedTuple):
 class DataSet(Protocol):
     """The face of `pipeline.datasets.cub200` and its neighbours."""
 
-    def read(self, root: Path) -> Annotations:
-        """Lists the images below `root`, without opening any of them.
+    def read(self, root: Path) -> tuple[list[Image], list[str], list[str]]:
+        """Lists the images below `root`, without opening any of them: `Annotations`.
 
         Raises:
             ProtoMaskError: `root` is not laid out as this data set is.

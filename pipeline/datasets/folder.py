@@ -11,6 +11,8 @@ from pipeline.datasets.listing import visible_files
 from pipeline.datasets.photograph import SUFFIXES
 from pipeline.errors import ProtoMaskError
 
+LIKE_SPLITS = frozenset([*SPLITS, "training", "valid", "validation", "testing"])
+
 
 def read(root: Path) -> Annotations:
     """Lists `root/[split/]class/**/photograph`; the class is named as its folder is.
@@ -21,16 +23,21 @@ def read(root: Path) -> Annotations:
     paths = [PurePosixPath(path) for path in visible_files(root)]
     photographs = [path for path in paths if path.suffix.lower() in SUFFIXES]
     folders = {path.parts[0] for path in photographs if len(path.parts) > 1}
-    with_splits = bool(folders & set(SPLITS))
-    if with_splits and folders - set(SPLITS):
+    if misnamed := {name for name in folders - {*SPLITS} if name.lower() in LIKE_SPLITS}:
         raise ProtoMaskError(
-            f"dataset.root: {root} has folders of splits ({', '.join(folders & set(SPLITS))}) "
-            f"beside others ({', '.join(sorted(folders - set(SPLITS)))}); "
+            f"dataset.root: {root} has folders that look like splits "
+            f"({', '.join(sorted(misnamed))}); name the splits' folders train, val and test"
+        )
+    splits, others = sorted(folders & {*SPLITS}), sorted(folders - {*SPLITS})
+    if splits and others:
+        raise ProtoMaskError(
+            f"dataset.root: {root} has folders of splits ({', '.join(splits)}) "
+            f"beside others ({', '.join(others)}); "
             "use either one folder a class, or only train, val and test"
         )
-    level = 1 if with_splits else 0
+    level = 1 if splits else 0
     images = [
-        Image(str(path), str(path), path.parts[level], _split(path) if with_splits else "train")
+        Image(str(path), str(path), path.parts[level], _split(path) if splits else "train")
         for path in photographs
         if len(path.parts) > level + 1
     ]

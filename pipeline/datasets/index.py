@@ -156,8 +156,7 @@ class Index:
             {**vars(image), "label": labels[image.class_name], "parts": _as_dicts(image.parts)}
             for image in sorted(images, key=lambda image: image.id)
         ]
-        table = pd.DataFrame(rows, columns=SCHEMA.names)
-        return cls(dataset, class_names, part_names, table)
+        return cls(dataset, class_names, part_names, _frame(rows))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -205,8 +204,7 @@ class Index:
         """Writes one Parquet file; the same rows give the same bytes."""
         about = {"dataset": self.dataset, "classes": self.class_names, "parts": self.part_names}
         schema = SCHEMA.with_metadata({"protomask": json.dumps(about, sort_keys=True)})
-        records = self.table.to_dict("records")
-        table = pa.Table.from_pylist([_without_nan(record) for record in records], schema=schema)
+        table = pa.Table.from_pylist(self.table.to_dict("records"), schema=schema)
         pq.write_table(table, path, compression="zstd")
 
     @classmethod
@@ -217,9 +215,7 @@ class Index:
             ProtoMaskError: the file is missing or is no index.
         """
         table, about = _read_table(path, SCHEMA)
-        records = table.to_pylist()
-        frame = pd.DataFrame(records, columns=SCHEMA.names).astype({"label": "int64"})
-        return cls(about["dataset"], about["classes"], about["parts"], frame)
+        return cls(about["dataset"], about["classes"], about["parts"], _frame(table.to_pylist()))
 
 
 def _read_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
@@ -241,9 +237,7 @@ def _as_dicts(parts: tuple[Part, ...] | None) -> list[dict[str, Any]] | None:
     return None if parts is None else [vars(part) for part in parts]
 
 
-def _without_nan(record: dict[str, Any]) -> dict[str, Any]:
-    """pandas turns a missing value into NaN; Arrow wants None."""
-    return {
-        key: None if isinstance(value, float) and np.isnan(value) else value
-        for key, value in record.items()
-    }
+def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """Makes the table; as plain objects, or pandas would turn what is None into NaN."""
+    frame = pd.DataFrame(records, columns=SCHEMA.names, dtype=object)
+    return frame.astype({"label": "int64", "width": "int64", "height": "int64"})

@@ -92,7 +92,7 @@ def write_unreadable(unreadable: list[Unreadable], path: Path) -> None:
 
 def _read_annotations(name: str, root: Path) -> Annotations:
     try:
-        annotations = DATASETS[name].read(root)
+        annotations = Annotations(*DATASETS[name].read(root))
     except (KeyError, ValueError) as error:
         raise ProtoMaskError(
             f"dataset.root: the annotations in {root} contradict each other or are damaged "
