@@ -11,7 +11,7 @@ from pipeline.datasets.index import SPLITS, Index
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.prototypes import Prototypes
-from pipeline.explain.report import Report, TestAnswers
+from pipeline.explain.report import Report, ImageAnswers
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
 from pipeline.model.saved import load_model
@@ -88,7 +88,7 @@ def _listed(values: dict) -> str:
     )
 
 
-def _read_answers(index: Index) -> TestAnswers:
+def _read_answers(index: Index) -> ImageAnswers:
     path = workspace.EVALUATE / "answers.safetensors"
     try:
         found = load_file(path)
@@ -96,7 +96,7 @@ def _read_answers(index: Index) -> TestAnswers:
         logits_NC, similarity_NP, crop_NP = (np.asarray(found[name]) for name in names)
     except (OSError, KeyError, SafetensorError) as error:
         raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None
-    return TestAnswers(index.rows("test"), logits_NC, similarity_NP, crop_NP)
+    return ImageAnswers(index.rows("test"), logits_NC, similarity_NP, crop_NP)
 
 
 def _read_metrics() -> dict[str, dict[str, float]]:

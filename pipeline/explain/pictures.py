@@ -26,6 +26,7 @@ COLOURS: tuple[Colour, ...] = (
 """Bright ones, told apart by the colour-blind in the order given; each stands on a dark casing."""
 CASING: Colour = (20, 20, 20)
 QUALITY = 78
+LARGEST_LABEL, THICKEST = 20, 3
 
 
 class Outline(NamedTuple):
@@ -63,13 +64,13 @@ def outlined(
     Args:
         pixels: uint8, height×width×3.
         outlines: what to draw; later ones lie over earlier ones.
-        side: of the longer side of the picture, in pixels; lines and labels grow with it.
+        side: the picture's longer side, in pixels; lines and labels grow with it, to a limit.
         dim: how much darker the picture is outside all masks, 0..1.
     """
     picture = resized(pixels, side)
     small = [_shrink(outline.mask, picture.size) for outline in outlines]
     canvas = np.asarray(picture).copy()
-    thickness = max(2, side // 160)
+    thickness = min(max(2, side // 160), THICKEST)
     if dim and small:
         outside = ~np.logical_or.reduce(small)
         canvas[outside] = (canvas[outside] * (1 - dim)).astype(np.uint8)
@@ -125,8 +126,13 @@ def _font_name() -> str | None:
 def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Scales a mask to width×height; even the smallest leaves a pixel."""
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    values = np.asarray(grey.resize(size, Image.Resampling.BILINEAR))
-    return values >= min(128, max(1, int(values.max())))
+    small = np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) >= 128
+    if mask.any() and not small.any():
+        small = small.copy()
+        rows, columns = np.nonzero(mask)
+        y, x = int(np.median(rows)), int(np.median(columns))
+        small[y * size[1] // mask.shape[0], x * size[0] // mask.shape[1]] = True
+    return small
 
 
 def _write_label(
@@ -134,10 +140,12 @@ def _write_label(
 ) -> tuple[int, int]:
     """Writes a mask's label on a disc of its colour, where the mask is widest, beside other discs.
 
+    The font is Pillow's own, so that a report is the same on every machine.
+
     Returns:
         Its centre (x, y).
     """
-    points = max(12, max(picture.size) // 22)
+    points = min(max(12, max(picture.size) // 22), LARGEST_LABEL)
     radius = points * (2 + len(outline.label)) // 4
     depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     rows, columns = np.ogrid[: picture.height, : picture.width]
@@ -149,5 +157,5 @@ def _write_label(
     y = min(max(y, radius), picture.height - 1 - radius)
     draw = ImageDraw.Draw(picture)
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline.colour, CASING)
-    draw.text((x, y), outline.label, CASING, font(points), anchor="mm")
+    draw.text((x, y), outline.label, CASING, ImageFont.load_default(points), anchor="mm")
     return x, y

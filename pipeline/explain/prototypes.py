@@ -48,11 +48,17 @@ class Score(NamedTuple):
     num_rest: int
 
     def rounded(self) -> "Score":
-        """Returns the same in hundredths that still add up; `rest` takes the rounding."""
+        """Returns the same in hundredths that still add up.
+
+        What rounding leaves over goes to the rest, or without one to the largest row.
+        """
         rows = [row._replace(points=_hundredths(row.points)) for row in self.rows]
         score = _hundredths(self.score)
-        rest = _hundredths(score - sum(row.points for row in rows))
-        return self._replace(score=score, rows=rows, rest=rest if self.num_rest else 0.0)
+        over = _hundredths(score - sum(row.points for row in rows))
+        if self.num_rest:
+            return self._replace(score=score, rows=rows, rest=over)
+        rows[0] = rows[0]._replace(points=_hundredths(rows[0].points + over))
+        return self._replace(score=score, rows=rows)
 
 
 class Prototypes:

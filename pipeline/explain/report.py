@@ -27,7 +27,7 @@ ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
-class TestAnswers:
+class ImageAnswers:
     """What the finished model says of the test images.
 
     Args:
@@ -151,7 +151,7 @@ class Report:
     """
 
     def __init__(
-        self, index: Index, gallery: Gallery, prototypes: Prototypes, answers: TestAnswers
+        self, index: Index, gallery: Gallery, prototypes: Prototypes, answers: ImageAnswers
     ) -> None:
         answers.refuse_unless(prototypes)
         self.index, self.gallery = index, gallery

@@ -1,0 +1,157 @@
+"""The report in a browser, on a phone and on a desk: headless Chromium."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium here")
+
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here"),
+]
+SWITCHES = (
+    "--headless=new --no-sandbox --disable-gpu --disable-background-networking "
+    "--disable-component-update --disable-sync --no-first-run"
+).split()
+SECTIONS = ["run", "metrics", "decisions", "mistakes", "segmentation", "prototypes"]
+WIDTHS = pytest.mark.parametrize("width", [320, 390, 1280])
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(switch)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("report") / "report")
+
+
+def visit(browser: Any, page: Path, width: int) -> None:
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page.as_uri())
+
+
+@WIDTHS
+def test_nothing_is_wider_than_the_window(browser: Any, page: Path, width: int) -> None:
+    visit(browser, page, width)
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    wide = browser.execute_script(
+        """const all = [...document.querySelectorAll('main *, header *')];
+        return all.filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+            .map(e => e.tagName + '.' + e.className)"""
+    )
+    assert wide == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@WIDTHS
+def test_all_sections_and_pictures_are_there(browser: Any, page: Path, width: int) -> None:
+    visit(browser, page, width)
+    links = browser.find_elements(By.CSS_SELECTOR, "nav a")
+    assert [link.get_attribute("href").split("#")[1] for link in links] == SECTIONS
+    for section in SECTIONS:
+        element = browser.find_element(By.ID, section)
+        assert element.find_element(By.TAG_NAME, "h2").is_displayed()
+        assert element.size["height"] > 60
+    broken = browser.execute_async_script(
+        """const done = arguments[0], images = [...document.images];
+        document.querySelectorAll('details').forEach(d => d.open = true);
+        images.forEach(i => i.loading = 'eager');
+        Promise.all(images.map(i => i.decode().then(() => null, () => i.alt)))
+            .then(found => done([images.length, found.filter(Boolean)]))"""
+    )
+    assert broken[0] > 30 and broken[1] == []
+
+
+def test_every_picture_says_what_it_shows(browser: Any, page: Path) -> None:
+    visit(browser, page, 1280)
+    alts = browser.execute_script("return [...document.images].map(i => i.alt)")
+    assert all(len(alt) > 8 for alt in alts)
+    assert any(alt.startswith("Training photograph class 0/") for alt in alts)
+
+
+def test_points_add_up_as_shown(browser: Any, page: Path) -> None:
+    visit(browser, page, 1280)
+    tables = browser.execute_script(
+        """const text = e => e.textContent.replace('−', '-');
+        return [...document.querySelectorAll('table.sum')].map(t =>
+            [[...t.querySelectorAll('.points')].map(text), text(t.querySelector('.score'))])"""
+    )
+    assert len(tables) >= 3
+    for points, score in tables:
+        assert sum(round(100 * float(value)) for value in points) == round(100 * float(score))
+
+
+def test_a_class_opens_with_the_keyboard(browser: Any, page: Path) -> None:
+    visit(browser, page, 390)
+    second = browser.find_element(By.ID, "class-1")
+    assert second.get_attribute("open") is None
+    cards = second.find_element(By.CSS_SELECTOR, ".cards")
+    assert not cards.is_displayed()
+    browser.execute_script("document.querySelector('#class-0 summary').focus()")
+    body = browser.switch_to.active_element
+    body.send_keys(Keys.TAB)
+    focused = browser.switch_to.active_element
+    assert focused == second.find_element(By.TAG_NAME, "summary")
+    outline = focused.value_of_css_property("outline-style")
+    assert outline == "solid"
+    focused.send_keys(Keys.ENTER)
+    assert cards.is_displayed()
+
+
+def test_a_link_to_a_prototype_opens_its_class(browser: Any, page: Path) -> None:
+    visit(browser, page, 1280)
+    browser.get(page.as_uri() + "#prototype-4")
+    assert browser.find_element(By.ID, "prototype-4").is_displayed()
+
+
+def test_the_first_key_leads_to_the_skip_link(browser: Any, page: Path) -> None:
+    visit(browser, page, 1280)
+    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
+    focused = browser.switch_to.active_element
+    assert focused.get_attribute("class") == "skip"
+    assert focused.rect["x"] >= 0
+    focused.send_keys(Keys.ENTER)
+    assert browser.switch_to.active_element.get_attribute("id") == "main"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(browser: Any, page: Path, scheme: str) -> None:
+    """Contrast of every text with the page of at least 4.5 (WCAG 2.2, AA)."""
+    features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+    visit(browser, page, 1280)
+    faint = browser.execute_script(
+        """const light = c => {
+            const [r, g, b] = c.match(/[\\d.]+/g).map(v => v / 255)
+                .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b };
+        const ground = e => { for (; e; e = e.parentElement) {
+            const c = getComputedStyle(e).backgroundColor;
+            if (!c.startsWith('rgba')) return c } };
+        return [...document.querySelectorAll('body *')]
+            .filter(e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()))
+            .map(e => { const [a, b] = [light(getComputedStyle(e).color), light(ground(e))];
+                return [e.tagName + '.' + e.className,
+                    (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)] })
+            .filter(([_, contrast]) => contrast < 4.5)"""
+    )
+    assert faint == []
