@@ -14,7 +14,7 @@ from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.prototypes import Prototypes
-from pipeline.explain.report import Report, ImageAnswers
+from pipeline.explain.report import ImageAnswers, Report
 from pipeline.files import whole_folder
 from pipeline.masks.patches import Patches
 from pipeline.masks.store import MaskStore, write_store

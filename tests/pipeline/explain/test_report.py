@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.metric_notes import NOTES, note_on
-from pipeline.explain.report import NUM_DECISIONS, Report, ImageAnswers, metric_rows
+from pipeline.explain.report import NUM_DECISIONS, ImageAnswers, Report, metric_rows
 
 
 class Outside(HTMLParser):

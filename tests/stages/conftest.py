@@ -1,0 +1,50 @@
+"""A small experiment, run through its stages once in this process."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages import crops, evaluate, finetune, masks, prepare, push, scan, train
+
+PARAMS = """
+seed: 0
+dataset: {name: folder, root: photographs, num_classes: null, fold: 0, folds: 3,
+  max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: [photographs]}
+segmenter: {name: patches, version: 1, grid: 2}
+crops: {version: 1, size: 32, per_image: 3, background: original, min_box_area: 0.0}
+model: {backbone: test_resnet, pretrained: none, name: protomask, embedding_dim: 8,
+  prototypes_per_class: 2, standardise: true, epsilon: 0.0001}
+train: {epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batch_size: 8,
+  accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1}
+finetune: {epochs: 1, lr: 0.0003, batch_size: 8, penalty: 0.001}
+prune: {enabled: false, nearest: 6, threshold: 3}
+evaluate: {top_k: 2, groups: [general, compactness, contrastivity]}
+runtime: {device: cpu, workers: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..., Path]
+) -> Path:
+    """The folder of a run on 3 classes of 8 photographs, up to `evaluate`; not to be changed."""
+    folder = tmp_path_factory.mktemp("run")
+    make_photographs(folder / "photographs", classes=3, per_class=8, width=60, height=40)
+    (folder / "params.yaml").write_text(yaml.safe_dump(yaml.safe_load(PARAMS)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in (scan, prepare, masks, crops, train, push, finetune, evaluate):
+            stage.run()
+    return folder
+
+
+@pytest.fixture
+def run_folder(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the finished run that a test may change; it is the current folder."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished_run, folder)
+    monkeypatch.chdir(folder)
+    return folder

@@ -1,0 +1,93 @@
+"""`protomask explain` on a small finished run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import ProtoMaskError
+from pipeline.explain.metric_notes import UNKNOWN, note_on
+from stages import explain, workspace
+
+PAGE = workspace.REPORT / "index.html"
+
+
+def test_the_page_says_what_was_run(run_folder: Path) -> None:
+    explain.run()
+    page = PAGE.read_text(encoding="utf-8")
+    for said in (
+        "folder, 3 classes",
+        "24: ",
+        "patches (version 1, grid 2)",
+        "96, 4.0 an image",
+        "at most 3 an image, 32×32 pixels, background original",
+        "test_resnet, weights none, frozen",
+        "6, of 2 a class, not pruned",
+        "0 warm-up, 1 joint, 1 fine-tuning",
+    ):
+        assert said in page
+    assert str(run_folder) not in page
+    assert page.count("<details") == 3
+
+
+def test_a_path_of_weights_is_not_shown(run_folder: Path) -> None:
+    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params["model"]["pretrained"] = "/home/someone/secret/resnet.pth"
+    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    explain.run()
+    page = PAGE.read_text(encoding="utf-8")
+    assert "resnet.pth" in page and "secret" not in page
+
+
+def test_every_metric_that_is_measured_has_a_meaning(finished_run: Path) -> None:
+    metrics = json.loads((finished_run / workspace.METRICS).read_text())
+    described = [note_on(group, name) for group, names in metrics.items() for name in names]
+    assert len(described) > 15
+    assert all(note.meaning != UNKNOWN.meaning for note in described)
+
+
+def test_two_runs_give_the_same_bytes(run_folder: Path) -> None:
+    explain.run()
+    first = PAGE.read_bytes()
+    explain.run()
+    assert PAGE.read_bytes() == first
+
+
+def test_without_photographs_the_crops_are_shown(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run_folder / "photographs")
+    explain.run()
+    assert "the page shows only the crops" in capsys.readouterr().out
+    assert "not on the machine that wrote this page" in PAGE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [
+        (workspace.EVALUATE / "answers.safetensors", "dvc repro evaluate"),
+        (workspace.METRICS, "dvc repro evaluate"),
+        (workspace.FINETUNE / "prototypes.csv", "dvc repro"),
+        (workspace.FINETUNE / "model.json", "dvc repro"),
+        (workspace.CROPS, "dvc repro crops"),
+        (workspace.MASKS, "dvc repro masks"),
+        (workspace.INDEX, "dvc repro prepare"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_stage_that_makes_it(
+    run_folder: Path, missing: Path, command: str
+) -> None:
+    shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
+    with pytest.raises(ProtoMaskError, match=command) as error:
+        explain.run()
+    assert str(missing if missing.suffix != ".json" else missing.name) in str(error.value)
+    assert not workspace.REPORT.exists()
+
+
+def test_a_truncated_file_of_answers_is_named(run_folder: Path) -> None:
+    path = workspace.EVALUATE / "answers.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ProtoMaskError, match=r"answers\.safetensors cannot be read"):
+        explain.run()
