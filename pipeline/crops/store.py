@@ -22,6 +22,7 @@ from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
 
 from pipeline.crops.extraction import NO_MASK, Crops, CropSettings, extract_crops
 from pipeline.datasets.index import Photographs
+from pipeline.datasets.listing import refuse_changed
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
@@ -30,6 +31,7 @@ from pipeline.progress import track
 
 FORMAT = 1
 IMAGES_PER_CHUNK = 128
+ZSTD = ZstdCodec(level=9, checksum=True)
 
 
 class CropStore:
@@ -59,7 +61,7 @@ class CropStore:
             crops: Any = group["crops"]
             self._shape: tuple[int, ...] = crops.shape[1:]
             self._chunks = _open_chunks(path, crops)
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # whatever a codec makes of damaged bytes
             raise ProtoMaskError(
                 f"{path} is no readable crop store ({error}): remove it and run `dvc repro crops`"
             ) from None
@@ -82,7 +84,13 @@ class CropStore:
 
     def inside(self, image: int) -> NDArray[np.bool_]:
         """Returns the masks inside the crops of one image: bool, K×S×S."""
-        packed = np.asarray(self._inside[image])
+        try:
+            packed = np.asarray(self._inside[image])
+        except Exception as error:  # whatever a codec makes of damaged bytes
+            raise ProtoMaskError(
+                f"{self.path}/inside is damaged ({error}): remove the store and run "
+                "`dvc repro crops`"
+            ) from None
         return np.unpackbits(packed, axis=-1, count=self.settings.size).astype(bool)
 
     def refuse_unless(self, settings: CropSettings, photographs: Photographs) -> None:
@@ -128,11 +136,16 @@ def write_crops(
 
     Returns:
         How many images have no mask, and therefore themselves as their one crop.
+
+    Raises:
+        ProtoMaskError: the masks are of other images, or a photograph is missing or has changed.
     """
     masks.refuse_other_images(photographs)
     paths = [root / relative for relative in photographs.table["path"]]
+    digests = photographs.table["sha256"].tolist()
 
     def crops_of(image: int) -> Crops:
+        refuse_changed(paths[image], digests[image])
         photograph = read_photograph(paths[image])
         return extract_crops(photograph, masks.masks(image), settings)
 
@@ -188,11 +201,13 @@ def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[st
     K, S = settings.per_image, settings.size
     n = min(IMAGES_PER_CHUNK, N)
     packed = (K, S, -(-S // 8))
-    one_image = ShardingCodec(chunk_shape=(1, *packed), codecs=[BytesCodec(), ZstdCodec(level=9)])
-    plain: dict[str, Any] = {"compressors": None, "filters": None}
+    one_image = ShardingCodec(chunk_shape=(1, *packed), codecs=[BytesCodec(), ZSTD])
+    # Without empty chunks zarr leaves out a file of zeros, such as the crops of black images.
+    plain: dict[str, Any] = {"filters": None, "config": {"write_empty_chunks": True}}
+    raw, small = {**plain, "compressors": None}, {**plain, "compressors": [ZSTD]}
     return {
         "crops": group.create_array(
-            "crops", shape=(N, K, S, S, 3), dtype="uint8", chunks=(n, K, S, S, 3), **plain
+            "crops", shape=(N, K, S, S, 3), dtype="uint8", chunks=(n, K, S, S, 3), **raw
         ),
         "inside": group.create_array(
             "inside",
@@ -200,11 +215,13 @@ def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[st
             dtype="uint8",
             chunks=(n, *packed),
             serializer=one_image,
-            **plain,
+            **raw,
         ),
-        "boxes": group.create_array("boxes", shape=(N, K, 4), dtype="int32", chunks=(N, K, 4)),
-        "masks": group.create_array("masks", shape=(N, K), dtype="int32", chunks=(N, K)),
-        "valid": group.create_array("valid", shape=(N, K), dtype="bool", chunks=(N, K)),
+        "boxes": group.create_array(
+            "boxes", shape=(N, K, 4), dtype="int32", chunks=(N, K, 4), **small
+        ),
+        "masks": group.create_array("masks", shape=(N, K), dtype="int32", chunks=(N, K), **small),
+        "valid": group.create_array("valid", shape=(N, K), dtype="bool", chunks=(N, K), **small),
     }
 
 

@@ -51,9 +51,9 @@ class Felzenszwalb(Segmenter):
         rows = np.arange(height) * small.shape[0] // height
         columns = np.arange(width) * small.shape[1] // width
         regions: list[Region] = []
-        for scale in self.scales:
+        for number, scale in enumerate(self.scales):
             labels = self._labels(small, scale)[rows[:, None], columns]
-            regions += _regions(labels)
+            regions += _regions(labels, number)
         return Masks.of(height, width, self._distinct(regions), len(self.score_names))
 
     def _labels(self, image: NDArray[np.float64], scale: float) -> NDArray[np.int64]:
@@ -61,7 +61,11 @@ class Felzenszwalb(Segmenter):
         return felzenszwalb(image, scale, self.sigma, min_size=smallest, channel_axis=-1)
 
     def _distinct(self, regions: list[Region]) -> list[Region]:
-        """Drops near-duplicates, and gives the rest their score."""
+        """Drops near-duplicates, and gives the rest their score.
+
+        Args:
+            regions: with the number of the scale that found them in place of a score.
+        """
         regions.sort(key=lambda region: -int(region.bitmap.sum()))
         boxes = np.array(
             [(r.x0, r.y0, r.x0 + r.bitmap.shape[1], r.y0 + r.bitmap.shape[0]) for r in regions]
@@ -71,8 +75,9 @@ class Felzenszwalb(Segmenter):
         for place in range(len(regions)):
             if not alike[place, kept].any():
                 kept.append(place)
-        votes = np.minimum(alike.sum(axis=1) / len(self.scales), 1.0)
-        return [regions[place]._replace(scores=(float(votes[place]),)) for place in kept]
+        found_by = np.array([region.scores[0] for region in regions])
+        shares = [len(np.unique(found_by[row])) / len(self.scales) for row in alike]
+        return [regions[place]._replace(scores=(shares[place],)) for place in kept]
 
 
 def _shrink(image: NDArray[np.uint8], max_side: int) -> NDArray[np.float64]:
@@ -83,11 +88,11 @@ def _shrink(image: NDArray[np.uint8], max_side: int) -> NDArray[np.float64]:
     return resize(image, size, order=1, anti_aliasing=True)
 
 
-def _regions(labels: NDArray[np.int64]) -> Iterator[Region]:
+def _regions(labels: NDArray[np.int64], scale: int) -> Iterator[Region]:
     for number, place in enumerate(find_objects(labels + 1)):
         if place is not None:
             rows, columns = place
-            yield Region(columns.start, rows.start, labels[place] == number, (0.0,))
+            yield Region(columns.start, rows.start, labels[place] == number, (float(scale),))
 
 
 def _box_iou(boxes: NDArray[np.int64]) -> NDArray[np.float64]:

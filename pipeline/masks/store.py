@@ -43,7 +43,8 @@ class MaskStore:
         path: the store's folder.
 
     Raises:
-        ProtoMaskError: nothing there, or no mask store, or a file of it is missing.
+        ProtoMaskError: nothing there, or no mask store, or its description (zarr.json) is damaged,
+            or a file is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,12 +59,15 @@ class MaskStore:
                     f"{path} has format {self.about['format']} of the mask store; this version of "
                     f"ProtoMask reads {FORMAT}: run `dvc repro masks` to make it anew"
                 )
-            images = self.about["images"]
-        except (OSError, KeyError, ValueError) as error:
+            written = self.about["sha256"]
+            if _root_digest(path / "zarr.json", written) != written:
+                raise ValueError("zarr.json is damaged")
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ProtoMaskError(
                 f"{path} is no readable mask store ({error}): remove it and run `dvc repro masks`"
             ) from None
         self._refuse_missing_files()
+        images = self.about["images"]
         self.ids: list[str] = images["id"]
         self._first = [0, *accumulate(images["masks"])]
 
@@ -144,8 +148,6 @@ class MaskStore:
                 wrong.append(f"{name}: damaged (SHA-256 {found[:12]}…, was {expected[:12]}…)")
         known = {*self.about["files"], "zarr.json"}
         wrong += [f"{name}: not part of the store" for name in sorted(_files(self.path) - known)]
-        if _root_digest(self.path / "zarr.json", self.about["sha256"]) != self.about["sha256"]:
-            wrong.append("zarr.json: damaged")
         return wrong
 
     @cached_property
@@ -216,7 +218,8 @@ def write_store(
             }
         )
         root = part / "zarr.json"
-        root.write_text(root.read_text().replace(BLANK, _root_digest(root, BLANK)))
+        digest = _root_digest(root, BLANK)
+        root.write_bytes(root.read_bytes().replace(BLANK.encode(), digest.encode()))
 
 
 def _write_counts(group: zarr.Group, stream: NDArray[np.uint8]) -> None:

@@ -1,0 +1,83 @@
+"""The masks of one image: trimmed, sorted, encoded, and as pycocotools has them."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from pipeline.masks.masks import Masks, Region, decode, encode
+
+
+def _region(x0: int, y0: int, *rows: str, score: float = 1.0) -> Region:
+    """Draws a region: "#" is inside."""
+    return Region(x0, y0, np.array([[sign == "#" for sign in row] for row in rows]), (score,))
+
+
+def test_regions_are_trimmed_to_tight_boxes() -> None:
+    masks = Masks.of(10, 20, [_region(3, 2, "....", ".##.", ".#..", "....")], 1)
+    # Two columns from x = 3 + 1, two rows from y = 2 + 1.
+    assert masks.boxes.tolist() == [[4, 3, 6, 5]]
+    assert masks.areas.tolist() == [3]
+    assert masks.inside(0).tolist() == [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize(
+    "rows", [("#",), ("####",), ("#", "#", "#"), ("....", ".##."), ("....", "....")]
+)
+def test_boxes_one_pixel_wide_or_high_are_dropped(rows: tuple[str, ...]) -> None:
+    masks = Masks.of(10, 20, [_region(0, 0, *rows)], 1)
+    assert len(masks) == 0
+    assert masks.boxes.shape == (0, 4)
+    assert masks.scores.shape == (0, 1)
+    assert masks.areas.shape == (0,)
+
+
+def test_two_pixels_at_a_diagonal_stay() -> None:
+    assert len(Masks.of(10, 20, [_region(0, 0, "#.", ".#")], 1)) == 1
+
+
+def test_largest_first_and_equal_ones_in_the_order_they_came() -> None:
+    regions = [
+        _region(0, 0, "##", "##", score=0.1),
+        _region(5, 0, "###", "##.", score=0.2),
+        _region(2, 0, "##", "##", score=0.3),
+        _region(9, 0, "##", "#.", score=0.4),
+        _region(1, 5, "##", "##", score=0.5),
+    ]
+    masks = Masks.of(10, 20, regions, 1)
+    assert masks.areas.tolist() == [5, 4, 4, 4, 3]
+    assert masks.scores[:, 0].tolist() == pytest.approx([0.2, 0.1, 0.3, 0.5, 0.4])
+    assert masks.boxes[:, 0].tolist() == [5, 0, 2, 1, 9]
+
+
+def test_no_region() -> None:
+    masks = Masks.of(10, 20, [], 3)
+    assert len(masks) == 0
+    assert masks.scores.shape == (0, 3)
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_coding_round_trip(bitmap: NDArray[np.bool_]) -> None:
+    assert np.array_equal(decode(encode(bitmap), *bitmap.shape), bitmap)
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=2, max_side=20)), st.data())
+def test_a_mask_is_put_back_where_it_was(bitmap: NDArray[np.bool_], data: st.DataObject) -> None:
+    height, width = bitmap.shape
+    x0, y0 = data.draw(st.integers(0, 9)), data.draw(st.integers(0, 9))
+    image = np.zeros((y0 + height + 3, x0 + width + 2), bool)
+    image[y0 : y0 + height, x0 : x0 + width] = bitmap
+    masks = Masks.of(*image.shape, [Region(x0, y0, bitmap, (0.5,))], 1)
+    y, x = np.nonzero(image)
+    if len(x) == 0 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert len(masks) == 0
+        return
+    assert masks.boxes.tolist() == [[x.min(), y.min(), x.max() + 1, y.max() + 1]]
+    assert masks.areas.tolist() == [image.sum()]
+    assert np.array_equal(masks.full(0), image)
+    expected = rle.encode(np.asfortranarray(image, np.uint8))
+    assert masks.coco(0) == expected
+    assert rle.area(masks.coco(0)) == image.sum()
