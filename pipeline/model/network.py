@@ -93,14 +93,19 @@ class PrototypeNetwork(nn.Module):
     def forward(self, inputs: Tensor, valid_BK: Tensor) -> Output:
         """Scores images by their crops.
 
+        Under autocast the backbone alone works in half precision: a distance is a small difference
+        of large numbers, and bfloat16 leaves nothing of it.
+
         Args:
             inputs: crops as `features` takes them, B×K×S×S×3, or their pooled features, B×K×F.
             valid_BK: bool, at least one true in each row.
         """
         features_BKF = inputs if inputs.ndim == 3 else self.features(inputs, valid_BK)
-        distance_BKP = crop_distances(self.embed(features_BKF), self.prototypes)
-        distance_BP = smallest_distance(distance_BKP, valid_BK)
-        return Output(self.logits(self.similarity(distance_BP)), distance_BP)
+        with torch.autocast(features_BKF.device.type, enabled=False):
+            embedding_BKD = self.embed(features_BKF.to(self.prototypes.dtype))
+            distance_BKP = crop_distances(embedding_BKD, self.prototypes)
+            distance_BP = smallest_distance(distance_BKP, valid_BK)
+            return Output(self.logits(self.similarity(distance_BP)), distance_BP)
 
     def similarity(self, distance: Tensor) -> Tensor:
         """Returns s = log((d + 1) / (d + ε)); ≥ 0, log(1/ε) at d = 0."""

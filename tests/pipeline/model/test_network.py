@@ -1,0 +1,263 @@
+"""Embedding, distances, similarities and scores, against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pipeline.model.network import (
+    PrototypeNetwork,
+    crop_distances,
+    nearest_crop,
+    smallest_distance,
+)
+from pipeline.model.settings import ModelSettings
+
+
+class MeanColour(nn.Module):
+    """A backbone of three features: the mean of each channel; notes what it was shown."""
+
+    num_features = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(images)
+        return images.mean((2, 3))
+
+
+def make_network(classes: int = 2, per_class: int = 2, **settings: object) -> PrototypeNetwork:
+    torch.manual_seed(0)
+    values = {"embedding_dim": 4, "prototypes_per_class": per_class, **settings}
+    return PrototypeNetwork(ModelSettings(**values), classes, MeanColour())
+
+
+def test_start() -> None:
+    network = make_network(classes=3, per_class=2)
+    assert network.class_of.tolist() == [0, 0, 1, 1, 2, 2]
+    assert network.classifier.tolist() == [
+        [1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 1, 1],
+    ]
+    assert network.prototypes.shape == (6, 4)
+
+
+def test_prototypes_start_uniform_in_0_1() -> None:
+    prototypes = make_network(classes=50, per_class=10, embedding_dim=16).prototypes
+    assert prototypes.min() > 0 and prototypes.max() < 1
+    # Uniform in (0, 1): mean 1/2, variance 1/12; 8000 values.
+    assert prototypes.mean().item() == pytest.approx(1 / 2, abs=0.01)
+    assert prototypes.var().item() == pytest.approx(1 / 12, abs=0.003)
+
+
+def test_embedding_by_hand() -> None:
+    network = make_network(embedding_dim=2)
+    with torch.no_grad():
+        network.projection.weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [1.0, -1.0, 2.0]]))
+        network.projection.bias.copy_(torch.tensor([0.0, 1.0]))
+    z = network.embed(torch.tensor([math.log(3), 2.0, 0.5]))
+    # sigmoid(ln 3) = 1 / (1 + 1/3) = 3/4; ln 3 − 2 + 1 + 1 = ln 3 again.
+    assert z.tolist() == pytest.approx([0.75, 0.75])
+
+
+@given(st.lists(st.floats(-80, 80, width=32), min_size=3, max_size=3))
+def test_embedding_lies_in_0_1(values: list[float]) -> None:
+    z = make_network().double().embed(torch.tensor(values).double())
+    assert (z >= 0).all() and (z <= 1).all()
+
+
+def test_distance_by_hand() -> None:
+    z = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
+    p = torch.tensor([[0.5, 0.25], [0.0, 0.0], [1.0, 0.0]])
+    # (0, .25) → 1/16; (.5, .5) → 1/2; (−.5, .5) → 1/2; (.5, −.25) → 5/16; (1, 0) → 1; 0.
+    expected = [1 / 16, 1 / 2, 1 / 2, 5 / 16, 1, 0]
+    assert crop_distances(z, p).flatten().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("D", [1, 7, 1280])
+def test_distance_agrees_with_cdist(D: int) -> None:
+    numbers = torch.Generator().manual_seed(1)
+    z = torch.rand(3, 5, D, generator=numbers, dtype=torch.float64)
+    p = torch.rand(6, D, generator=numbers, dtype=torch.float64)
+    mode = "donot_use_mm_for_euclid_dist"
+    expected = torch.cdist(z, p.expand(3, -1, -1), compute_mode=mode).square()
+    torch.testing.assert_close(crop_distances(z, p), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-6, 1e-4])
+def test_tiny_distances_survive_rounding_in_float64(gap: float) -> None:
+    z = torch.rand(20, 1280, generator=torch.Generator().manual_seed(2)).double()
+    p = z.clone()
+    p[:, 0] += gap
+    # One coordinate differs by `gap`. Rounding is that of squares near 1280/12 ≈ 107, some 1e-12:
+    # nothing against ε = 1e-4.
+    assert crop_distances(z, p).diagonal().tolist() == pytest.approx([gap**2] * 20, abs=2e-11)
+
+
+def test_distance_is_never_negative() -> None:
+    z = torch.rand(200, 1280, generator=torch.Generator().manual_seed(3))
+    assert (crop_distances(z, z) >= 0).all()
+
+
+def test_similarity_by_hand() -> None:
+    network = make_network(epsilon=1e-4)
+    s = network.similarity(torch.tensor([0.0, 1.0, 9.0], dtype=torch.float64))
+    # log(1/1e-4); log(2/1.0001); log(10/9.0001).
+    expected = [math.log(1e4), math.log(2 / 1.0001), math.log(10 / 9.0001)]
+    assert s.tolist() == pytest.approx(expected)
+
+
+def test_similarity_with_the_published_epsilon_is_finite_at_zero() -> None:
+    network = make_network(epsilon=1e-14)
+    # 14·ln 10 = 32.236.
+    assert network.similarity(torch.zeros(1)).item() == pytest.approx(32.236, abs=1e-3)
+
+
+def test_logits_by_hand() -> None:
+    network = make_network(classes=2, per_class=2)
+    with torch.no_grad():
+        network.classifier.copy_(torch.tensor([[1.0, 2.0, 0.0, -1.0], [0.0, 0.5, 1.0, 1.0]]))
+    logits = network.logits(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
+    # 1 + 4 − 4 = 1; 1 + 3 + 4 = 8.
+    assert logits.tolist() == [[1.0, 8.0]]
+
+
+def test_smallest_distance_and_its_crop() -> None:
+    distance_BKP = torch.tensor([[[3.0, 1.0], [2.0, 1.0], [0.5, 0.0]]])
+    valid_BK = torch.tensor([[True, True, False]])
+    assert smallest_distance(distance_BKP, valid_BK).tolist() == [[2.0, 1.0]]
+    # The third crop is missing; crops 0 and 1 are equally near to prototype 1.
+    assert nearest_crop(distance_BKP, valid_BK).tolist() == [[1, 0]]
+
+
+def test_infinite_distance_of_a_valid_crop_still_names_a_valid_crop() -> None:
+    distance_BKP = torch.full((1, 2, 1), torch.inf)
+    assert nearest_crop(distance_BKP, torch.tensor([[False, True]])).tolist() == [[1]]
+
+
+def test_forward_against_a_loop() -> None:
+    network = make_network(classes=3, per_class=2, epsilon=0.01).double()
+    numbers = np.random.default_rng(4)
+    features = numbers.normal(size=(4, 5, 3))
+    valid = numbers.random((4, 5)) < 0.6
+    valid[:, 0] = True
+    W, b = network.projection.weight.detach().numpy(), network.projection.bias.detach().numpy()
+    p, V = network.prototypes.detach().numpy(), network.classifier.detach().numpy()
+    logits, distance = np.zeros((4, 3)), np.full((4, 6), np.inf)
+    for image in range(4):
+        for crop in range(5):
+            if valid[image, crop]:
+                z = 1 / (1 + np.exp(-(W @ features[image, crop] + b)))
+                for j in range(6):
+                    distance[image, j] = min(distance[image, j], ((z - p[j]) ** 2).sum())
+        for c in range(3):
+            for j in range(6):
+                s = np.log((distance[image, j] + 1) / (distance[image, j] + 0.01))
+                logits[image, c] += V[c, j] * s
+    output = network(torch.from_numpy(features), torch.from_numpy(valid))
+    np.testing.assert_allclose(output.distance.detach(), distance, rtol=1e-10)
+    np.testing.assert_allclose(output.logits.detach(), logits, rtol=1e-10)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 1.0, -50.0, 1e6]))
+def test_missing_crops_influence_nothing(seed: int, garbage: float) -> None:
+    numbers = torch.Generator().manual_seed(seed)
+    valid = torch.rand(3, 4, generator=numbers) < 0.5
+    valid[:, 1] = True
+    clean = torch.randn(3, 4, 3, generator=numbers)
+    dirty = torch.where(valid.unsqueeze(-1), clean, garbage)
+
+    def outcome(features: Tensor) -> list[Tensor]:
+        network = make_network()
+        features = features.clone().requires_grad_()
+        output = network(features, valid)
+        (output.logits.sum() + output.distance.square().sum()).backward()
+        weight = network.projection.weight
+        assert features.grad is not None and (features.grad[~valid] == 0).all()
+        return [*output, features.grad[valid], weight.grad, network.prototypes.grad]
+
+    for one, other in zip(outcome(clean), outcome(dirty), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_backbone_sees_valid_crops_only() -> None:
+    network = make_network()
+    crops = torch.randint(0, 256, (2, 3, 8, 8, 3), dtype=torch.uint8)
+    valid = torch.tensor([[True, False, True], [False, True, False]])
+    features = network.features(crops, valid)
+    (seen,) = network.backbone.seen
+    assert seen.shape == (3, 3, 8, 8)
+    assert (features[~valid] == 0).all()
+    for place in valid.nonzero().tolist():
+        colour = crops[tuple(place)].float().mean((0, 1)) / 255
+        torch.testing.assert_close(features[tuple(place)], colour)
+
+
+def test_crops_and_their_features_give_the_same_output() -> None:
+    network = make_network()
+    crops = torch.randint(0, 256, (2, 3, 8, 8, 3), dtype=torch.uint8)
+    valid = torch.tensor([[True, True, True], [True, False, False]])
+    by_features = network(network.features(crops, valid), valid)
+    for inputs in (crops, crops.float() / 255):
+        for one, other in zip(network(inputs, valid), by_features, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_half_precision_of_the_backbone_leaves_distances_exact() -> None:
+    network = make_network(classes=2, per_class=5, embedding_dim=512)
+    features = torch.randn(6, 4, 3)
+    valid = torch.ones(6, 4, dtype=torch.bool)
+    with torch.no_grad():
+        network.prototypes.copy_(network.embed(features).flatten(0, 1)[:10])
+        exact = network(features, valid)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = network(features, valid)
+    # Prototype 0 is image 0's embedding: d = 0, and bfloat16 products would make it about 1.
+    assert mixed.distance[0, 0] < 1e-4
+    torch.testing.assert_close(mixed.distance, exact.distance)
+    torch.testing.assert_close(mixed.logits, exact.logits)
+
+
+def test_standardise_against_numpy() -> None:
+    network = make_network(standardise=True)
+    features = np.random.default_rng(5).normal([5, -100, 0.7], [2, 30, 0], (400, 3))
+    features = features.astype(np.float32)
+    network.standardise(torch.from_numpy(features))
+    np.testing.assert_allclose(network.feature_mean, features.mean(0, np.float64), rtol=1e-6)
+    # The third feature never changes: it is centred, not divided by nearly nothing.
+    expected = [*features[:, :2].std(0, np.float64), 1.0]
+    np.testing.assert_allclose(network.feature_std, expected, rtol=1e-6)
+    with torch.no_grad():
+        network.projection.weight.copy_(torch.eye(4, 3))
+        network.projection.bias.zero_()
+    logit = torch.logit(network.embed(torch.from_numpy(features)).double()).detach().numpy()
+    np.testing.assert_allclose(logit.mean(0)[:2], 0, atol=1e-4)
+    np.testing.assert_allclose(logit.std(0)[:2], 1, atol=1e-4)
+
+
+def test_standardise_can_be_off() -> None:
+    network = make_network(standardise=False)
+    network.standardise(torch.rand(10, 3))
+    assert network.feature_mean.tolist() == [0, 0, 0]
+    assert network.feature_std.tolist() == [1, 1, 1]
+
+
+def test_keep_drops_rows_columns_and_classes() -> None:
+    network = make_network(classes=3, per_class=2)
+    with torch.no_grad():
+        network.classifier.copy_(torch.arange(18.0).view(3, 6))
+    prototypes = network.prototypes.detach().clone()
+    network.keep(torch.tensor([1, 2, 5]))
+    assert torch.equal(network.prototypes, prototypes[[1, 2, 5]])
+    assert network.classifier.tolist() == [[1, 2, 5], [7, 8, 11], [13, 14, 17]]
+    assert network.class_of.tolist() == [0, 1, 2]
+    assert {"prototypes", "classifier"} <= dict(network.named_parameters()).keys()
+    output = network(torch.rand(2, 4, 3), torch.ones(2, 4, dtype=torch.bool))
+    assert output.logits.shape == (2, 3) and output.distance.shape == (2, 3)
