@@ -11,7 +11,7 @@ from pipeline.datasets.index import SPLITS, Index
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.prototypes import Prototypes
-from pipeline.explain.report import Report, ImageAnswers
+from pipeline.explain.report import ImageAnswers, Report
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
 from pipeline.model.saved import load_model

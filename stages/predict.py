@@ -39,7 +39,6 @@ def run(photographs: list[Path], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
     predictor = Predictor.load(read_params(workspace.PARAMS))
-    written: set[str] = set()
     unreadable = 0
     for path in photographs:
         try:
@@ -49,7 +48,7 @@ def run(photographs: list[Path], out: Path) -> None:
             unreadable += 1
             continue
         ranking, picture = predictor.explain(photograph)
-        target = _write(picture, path, out, written)
+        target = _write(picture, path, out)
         said = ", ".join(f"{name} {score:.2f}" for name, score in ranking)
         print(f"{path}: {said} → {target}")
     if unreadable:
@@ -147,15 +146,13 @@ def rebuild_segmenter(fingerprint: dict[str, Any]) -> Segmenter:
     return segmenter
 
 
-def _write(picture: Image.Image, photograph: Path, out: Path, written: set[str]) -> Path:
+def _write(picture: Image.Image, photograph: Path, out: Path) -> Path:
     """Writes a photograph's picture, over an earlier one of the same photograph only."""
     source = sha256(photograph)
     for number in count(1):
         target = out / f"{photograph.stem}{f'-{number}' if number > 1 else ''}.png"
-        free = not target.exists() or _source_of(target) == source
-        if free and target.name.casefold() not in written:
+        if not target.exists() or _source_of(target) == source:
             break
-    written.add(target.name.casefold())
     about = PngInfo()
     about.add_text(SOURCE, source)
     with whole_file(target) as part:

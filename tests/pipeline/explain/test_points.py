@@ -20,9 +20,9 @@ CROP = np.array([3, 1, 3, 0])
 def prototypes() -> Prototypes:
     """Prototypes 0, 1, 2 of class 0 and 3 of class 1; 0 and 2 are the same crop."""
     return Prototypes(
-        ["wren", "crow"],
+        ["wren", "crow", "owl"],
         np.array([0, 0, 0, 1]),
-        np.array([[1.0, 2.0, 0.5, 0.0], [0.0, -1.0, 0.0, 1.0]]),
+        np.array([[1.0, 2.0, 0.5, 0.0], [0.0, -1.0, 0.0, 1.0], [0.0] * 4]),
         np.array([7, 4, 7, 9]),
         np.array([1, 0, 1, 1]),
         np.zeros(4),
@@ -52,6 +52,7 @@ def test_the_rest_is_what_is_not_shown(prototypes: Prototypes) -> None:
 def test_the_same_crop_number_of_another_image_is_another_crop(prototypes: Prototypes) -> None:
     assert prototypes.distinct(0) == [(1,), (0, 2)]
     assert prototypes.distinct(1) == [(3,)]
+    assert prototypes.distinct(2) == []
 
 
 def test_rounded_rows_add_up() -> None:
