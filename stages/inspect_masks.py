@@ -50,6 +50,8 @@ def info(store: Path) -> None:
 
 
 def show(image: str, store: Path, out: Path | None) -> None:
+    if out and out.is_dir():
+        raise ProtoMaskError(f"{out} is a folder; --out names the picture to write")
     masks = MaskStore(store)
     row = _find(image, masks)
     found = masks.masks(row)

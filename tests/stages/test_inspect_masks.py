@@ -73,6 +73,11 @@ def test_an_unknown_image_is_refused_with_what_was_meant(run_folder: Path) -> No
         inspect_masks.show("clas 1/003.png", STORE, None)
 
 
+def test_a_folder_is_no_picture(run_folder: Path) -> None:
+    with pytest.raises(ProtoMaskError, match="is a folder"):
+        inspect_masks.show(MaskStore(STORE).ids[0], STORE, run_folder)
+
+
 def test_without_the_photograph_masks_are_drawn_over_grey(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
