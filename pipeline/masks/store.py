@@ -43,8 +43,8 @@ class MaskStore:
         path: the store's folder.
 
     Raises:
-        ProtoMaskError: nothing there, or no mask store, or its description (zarr.json) is damaged,
-            or a file is missing.
+        ProtoMaskError: nothing there, or no mask store, or its description (the files zarr.json) is
+            damaged, or a file is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,9 +59,7 @@ class MaskStore:
                     f"{path} has format {self.about['format']} of the mask store; this version of "
                     f"ProtoMask reads {FORMAT}: run `dvc repro masks` to make it anew"
                 )
-            written = self.about["sha256"]
-            if _root_digest(path / "zarr.json", written) != written:
-                raise ValueError("zarr.json is damaged")
+            self._refuse_damaged_descriptions()
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ProtoMaskError(
                 f"{path} is no readable mask store ({error}): remove it and run `dvc repro masks`"
@@ -143,8 +141,11 @@ class MaskStore:
         """
         wrong = []
         for name, expected in self.about["files"].items():
-            found = sha256(self.path / name)
-            if found != expected:
+            file = self.path / name
+            found = sha256(file) if file.is_file() else None
+            if found is None:
+                wrong.append(f"{name}: missing")
+            elif found != expected:
                 wrong.append(f"{name}: damaged (SHA-256 {found[:12]}…, was {expected[:12]}…)")
         known = {*self.about["files"], "zarr.json"}
         wrong += [f"{name}: not part of the store" for name in sorted(_files(self.path) - known)]
@@ -163,6 +164,7 @@ class MaskStore:
         return {name: self._group[name] for name in ("counts", "regions")}  # type: ignore[misc]
 
     def _read(self, name: str, place: slice) -> NDArray:
+        self._refuse_missing_files()
         try:
             array = self._arrays[name]
             return np.asarray(array[..., place])
@@ -173,8 +175,17 @@ class MaskStore:
                 "that this machine has already segmented"
             ) from None
 
+    def _refuse_damaged_descriptions(self) -> None:
+        written = self.about["sha256"]
+        if _root_digest(self.path / "zarr.json", written) != written:
+            raise ValueError("zarr.json is damaged")
+        for name, expected in self.about["files"].items():
+            if name.endswith("zarr.json") and sha256(self.path / name) != expected:
+                raise ValueError(f"{name} is damaged")
+
     def _refuse_missing_files(self) -> None:
-        missing = sorted(set(self.about["files"]) - _files(self.path))
+        """Zarr would read a file that is missing or empty as zeros."""
+        missing = [name for name in self.about["files"] if _size(self.path / name) == 0]
         if missing:
             raise ProtoMaskError(
                 f"{self.path} lacks {', '.join(missing)}: remove it and run `dvc repro masks`"
@@ -265,6 +276,13 @@ def _images(photographs: Photographs, num_masks: list[int]) -> dict[str, list]:
 
 def _files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _root_digest(root: Path, written: str) -> str:

@@ -40,9 +40,9 @@ def _hash(masks: Masks) -> str:
 SMALL = {"scales": (50.0, 200.0), "min_area": 0.01}
 
 
-# Made with scikit-image 0.26, NumPy 2.4 and SciPy 1.17 on x86-64. Should they break without a change
-# of ours, a library's new version finds other masks: what its users have cached is then of another
-# kind as well, and `version` is to be raised all the same.
+# Made with scikit-image 0.26, NumPy 2.4 and SciPy 1.17 on x86-64. Should they break without a
+# change of ours, a library's new version finds other masks: what its users have cached is then of
+# another kind as well, and `version` is to be raised all the same.
 @pytest.mark.parametrize(
     ("segmenter", "expected"),
     [

@@ -1,0 +1,276 @@
+"""Segmenting a data set: only what is missing, with any number of workers, through any kill."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from pipeline.datasets.index import Photographs
+from pipeline.errors import ProtoMaskError
+from pipeline.masks import segment
+from pipeline.masks.felzenszwalb import Felzenszwalb
+from pipeline.masks.masks import Masks
+from pipeline.masks.patches import Patches
+from pipeline.masks.segment import segment_images, stored_masks
+from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.store import MaskStore, write_store
+
+ReadPhotographs = Callable[[Path], Photographs]
+Make = Callable[..., Path]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _store(photographs: Photographs, segmenter: Segmenter, memory: Path, path: Path) -> Path:
+    write_store(path, photographs, segmenter, stored_masks(photographs, segmenter, memory))
+    return path
+
+
+@pytest.fixture
+def segmented(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that patches segmented."""
+    sizes: list[int] = []
+    original = Patches.segment
+
+    def noted(self: Patches, images: list[NDArray[np.uint8]]) -> list[Masks]:
+        sizes.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(Patches, "segment", noted)
+    return sizes
+
+
+def test_every_image_once(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, segmented: list[int]
+) -> None:
+    photographs = photographs_in(photograph_folder)
+    memory = tmp_path / "memory"
+    assert segment_images(photographs, photograph_folder, Patches(), memory, 1) == 10
+    assert segment_images(photographs, photograph_folder, Patches(), memory, 1) == 0
+    assert sum(segmented) == 10
+
+
+def test_the_store_holds_what_the_segmenter_finds(
+    photograph_folder: Path,
+    photographs_in: ReadPhotographs,
+    tmp_path: Path,
+    same_masks: Callable[[Masks, Masks], bool],
+) -> None:
+    photographs = photographs_in(photograph_folder)
+    segment_images(photographs, photograph_folder, Felzenszwalb(), tmp_path / "memory", 1)
+    store = MaskStore(_store(photographs, Felzenszwalb(), tmp_path / "memory", tmp_path / "store"))
+    for number, path in enumerate(photographs.table["path"]):
+        pixels = np.asarray(Pillow.open(photograph_folder / path))
+        assert same_masks(store.masks(number), Felzenszwalb().segment([pixels])[0])
+
+
+def test_an_added_image_costs_only_itself(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, segmented: list[int]
+) -> None:
+    memory = tmp_path / "memory"
+    segment_images(photographs_in(photograph_folder), photograph_folder, Patches(), memory, 1)
+    segmented.clear()
+    Pillow.new("RGB", (20, 20), "red").save(photograph_folder / "class 0" / "000a.png")
+    assert (
+        segment_images(photographs_in(photograph_folder), photograph_folder, Patches(), memory, 1)
+        == 1
+    )
+    assert segmented == [1]
+
+
+def test_a_removed_or_renamed_image_costs_nothing(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+) -> None:
+    memory = tmp_path / "memory"
+    segment_images(photographs_in(photograph_folder), photograph_folder, Patches(), memory, 1)
+    (photograph_folder / "class 0" / "000.png").unlink()
+    (photograph_folder / "class 0" / "001.png").rename(photograph_folder / "class 1" / "zz.png")
+    photographs = photographs_in(photograph_folder)
+    assert segment_images(photographs, photograph_folder, Patches(), memory, 1) == 0
+    assert len(list(stored_masks(photographs, Patches(), memory))) == 9
+
+
+def test_two_copies_of_an_image_are_segmented_once(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+) -> None:
+    memory = tmp_path / "memory"
+    one = photograph_folder / "class 0" / "000.png"
+    (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
+    photographs = photographs_in(photograph_folder)
+    assert segment_images(photographs, photograph_folder, Patches(), memory, 1) == 10
+    assert len(list(stored_masks(photographs, Patches(), memory))) == 11
+
+
+def test_an_earlier_segmenter_is_remembered(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+) -> None:
+    photographs, memory = photographs_in(photograph_folder), tmp_path / "memory"
+    counts = [
+        segment_images(photographs, photograph_folder, Patches(grid=grid), memory, 1)
+        for grid in (2, 3, 2, 3)
+    ]
+    assert counts == [10, 10, 0, 0]
+    assert [len(masks) for masks in stored_masks(photographs, Patches(grid=3), memory)] == [9] * 10
+
+
+def test_a_damaged_shard_is_made_again(
+    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=20)  # 40 images: shards of 16, 16, 8
+    photographs, memory = photographs_in(root), tmp_path / "memory"
+    segment_images(photographs, root, Patches(), memory, 1)
+    whole = _contents(_store(photographs, Patches(), memory, tmp_path / "1"))
+    shard = sorted(memory.rglob("*.parquet"))[0]
+    shard.write_bytes(shard.read_bytes()[:-9])
+    assert segment_images(photographs, root, Patches(), memory, 1) in (8, 16)
+    assert _contents(_store(photographs, Patches(), memory, tmp_path / "2")) == whole
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_changed_image_is_named(
+    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs, workers: int
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=10)
+    photographs = photographs_in(root)
+    Pillow.new("RGB", (40, 30)).save(root / "class 1" / "003.png")
+    with pytest.raises(ProtoMaskError, match=r"class 1/003\.png has changed since it was listed"):
+        segment_images(photographs, root, Patches(), tmp_path / "memory", workers)
+    (root / "class 1" / "003.png").unlink()
+    with pytest.raises(ProtoMaskError, match=r"003\.png is in the index but not there"):
+        segment_images(photographs, root, Patches(), tmp_path / "memory", workers)
+
+
+def test_what_was_finished_before_an_error_is_kept(
+    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=20)
+    photographs, memory = photographs_in(root), tmp_path / "memory"
+    last = root / "class 1" / "019.png"
+    content = last.read_bytes()
+    last.write_bytes(b"changed")
+    with pytest.raises(ProtoMaskError):
+        segment_images(photographs, root, Patches(), memory, 1)
+    last.write_bytes(content)
+    assert segment_images(photographs, root, Patches(), memory, 1) == 8
+
+
+def test_any_number_of_workers_writes_the_same_store(
+    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=20)
+    photographs = photographs_in(root)
+    stores = []
+    for workers in (1, 2):
+        memory = tmp_path / f"memory {workers}"
+        assert segment_images(photographs, root, Felzenszwalb(), memory, workers) == 40
+        path = _store(photographs, Felzenszwalb(), memory, tmp_path / f"store {workers}")
+        stores.append(_contents(path))
+    assert stores[0] == stores[1]
+
+
+def test_how_images_fell_into_shards_does_not_show(
+    tmp_path: Path,
+    make_photographs: Make,
+    photographs_in: ReadPhotographs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=10)
+    photographs = photographs_in(root)
+    stores = []
+    for size in (1, 3, 100):
+        monkeypatch.setattr(segment, "IMAGES_PER_SHARD", size)
+        memory = tmp_path / f"memory {size}"
+        segment_images(photographs, root, Patches(), memory, 1)
+        stores.append(_contents(_store(photographs, Patches(), memory, tmp_path / f"s{size}")))
+    assert stores[0] == stores[1] == stores[2]
+
+
+RUN = """
+import sys
+from pathlib import Path
+from pipeline.datasets.index import Photographs
+from pipeline.masks import segment
+from pipeline.masks.felzenszwalb import Felzenszwalb
+from pipeline.masks.segment import segment_images, stored_masks
+from pipeline.masks.store import write_store
+
+if __name__ == "__main__":
+    root, memory, store, workers = sys.argv[1:]
+    segment.IMAGES_PER_SHARD = 2
+    photographs = Photographs.read(Path(root).parent / "photographs.parquet")
+    print("started", flush=True)
+    segment_images(photographs, Path(root), Felzenszwalb(), Path(memory), int(workers))
+    masks = stored_masks(photographs, Felzenszwalb(), Path(memory))
+    write_store(Path(store), photographs, Felzenszwalb(), masks)
+"""
+
+
+def _shards(memory: Path) -> int:
+    return len(list(memory.rglob("*.parquet")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
+    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs, workers: int
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=60, width=120, height=90)
+    photographs_in(root).write(tmp_path / "photographs.parquet")
+    (tmp_path / "run.py").write_text(RUN)
+
+    def start(memory: str, store: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "run.py", str(root), memory, store, str(workers)]
+        return subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+
+    whole = start("memory 1", "store 1")
+    assert whole.wait(120) == 0
+    lots = random.Random(0)
+    for kill in range(1, 5):
+        process = start("memory 2", "store 2")
+        while _shards(tmp_path / "memory 2") < 6 * kill and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(lots.uniform(0, 0.05))
+        assert process.poll() is None, "finished before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert 24 <= _shards(tmp_path / "memory 2") < 60
+    assert not (tmp_path / "store 2").exists()
+    last = start("memory 2", "store 2")
+    assert last.wait(120) == 0
+    assert _contents(tmp_path / "store 2") == _contents(tmp_path / "store 1")
+
+
+def test_an_interrupted_write_leaves_no_part(
+    photograph_folder: Path,
+    photographs_in: ReadPhotographs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(OSError, match="No space"):
+            segment_images(
+                photographs_in(photograph_folder), photograph_folder, Patches(), tmp_path / "m", 1
+            )
+    assert [path for path in (tmp_path / "m").rglob("*") if path.is_file()] == []
