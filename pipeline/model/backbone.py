@@ -31,6 +31,7 @@ class Backbone(nn.Module):
             for random ones, or the path of a file with a state dict (safetensors, or PyTorch's).
 
     Attributes:
+        name: as given.
         num_features: F, the size of a pooled feature.
 
     Raises:
@@ -42,35 +43,50 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, pretrained: str = "none") -> None:
         super().__init__()
-        self.network: Any = _create(name)
+        self.name = name
+        self.network: Any = _create(name, download=pretrained == "imagenet" and name != PACKAGED)
         self.num_features: int = self.network.num_features
-        config = self.network.pretrained_cfg
-        if pretrained == "imagenet":
-            _load_imagenet(self.network, name)
-        elif pretrained != "none":
-            _load_state(self.network, _read_state(Path(pretrained)), f"model.pretrained={pretrained}")
+        if pretrained == "imagenet" and name == PACKAGED:
+            _load_in_order(self.network, _packaged_state())
+        elif pretrained not in ("imagenet", "none"):
+            state = _read_state(Path(pretrained).expanduser())
+            _load_state(self.network, state, f"model.pretrained={pretrained}")
         for key in ("mean", "std"):
-            values = torch.tensor(config[key], dtype=torch.float32).view(1, 3, 1, 1)
+            values = torch.tensor(self.network.pretrained_cfg[key]).view(1, 3, 1, 1)
             self.register_buffer(key, values, persistent=False)
         self.network.to(memory_format=torch.channels_last)
         self._channels_at = _find_channels(self.network, name)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the pooled features, n×F, of RGB images with values in 0..1, n×3×S×S."""
-        feature_map = self.network.forward_features((images - self.mean) / self.std)
+        """Returns the pooled features, n×F, of RGB images with values in 0..1, n×3×S×S.
+
+        Raises:
+            ProtoMaskError: the model takes images of another size only, as Swin transformers do.
+        """
+        try:
+            feature_map = self.network.forward_features((images - self.mean) / self.std)
+        except AssertionError as error:
+            side = self.network.pretrained_cfg["input_size"][1]
+            raise ProtoMaskError(
+                f"model.backbone: {self.name} takes no crops of {images.shape[-1]} pixels a side "
+                f"({error}): set crops.size={side}, or choose another backbone"
+            ) from None
         cells = (2, 3) if self._channels_at == 1 else (1, 2)
         return feature_map.mean(dim=cells)
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 of the weights."""
-        digest = hashlib.sha256()
+        """Returns the SHA-256 of what decides the features: model, weights, mean, deviation."""
+        digest = hashlib.sha256(f"{self.name} of timm {timm.__version__}".encode())
+        for values in (self.mean, self.std):
+            digest.update(values.cpu().numpy().tobytes())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
 
-def _create(name: str) -> Any:
+def _create(name: str, download: bool) -> Any:
+    """Builds a model without its head; `download` gets the weights that timm names for it."""
     timm_name = TIMM_NAMES.get(name, name)
     if not timm.is_model(timm_name):
         near = difflib.get_close_matches(name, [PACKAGED, *timm.list_models()], n=5, cutoff=0.5)
@@ -79,32 +95,15 @@ def _create(name: str) -> Any:
             f"model.backbone: timm {timm.__version__} has no model {name!r}{hint} "
             "(`python -c 'import timm; print(timm.list_models())'` lists them all)"
         )
-    return timm.create_model(timm_name, pretrained=False, num_classes=0)
-
-
-def _find_channels(network: Any, name: str) -> Literal[1, 3]:
-    """Finds which axis of the feature map holds the channels."""
-    side = max(network.pretrained_cfg["input_size"][1], 64)
-    was_training = network.training
-    with torch.inference_mode():
-        shape = network.eval().forward_features(torch.zeros(1, 3, side, side)).shape
-    network.train(was_training)
-    if len(shape) == 4 and shape[1] == network.num_features:
-        return 1
-    if len(shape) == 4 and shape[3] == network.num_features:
-        return 3
-    raise ProtoMaskError(
-        f"model.backbone: {name} ends in a tensor of shape {tuple(shape)}, not in a feature map "
-        "with height and width; take a convolutional network or a Swin transformer"
-    )
-
-
-def _load_imagenet(network: Any, name: str) -> None:
-    if name == PACKAGED:
-        _load_in_order(network, _packaged_state())
-        return
     try:
-        timm.models.load_pretrained(network, num_classes=0)
+        network: Any = timm.create_model(timm_name, pretrained=False, num_classes=0)
+    except RuntimeError as error:
+        tags = ", ".join(timm.list_pretrained(f"{name.partition('.')[0]}.*"))
+        raise ProtoMaskError(f"model.backbone: {error} There are: {tags}.") from None
+    if not download:
+        return network
+    try:
+        return timm.create_model(timm_name, pretrained=True, num_classes=0)
     except Exception as error:
         config = network.pretrained_cfg
         source = config.get("hf_hub_id") or config.get("url") or "timm's model hub"
@@ -113,6 +112,24 @@ def _load_imagenet(network: Any, name: str) -> None:
             "Without a connection, download that file elsewhere and set model.pretrained to its "
             f"path, or use model.backbone={PACKAGED}, which needs no download."
         ) from None
+
+
+def _find_channels(network: Any, name: str) -> Literal[1, 3]:
+    """Finds which axis of the feature map holds the channels."""
+    side = max(network.pretrained_cfg["input_size"][1], 64)
+    was_training = network.training
+    with torch.inference_mode():
+        feature_map = network.eval().forward_features(torch.zeros(1, 3, side, side))
+    network.train(was_training)
+    shape: tuple[int, ...] = tuple(getattr(feature_map, "shape", ()))
+    if len(shape) == 4 and shape[1] == network.num_features:
+        return 1
+    if len(shape) == 4 and shape[3] == network.num_features:
+        return 3
+    raise ProtoMaskError(
+        f"model.backbone: {name} ends in something of shape {shape}, not in a feature map "
+        "with height and width; take a convolutional network or a Swin transformer"
+    )
 
 
 def _packaged_state() -> Mapping[str, Tensor]:
@@ -142,9 +159,13 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state.get("model", state))
+        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
     except Exception as error:
-        raise ProtoMaskError(f"model.pretrained: {path} holds no weights ({error})") from None
-    return state.get("state_dict", state.get("model", state))
+        raise ProtoMaskError(
+            f"model.pretrained: {path} holds no weights ({type(error).__name__} while reading it); "
+            "save them as safetensors, or with torch.save(model.state_dict(), ...)"
+        ) from None
 
 
 def _load_state(network: Any, state: Mapping[str, Tensor], source: str) -> None:
@@ -153,8 +174,9 @@ def _load_state(network: Any, state: Mapping[str, Tensor], source: str) -> None:
     missing = [name for name in own if name not in state]
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
     if missing or wrong:
+        architecture = network.pretrained_cfg.get("architecture", "the backbone")
         raise ProtoMaskError(
-            f"{source} does not fit {network.pretrained_cfg.get('architecture', 'the backbone')}: "
-            f"{len(missing)} tensors missing {missing[:3]}, {len(wrong)} of another shape {wrong[:3]}"
+            f"{source} does not fit {architecture}: {len(missing)} tensors missing {missing[:3]}, "
+            f"{len(wrong)} of another shape {wrong[:3]}"
         )
     network.load_state_dict({name: state[name] for name in own})

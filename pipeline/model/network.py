@@ -61,7 +61,7 @@ class PrototypeNetwork(nn.Module):
         self.register_buffer("feature_std", torch.ones(self.backbone.num_features))
 
     def standardise(self, features_XF: Tensor) -> None:
-        """Takes the mean and the deviation of the training crops' pooled features, frozen from here.
+        """Takes the mean and deviation of the training crops' pooled features, frozen from here.
 
         A feature that never changes is only centred.
         """

@@ -1,10 +1,10 @@
-"""A saved model: a folder with its weights (safetensors) and a JSON file that says what they are."""
+"""A saved model: a folder with its weights (safetensors) and a JSON file that says what it is."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -23,7 +23,7 @@ WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
 
 class About(BaseModel):
-    """Everything besides the weights that is needed to rebuild a model and to use it on a photograph.
+    """Everything besides the weights that it takes to rebuild a model and use it on a photograph.
 
     Args:
         class_names: the C classes, in the order of the logits.
@@ -52,21 +52,31 @@ class About(BaseModel):
             )
 
 
+class _Described(About):
+    """All of model.json."""
+
+    format: int
+    settings: ModelSettings
+    num_prototypes: Annotated[int, Field(ge=1)]
+    weights_sha256: str
+
+
 def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:
     """Writes a model; the same model gives the same bytes."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    state = network.state_dict()
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with whole_file(folder / WEIGHTS) as part:
         save_file(state, part)
         digest = sha256(part)
-    described = {
-        "format": FORMAT,
-        "settings": network.settings.model_dump(mode="json"),
-        "num_prototypes": len(network.prototypes),
-        "weights_sha256": digest,
-        **about.model_dump(mode="json"),
-    }
+    described = _Described(
+        **about.model_dump(),
+        format=FORMAT,
+        settings=network.settings,
+        num_prototypes=len(network.prototypes),
+        weights_sha256=digest,
+    )
     with whole_file(folder / ABOUT) as part:
-        part.write_text(json.dumps(described, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_text(described.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
@@ -76,29 +86,30 @@ def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
         ProtoMaskError: nothing there, damaged, or of another format.
     """
     try:
-        described = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        if described.pop("format") != FORMAT:
-            raise ProtoMaskError(f"{folder / ABOUT} is of another version of ProtoMask: train again")
-        settings = ModelSettings(**described.pop("settings"))
-        num_prototypes = described.pop("num_prototypes")
-        digest = described.pop("weights_sha256")
-        about = About(**described)
-        if sha256(folder / WEIGHTS) != digest:
+        values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        if isinstance(values, dict) and values.get("format") != FORMAT:
+            raise ProtoMaskError(
+                f"{folder / ABOUT} is of another version of ProtoMask: train again"
+            )
+        described = _Described.model_validate(values)
+        if sha256(folder / WEIGHTS) != described.weights_sha256:
             raise ProtoMaskError(f"{folder / WEIGHTS} is not the file that {ABOUT} describes")
         state = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise ProtoMaskError(
             f"no model in {folder}: {Path(error.filename).name} is missing; run `dvc repro`"
         ) from None
-    except (KeyError, ValueError, ValidationError, SafetensorError, OSError) as error:
+    except (ValueError, SafetensorError, OSError) as error:
         raise ProtoMaskError(f"{folder} holds no readable model ({error}); train again") from None
-    backbone = Backbone(settings.backbone, "none")
-    network = PrototypeNetwork(settings, len(about.class_names), backbone)
-    network.prototypes = nn.Parameter(network.prototypes.new_empty(num_prototypes, settings.embedding_dim))
-    network.classifier = nn.Parameter(network.classifier.new_empty(network.num_classes, num_prototypes))
-    network.class_of = network.class_of.new_empty(num_prototypes)
+    settings, P = described.settings, described.num_prototypes
+    C, D = len(described.class_names), settings.embedding_dim
+    network = PrototypeNetwork(settings, C, Backbone(settings.backbone, "none"))
+    network.prototypes = nn.Parameter(network.prototypes.new_empty(P, D))
+    network.classifier = nn.Parameter(network.classifier.new_empty(C, P))
+    network.class_of = network.class_of.new_empty(P)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ProtoMaskError(f"{folder / WEIGHTS} holds another model: {error}") from None
+    about = About(**{name: getattr(described, name) for name in About.model_fields})
     return network.eval(), about

