@@ -54,12 +54,14 @@ class CropStore:
             if self.about["format"] != FORMAT:
                 raise ValueError(f"format {self.about['format']}, not {FORMAT}")
             self.settings = CropSettings(**self.about["settings"])
+            _refuse_missing_files(path, group)
             self.valid: NDArray[np.bool_] = np.asarray(group["valid"])
             self.boxes: NDArray[np.int32] = np.asarray(group["boxes"])
             self.masks: NDArray[np.int32] = np.asarray(group["masks"])
             self._inside: Any = group["inside"]
             crops: Any = group["crops"]
             self._shape: tuple[int, ...] = crops.shape[1:]
+            self._per_chunk: int = crops.chunks[0]
             self._chunks = _open_chunks(path, crops)
         except Exception as error:  # whatever a codec makes of damaged bytes
             raise ProtoMaskError(
@@ -73,7 +75,7 @@ class CropStore:
         """Returns the crops of some images, in the order asked for: uint8, B×K×S×S×3."""
         pixels = np.empty((len(images), *self._shape), np.uint8)
         for place, image in enumerate(images):
-            chunk, row = divmod(int(image), IMAGES_PER_CHUNK)
+            chunk, row = divmod(int(image), self._per_chunk)
             offset = row * pixels[place].nbytes
             if (
                 os.preadv(self._chunks[chunk].fileno(), [pixels[place]], offset)
@@ -232,9 +234,22 @@ def _open_chunks(path: Path, crops: Any) -> list[BinaryIO]:
     than the copy.
     """
     chunks: list[BinaryIO] = []
-    for number in range(-(-crops.shape[0] // crops.chunks[0])):
-        file = path / "crops" / "c" / "/".join(map(str, (number, 0, 0, 0, 0)))
-        if not file.is_file() or file.stat().st_size != int(np.prod(crops.chunks)):
+    for file in _chunk_files(path, crops):
+        if file.stat().st_size != int(np.prod(crops.chunks)):
             raise ValueError(f"{file.relative_to(path)} is missing or cut short")
         chunks.append(file.open("rb", buffering=0))
     return chunks
+
+
+def _refuse_missing_files(path: Path, group: zarr.Group) -> None:
+    """Zarr would read a file that is missing or empty as zeros."""
+    for name in ("crops", "inside", "boxes", "masks", "valid"):
+        for file in _chunk_files(path, group[name]):
+            if not file.is_file() or file.stat().st_size == 0:
+                raise ValueError(f"{file.relative_to(path)} is missing or cut short")
+
+
+def _chunk_files(path: Path, array: Any) -> Iterator[Path]:
+    per_file = (array.shards or array.chunks)[0]
+    for number in range(-(-array.shape[0] // per_file)):
+        yield path / array.basename / "c" / "/".join([str(number), *"0" * (array.ndim - 1)])

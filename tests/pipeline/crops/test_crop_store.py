@@ -1,0 +1,254 @@
+"""The crop store: what was cut is read in any order, and damage or another's crops are refused."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Pillow
+
+from pipeline.crops import store as module
+from pipeline.crops.batches import read_batches
+from pipeline.crops.extraction import NO_MASK, CropSettings, extract_crops
+from pipeline.crops.store import CropStore, write_crops
+from pipeline.datasets.index import Photographs
+from pipeline.datasets.photograph import read_photograph
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.masks import Masks
+from pipeline.masks.patches import Patches
+from pipeline.masks.store import MaskStore, write_store
+
+SETTINGS = CropSettings(size=20, per_image=3)
+
+
+class Made:
+    """A folder of photographs, their masks and their crops."""
+
+    def __init__(self, folder: Path, photographs: Photographs, root: Path) -> None:
+        self.root, self.photographs = root, photographs
+        segmenter = Patches()
+        pixels = [read_photograph(root / path) for path in photographs.table["path"]]
+        found = segmenter.segment(pixels)
+        height, width = pixels[1].shape[:2]
+        found[1] = Masks.of(height, width, [], 1)
+        write_store(folder / "masks.zarr", photographs, segmenter, found)
+        self.masks = MaskStore(folder / "masks.zarr")
+        self.path = folder / "crops.zarr"
+
+    def write(self, path: Path | None = None, **options: int) -> int:
+        where = path or self.path
+        return write_crops(where, self.photographs, self.root, self.masks, SETTINGS, **options)
+
+
+@pytest.fixture(scope="module")
+def made(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_photographs: Callable[..., Path],
+    photographs_in: Callable[[Path], Photographs],
+) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    root = make_photographs(folder / "root", per_class=5)
+    Pillow.new("RGB", (9, 33), "red").save(root / "class 1" / "tall.png")
+    made = Made(folder, photographs_in(root), root)
+    assert made.write() == 1
+    return made
+
+
+@pytest.fixture
+def copied(made: Made, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made.path, tmp_path / "crops.zarr"))
+
+
+def test_the_store_holds_what_is_extracted(made: Made) -> None:
+    store = CropStore(made.path)
+    assert len(store) == 11
+    for image in np.random.default_rng(0).permutation(11).tolist():
+        photograph = read_photograph(made.root / made.photographs.table["path"][image])
+        expected = extract_crops(photograph, made.masks.masks(image), SETTINGS)
+        assert np.array_equal(store.crops([image])[0], expected.pixels)
+        assert np.array_equal(store.inside(image), expected.inside)
+        assert np.array_equal(store.boxes[image], expected.boxes)
+        assert np.array_equal(store.masks[image], expected.masks)
+        assert np.array_equal(store.valid[image], expected.valid)
+
+
+def test_an_image_without_masks(made: Made) -> None:
+    store = CropStore(made.path)
+    assert store.masks[1].tolist() == [NO_MASK] * 3
+    assert store.valid[1].tolist() == [True, False, False]
+
+
+def test_images_come_in_the_order_asked_for(made: Made) -> None:
+    store = CropStore(made.path)
+    order = [7, 0, 7, 10, 3]
+    together = store.crops(order)
+    assert together.shape == (5, 3, 20, 20, 3)
+    for place, image in enumerate(order):
+        assert np.array_equal(together[place], store.crops([image])[0])
+    assert store.crops(np.array([], np.int64)).shape == (0, 3, 20, 20, 3)
+
+
+def test_batches(made: Made) -> None:
+    store, rows = CropStore(made.path), np.array([9, 2, 4, 1, 0])
+    batches = list(read_batches(store, rows, 2, torch.device("cpu")))
+    assert [batch.rows.tolist() for batch in batches] == [[9, 2], [4, 1], [0]]
+    for batch in batches:
+        assert np.array_equal(batch.crops_BKSS3.numpy(), store.crops(batch.rows))
+        assert np.array_equal(batch.valid_BK.numpy(), store.valid[batch.rows])
+    assert list(read_batches(store, rows[:0], 2, torch.device("cpu"))) == []
+
+
+@pytest.mark.parametrize("per_chunk", [4, 11, 128])
+def test_chunks(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_chunk: int
+) -> None:
+    """11 images in chunks of 4, 4 and 3, in one that is just full, and in one that is not."""
+    monkeypatch.setattr(module, "IMAGES_PER_CHUNK", per_chunk)
+    made.write(tmp_path / "s")
+    store, whole = CropStore(tmp_path / "s"), CropStore(made.path)
+    for image in (3, 4, 10, 0, 7, 8):
+        assert np.array_equal(store.crops([image]), whole.crops([image]))
+        assert np.array_equal(store.inside(image), whole.inside(image))
+    chunks = [file for file in (tmp_path / "s" / "crops" / "c").rglob("*") if file.is_file()]
+    assert len(chunks) == -(-11 // per_chunk)
+
+
+def test_over_the_chunk_boundary(
+    tmp_path: Path,
+    make_photographs: Callable[..., Path],
+    photographs_in: Callable[[Path], Photographs],
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=65, width=8, height=6)  # 130 > 128
+    made = Made(tmp_path, photographs_in(root), root)
+    made.write()
+    store = CropStore(made.path)
+    for image in (127, 128, 129, 0):
+        photograph = read_photograph(root / made.photographs.table["path"][image])
+        expected = extract_crops(photograph, made.masks.masks(image), SETTINGS)
+        assert np.array_equal(store.crops([image])[0], expected.pixels)
+
+
+def test_black_photographs(
+    tmp_path: Path,
+    make_photographs: Callable[..., Path],
+    photographs_in: Callable[[Path], Photographs],
+) -> None:
+    """Zarr leaves out a chunk of zeros unless told not to."""
+    root = make_photographs(tmp_path / "root", per_class=2)
+    for number, path in enumerate(sorted(root.rglob("*.png"))):
+        Pillow.new("RGB", (20 + number, 20)).save(path)
+    made = Made(tmp_path, photographs_in(root), root)
+    made.write()
+    assert not CropStore(made.path).crops([0, 1, 2, 3]).any()
+
+
+def test_any_number_of_threads_writes_the_same_bytes(made: Made, tmp_path: Path) -> None:
+    made.write(tmp_path / "s", threads=1)
+    for file in made.path.rglob("*"):
+        if file.is_file():
+            assert (tmp_path / "s" / file.relative_to(made.path)).read_bytes() == file.read_bytes()
+
+
+CHUNK = Path("crops", "c", "0", "0", "0", "0", "0")
+
+
+def test_a_missing_or_cut_chunk_is_named(copied: Path) -> None:
+    content = (copied / CHUNK).read_bytes()
+    for damaged in (content[:-1], b""):
+        (copied / CHUNK).write_bytes(damaged)
+        with pytest.raises(ProtoMaskError, match=rf"{CHUNK} is missing or cut short"):
+            CropStore(copied)
+    (copied / CHUNK).unlink()
+    with pytest.raises(ProtoMaskError, match=r"missing or cut short.*dvc repro crops"):
+        CropStore(copied)
+
+
+def test_a_chunk_cut_while_it_is_read(copied: Path) -> None:
+    store = CropStore(copied)
+    with (copied / CHUNK).open("r+b") as file:
+        file.truncate(100)
+    with pytest.raises(ProtoMaskError, match="cut short while it was read"):
+        store.crops([10])
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "valid/c/0/0", "boxes/c/0/0/0", "masks/c/0/0"])
+def test_damage_is_refused_in_words(copied: Path, name: str) -> None:
+    file = copied / name
+    whole = file.read_bytes()
+    for content in (b"", b"nonsense", whole[:-3], bytes([*whole[:-6], whole[-6] ^ 1, *whole[-5:]])):
+        file.write_bytes(content)
+        with pytest.raises(ProtoMaskError, match="no readable crop store"):
+            CropStore(copied)
+
+
+@pytest.mark.parametrize(
+    "name", ["valid/c/0/0", "boxes/c/0/0/0", "masks/c/0/0", "inside/c/0/0/0/0"]
+)
+def test_a_missing_file_is_named(copied: Path, name: str) -> None:
+    """Zarr would read it as zeros: as if no crop were valid."""
+    (copied / name).unlink()
+    with pytest.raises(ProtoMaskError, match=f"{name} is missing"):
+        CropStore(copied)
+
+
+def test_damaged_masks_inside_crops_are_refused_in_words(copied: Path) -> None:
+    file = next(path for path in (copied / "inside" / "c").rglob("*") if path.is_file())
+    whole = bytearray(file.read_bytes())
+    for place in range(8, 200, 9):
+        whole[place] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(ProtoMaskError, match="inside is damaged"):
+        for image in range(11):
+            CropStore(copied).inside(image)
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(ProtoMaskError, match=r"no crop store at .*: run `dvc repro crops`"):
+        CropStore(tmp_path / "none")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ProtoMaskError, match="no readable crop store"):
+        CropStore(tmp_path / "folder")
+
+
+def test_a_mask_store_is_no_crop_store(made: Made) -> None:
+    with pytest.raises(ProtoMaskError, match="no readable crop store"):
+        CropStore(made.masks.path)
+
+
+def test_other_settings_and_images_are_refused_by_name(made: Made) -> None:
+    store = CropStore(made.path)
+    store.refuse_unless(SETTINGS, made.photographs)
+    other = CropSettings(size=24, per_image=3, background="zero")
+    with pytest.raises(
+        ProtoMaskError, match="size=20 instead of 24, background=original instead of zero"
+    ):
+        store.refuse_unless(other, made.photographs)
+    fewer = Photographs("folder", made.photographs.table.iloc[1:])
+    with pytest.raises(ProtoMaskError, match="other images"):
+        store.refuse_unless(SETTINGS, fewer)
+
+
+def test_masks_of_other_images_are_refused(made: Made, tmp_path: Path) -> None:
+    fewer = Photographs("folder", made.photographs.table.iloc[1:])
+    with pytest.raises(ProtoMaskError, match="are not the 10 images"):
+        write_crops(tmp_path / "s", fewer, made.root, made.masks, SETTINGS)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_photograph_that_changed_is_named(
+    tmp_path: Path,
+    make_photographs: Callable[..., Path],
+    photographs_in: Callable[[Path], Photographs],
+) -> None:
+    """Or crops of the new one would be kept, and shared, as those of the one that was listed."""
+    root = make_photographs(tmp_path / "root")
+    made = Made(tmp_path, photographs_in(root), root)
+    Pillow.new("RGB", (40, 30)).save(root / "class 0" / "002.png")
+    with pytest.raises(ProtoMaskError, match=r"002\.png has changed since it was listed"):
+        made.write()
+    (root / "class 0" / "002.png").unlink()
+    with pytest.raises(ProtoMaskError, match=r"002\.png is in the index but not there"):
+        made.write()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["masks.zarr", "root"]
