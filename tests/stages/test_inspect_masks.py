@@ -130,7 +130,7 @@ def test_a_zarr_json_that_says_something_else_is_found(run_folder: Path, text: s
 
 
 def test_a_damaged_file_is_named(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (STORE / "counts" / "c" / "0").write_bytes(b"")
+    (STORE / "counts" / "c" / "0").write_bytes(b"damaged")
     (STORE / "stray").write_text("")
     with pytest.raises(ProtoMaskError, match="dvc repro masks"):
         inspect_masks.verify(STORE)
