@@ -14,6 +14,8 @@ from pipeline.masks.patches import Patches
 from pipeline.model.settings import ModelSettings
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
+SEGMENTERS = {"felzenszwalb": Felzenszwalb, "patches": Patches}
+
 
 class DatasetParams(BaseModel):
     """Which photographs.
@@ -102,6 +104,8 @@ def read_params(path: Path) -> Params:
         return Params.model_validate(values)
     except FileNotFoundError:
         raise ProtoMaskError(f"no {path}: run protomask where dvc.yaml is") from None
+    except (IsADirectoryError, UnicodeDecodeError):
+        raise ProtoMaskError(f"{path} is no text file in UTF-8") from None
     except yaml.YAMLError as error:
         raise ProtoMaskError(f"{path} is not YAML: {error}") from None
     except ValidationError as error:
@@ -119,6 +123,12 @@ def _explain(problem: Any) -> str:
         near = difflib.get_close_matches(place[-1], allowed, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         return f"  {name}: no such parameter{meant} (there are: {', '.join(allowed)})"
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        allowed = list(SEGMENTERS)
+        found = problem["input"].get("name")
+        return f"  {name}.name: input should be {' or '.join(map(repr, allowed))}, but is {found!r}"
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        return f"  {name}: input should be a section of parameters, but is {problem['input']!r}"
     if problem["type"] == "missing":
         return f"  {name}: is missing"
     message = problem["msg"].removeprefix("Value error, ")
@@ -130,8 +140,8 @@ def _explain(problem: Any) -> str:
 def _allowed_keys(place: list[str]) -> list[str]:
     section: Any = Params
     for key in place:
-        if key in ("felzenszwalb", "patches"):
-            section = {"felzenszwalb": Felzenszwalb, "patches": Patches}[key]
+        if key in SEGMENTERS:
+            section = SEGMENTERS[key]
         elif key != "segmenter":
             section = section.model_fields[key].annotation
     return sorted(section.model_fields)

@@ -20,7 +20,7 @@ class Segmenter(BaseModel, ABC):
     that is what tells a cache that the masks in it are of another kind.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     version: int

@@ -1,0 +1,203 @@
+"""Parameters: what is wrong is named, with what is allowed; the presets are all valid."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import compose_and_dump
+
+from pipeline.crops.extraction import CropSettings
+from pipeline.datasets.prepare import DATASETS
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.felzenszwalb import Felzenszwalb
+from pipeline.masks.patches import Patches
+from stages.params import SEGMENTERS, Params, read_params
+
+REPOSITORY = Path(__file__).parents[2]
+COMMITTED = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+REMOVED = object()
+
+
+def _with(changes: dict[str, Any]) -> dict[str, Any]:
+    values = copy.deepcopy(COMMITTED)
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        if value is REMOVED:
+            del place[key]
+        else:
+            place[key] = value
+    return values
+
+
+def _read(tmp_path: Path, **changes: Any) -> Params:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(_with({k.replace("__", "."): v for k, v in changes.items()})))
+    return read_params(path)
+
+
+def _compose(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    out = tmp_path / "composed.yaml"
+    compose_and_dump(out, str(REPOSITORY / "conf"), None, "config", "", list(overrides))
+    return yaml.safe_load(out.read_text())
+
+
+def test_the_committed_parameters_are_valid() -> None:
+    params = read_params(REPOSITORY / "params.yaml")
+    assert params.segmenter == Felzenszwalb()
+    assert params.crops == CropSettings(size=128, per_image=8)
+
+
+def test_the_presets_compose_to_the_committed_parameters(tmp_path: Path) -> None:
+    assert _compose(tmp_path) == COMMITTED
+    composed = (tmp_path / "composed.yaml").read_text()
+    assert composed == (REPOSITORY / "params.yaml").read_text(), "run `dvc exp run` and commit"
+
+
+PRESETS = sorted(
+    f"{file.parent.name}={file.stem}" for file in (REPOSITORY / "conf").glob("*/*.yaml")
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_valid(tmp_path: Path, preset: str) -> None:
+    overrides = [preset]
+    if preset.startswith("dataset=") and preset != "dataset=demo":
+        overrides.append("dataset.root=/data/photographs")
+    _compose(tmp_path, *overrides)
+    read_params(tmp_path / "composed.yaml")
+
+
+def test_there_is_a_preset_for_everything_with_a_name() -> None:
+    assert {f"dataset={name}" for name in DATASETS} <= set(PRESETS)
+    assert {f"segmenter={name}" for name in SEGMENTERS} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_a_segmenters_preset_holds_its_defaults(tmp_path: Path, name: str) -> None:
+    composed = _compose(tmp_path, f"segmenter={name}")["segmenter"]
+    assert set(composed) == set(SEGMENTERS[name].model_fields)
+    assert SEGMENTERS[name](**composed) == SEGMENTERS[name]()
+
+
+@pytest.mark.parametrize("name", ["folder", "cub200", "pets"])
+def test_a_folders_preset_asks_for_its_root(tmp_path: Path, name: str) -> None:
+    _compose(tmp_path, f"dataset={name}")
+    with pytest.raises(ProtoMaskError, match=f"-S dataset={name} -S dataset.root=FOLDER"):
+        read_params(tmp_path / "composed.yaml")
+
+
+def test_another_segmenter(tmp_path: Path) -> None:
+    params = _read(tmp_path, segmenter={"name": "patches", "version": 1, "grid": 4})
+    assert params.segmenter == Patches(grid=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        # Misspelt: named, the closest one suggested, all of them listed.
+        (
+            {"crops.sise": 3},
+            r"crops\.sise: no such parameter; did you mean size\? "
+            r"\(there are: background, min_box_area, per_image, size, version\)",
+        ),
+        (
+            {"segmenter.scale": 3},
+            r"segmenter\.scale: no such parameter; did you mean scales\? \(there are: max_box_iou, "
+            r"max_side, min_area, name, scales, sigma, version\)",
+        ),
+        ({"dataset.path": "x"}, r"dataset\.path: no such parameter.*\(there are: .*root, "),
+        ({"tain": {}}, r"tain: no such parameter; did you mean train\?"),
+        # Out of range.
+        ({"crops.size": 8}, r"crops\.size: input should be greater than or equal to 16, but is 8"),
+        ({"crops.min_box_area": float("nan")}, r"crops\.min_box_area: .*but is nan"),
+        ({"segmenter.sigma": float("inf")}, r"segmenter\.sigma: .*finite number, but is inf"),
+        ({"segmenter.scales": []}, r"segmenter\.scales: .*at least 1 item"),
+        ({"segmenter.scales": [100, -1]}, r"segmenter\.scales\.1: .*greater than 0, but is -1"),
+        ({"seed": -1}, r"seed: input should be greater than or equal to 0, but is -1"),
+        ({"runtime.workers": 0}, r"runtime\.workers: .*but is 0"),
+        ({"dataset.num_classes": 1}, r"dataset\.num_classes: .*equal to 2, but is 1"),
+        ({"dataset.max_bad_fraction": 2}, r"dataset\.max_bad_fraction: .*equal to 1, but is 2"),
+        ({"dataset.fold": 5}, r"dataset: fold counts from 0 and must be below folds, which is 5"),
+        # Of the wrong type.
+        ({"crops.size": "big"}, r"crops\.size: .*valid integer.*but is 'big'"),
+        ({"seed": 1.5}, r"seed: .*valid integer.*but is 1\.5"),
+        ({"train.augment": "maybe"}, r"train\.augment: .*valid boolean.*but is 'maybe'"),
+        ({"crops": 3}, r"crops: input should be a section of parameters, but is 3"),
+        ({"segmenter": "patches"}, r"segmenter: input should be a section .*but is 'patches'"),
+        # No such name: the allowed ones.
+        (
+            {"segmenter.name": "sam3"},
+            r"segmenter\.name: input should be 'felzenszwalb' or 'patches', but is 'sam3'",
+        ),
+        ({"segmenter.name": REMOVED}, r"segmenter\.name: input should be 'felzenszwalb' or"),
+        ({"dataset.name": "imagenet"}, r"'cub200', 'demo', 'folder' or 'pets', but is 'imagenet'"),
+        ({"crops.background": "blur"}, r"'original', 'mean' or 'zero', but is 'blur'"),
+        # Of another version than this code's.
+        ({"segmenter.version": 99}, r"segmenter\.version: input should be \d+, but is 99"),
+        # Missing.
+        ({"crops": REMOVED}, r"crops: is missing"),
+        ({"dataset.fold": REMOVED}, r"dataset\.fold: is missing"),
+        # Data sets that do not go with the rest.
+        ({"dataset.root": "x"}, r"root must be null for demo"),
+        ({"dataset.name": "pets"}, r"-S dataset=pets`, which sets both"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_is_said(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(_with(change)))
+    with pytest.raises(ProtoMaskError, match=said) as error:
+        read_params(path)
+    assert str(error.value).startswith(f"{path}:\n  ")
+
+
+def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ProtoMaskError) as error:
+        _read(tmp_path, seed="x", crops__size=1, runtime__device="tpu")
+    assert [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]] == [
+        "seed",
+        "crops.size",
+        "runtime.device",
+    ]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a: [1\nb: }", b"a:\n\t- 1", b"a: 1\n---\nb: 2", b"a: \x00", b"\xff\xfe", b"a: !!python/x y"],
+)
+def test_not_yaml(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ProtoMaskError, match=r"params\.yaml is (not YAML|no text file)"):
+        read_params(path)
+
+
+@pytest.mark.parametrize("content", ["", "- 1\n", "hello\n"])
+def test_yaml_of_something_else(tmp_path: Path, content: str) -> None:
+    (tmp_path / "params.yaml").write_text(content)
+    with pytest.raises(ProtoMaskError, match="the file: input should be a section of parameters"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        ProtoMaskError, match=r"no .*params\.yaml: run protomask where dvc\.yaml is"
+    ):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").mkdir()
+    with pytest.raises(ProtoMaskError, match="no text file"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_what_a_reference_value_says_is_read(tmp_path: Path) -> None:
+    """YAML 1.1 takes 1e-3 for text; DVC, Hydra and people write it all the same."""
+    path = tmp_path / "params.yaml"
+    text = (REPOSITORY / "params.yaml").read_text()
+    assert "lr_projection: 0.001" in text
+    path.write_text(text.replace("lr_projection: 0.001", "lr_projection: 1e-3"))
+    assert read_params(path).train.lr_projection == 0.001

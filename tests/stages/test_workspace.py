@@ -1,0 +1,94 @@
+"""Where things lie, in a repository and in the copies that DVC makes of it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import ProtoMaskError
+from stages import workspace
+from stages.params import Params
+
+COMMITTED = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path.resolve() / "my repository"
+    (root / "a" / "b").mkdir(parents=True)
+    (root / "dvc.yaml").touch()
+    monkeypatch.chdir(root)
+    return root
+
+
+def _params(name: str, root: str | None) -> Params:
+    dataset = {**COMMITTED["dataset"], "name": name, "root": root}
+    dataset["scanned"] = [] if name == "demo" else [root]
+    return Params.model_validate({**COMMITTED, "dataset": dataset})
+
+
+@pytest.mark.parametrize(
+    "copy", ["standalone/tmpa1b2c3", "tmpxyz", "standalone/tmpa1b2c3/deeper/down"]
+)
+def test_a_copy_for_an_experiment_remembers_in_the_repository(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, copy: str
+) -> None:
+    folder = repository / ".dvc" / "tmp" / "exps" / copy
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert workspace.origin() == repository
+    assert workspace.memory() == repository / ".protomask"
+    assert workspace.root_of(_params("folder", "../photographs")) == repository / "../photographs"
+    assert workspace.root_of(_params("folder", "photographs")) == repository / "photographs"
+    # Outputs stay in the copy.
+    assert not workspace.MASKS.is_absolute()
+
+
+def test_in_the_repository_itself(repository: Path) -> None:
+    assert workspace.origin() == repository
+    assert workspace.root_of(_params("folder", "photographs")) == repository / "photographs"
+
+
+@pytest.mark.parametrize("place", ["tmp/exps/x", ".dvc/tmp", ".dvc/tmp/other/x", "exps/x"])
+def test_what_only_looks_like_a_copy(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (repository / place).mkdir(parents=True)
+    monkeypatch.chdir(repository / place)
+    assert workspace.origin() == repository / place
+
+
+def test_a_linked_repository(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (repository / ".dvc" / "tmp" / "exps" / "t").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(repository)
+    monkeypatch.chdir(tmp_path / "link" / ".dvc" / "tmp" / "exps" / "t")
+    assert workspace.origin() == repository
+
+
+def test_roots_that_need_no_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert workspace.root_of(_params("pets", "/data/pets")) == Path("/data/pets")
+    assert workspace.root_of(_params("pets", "~/pets")) == Path("/home/someone/pets")
+    assert workspace.root_of(_params("demo", None)) == workspace.INDEX_FOLDER
+
+
+def test_features_are_remembered_only_for_a_backbone_that_stands_still(repository: Path) -> None:
+    params = _params("demo", None)
+    assert params.train.freeze_backbone
+    assert workspace.features(params) == repository / ".protomask" / "features"
+    trained = {**COMMITTED, "train": {**COMMITTED["train"], "freeze_backbone": False}}
+    assert workspace.features(Params.model_validate(trained)) is None
+
+
+def test_entering_from_below(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository / "a" / "b")
+    workspace.enter()
+    assert Path.cwd() == repository
+
+
+def test_entering_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ProtoMaskError, match=r"is not inside a ProtoMask repository: no dvc\.yaml"):
+        workspace.enter()
