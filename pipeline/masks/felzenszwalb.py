@@ -33,9 +33,8 @@ class Felzenszwalb(Segmenter):
     name: Literal["felzenszwalb"] = "felzenszwalb"
     version: Literal[1] = 1
     scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
-        100.0,
-        300.0,
-        900.0,
+        500.0,
+        1500.0,
     )
     sigma: Annotated[float, Field(ge=0)] = 0.8
     min_area: Annotated[float, Field(ge=0, lt=1)] = 0.005
