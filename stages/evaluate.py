@@ -33,6 +33,12 @@ def run() -> None:
     crops, masks = CropStore(workspace.CROPS), MaskStore(workspace.MASKS)
     network, about = load_model(workspace.FINETUNE)
     about.refuse_unless(index.photographs)
+    crops.refuse_unless(about.crops, index.photographs)
+    if crops.about["masks"] != masks.about["sha256"]:
+        raise ProtoMaskError(
+            f"{workspace.CROPS} was cut from other masks than those in {workspace.MASKS}: "
+            "run `dvc repro crops`"
+        )
     rows = index.rows("test")
     if len(rows) == 0:
         raise ProtoMaskError(f"{index.dataset} has no test images to measure on")
@@ -47,7 +53,7 @@ def run() -> None:
         save_file(tensors, folder / "answers.safetensors")
         _write_predictions(index, rows, found.logits_NC, folder / "predictions.csv")
     with whole_file(workspace.METRICS) as part:
-        part.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     for group, values in metrics.items():
         print(f"{group}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
@@ -63,7 +69,7 @@ def _evidence(
 ) -> Evidence:
     size = crops.settings.size
     return Evidence(
-        ids=[index.ids[row] for row in rows],
+        ids=index.table["id"].iloc[rows].tolist(),
         labels_N=torch.from_numpy(index.labels[rows]),
         logits_NC=found.logits_NC,
         similarity_NP=found.similarity_NP,
@@ -98,7 +104,7 @@ def _parts(index: Index, rows: np.ndarray, size: int) -> Tensor | None:
     for place, (parts, width, height) in enumerate(
         zip(images["parts"], images["width"], images["height"], strict=True)
     ):
-        for part in parts:
+        for part in parts or ():
             x, y = part["x"] * size / width, part["y"] * size / height
             parts_NQ2[place, numbers[part["name"]]] = torch.tensor([x, y])
     return parts_NQ2

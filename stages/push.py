@@ -21,6 +21,7 @@ def run() -> None:
     index, store = workspace.read_index(), CropStore(workspace.CROPS)
     network, about = load_model(workspace.TRAIN)
     about.refuse_unless(index.photographs)
+    store.refuse_unless(about.crops, index.photographs)
     fabric = make_fabric(params.runtime)
     rows = index.rows("train")
     features = pooled_features(network, store, rows, fabric, workspace.features(params))

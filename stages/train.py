@@ -3,10 +3,14 @@
 import hashlib
 import json
 import shutil
+from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 
+import pipeline
 from pipeline.crops.store import CropStore
+from pipeline.datasets.listing import sha256
 from pipeline.files import whole_folder
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About, save_model
@@ -24,7 +28,7 @@ def run() -> None:
     fabric = make_fabric(params.runtime)
     torch.manual_seed(params.seed)
     network = PrototypeNetwork(params.model, len(index.class_names))
-    checkpoints = workspace.memory() / "training" / _key(params, store)
+    checkpoints = workspace.memory() / "training" / _key(params, store, network, fabric)
     training = Training(
         network,
         store,
@@ -51,8 +55,23 @@ def run() -> None:
         print(f"epoch {progress.best_epoch + 1} of {progress.epoch} taken: {said}")
 
 
-def _key(params: Params, store: CropStore) -> str:
-    """Names a run by everything that decides its result."""
-    index = hashlib.sha256(workspace.INDEX.read_bytes()).hexdigest()
-    decides = [params.seed, params.model.model_dump(), params.train.model_dump(), store.about, index]
+def _key(params: Params, store: CropStore, network: PrototypeNetwork, fabric: Fabric) -> str:
+    """Names a run by everything that decides its result: an interrupted one that differs in any of
+    it, were it a line of code, is not continued."""
+    decides = [
+        params.seed,
+        params.model.model_dump(),
+        params.train.model_dump(),
+        store.about,
+        hashlib.sha256(workspace.INDEX.read_bytes()).hexdigest(),
+        network.backbone.fingerprint(),
+        fabric.device.type,
+        torch.__version__,
+        [sha256(path) for path in _code()],
+    ]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _code() -> list[Path]:
+    root = Path(pipeline.__file__).parent
+    return sorted([*root.glob("model/*.py"), *root.glob("training/*.py")])

@@ -1,23 +1,42 @@
 """Augmentation of training crops on the device, each crop for itself."""
 
+from typing import Any
+
 import torch
 from kornia import augmentation as K
+from kornia.geometry.transform import get_perspective_transform
 from torch import Tensor, nn
+
+
+class InwardPerspective(K.RandomPerspective):
+    """Stretches a quadrilateral inside the image over the whole of it.
+
+    (Kornia's own squeezes the image into the quadrilateral, and leaves a black frame.)
+    """
+
+    def compute_transformation(
+        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]
+    ) -> Tensor:
+        corners, inside = (params[key].to(input) for key in ("start_points", "end_points"))
+        return get_perspective_transform(inside, corners)
 
 
 class Augmentation(nn.Module):
     """The published augmentation (method.md, "Training").
 
-    Horizontal flip with probability ½; perspective 0–0.05; rotation ±15° and shear ±15° with edges
-    mirrored; brightness, contrast and saturation × 0.85–1.15; hue ± 0.025 of the colour circle.
+    Horizontal flip with probability ½; perspective: each corner 0–0.05 of the sides further in;
+    rotation ±15° and shear ±15° along both axes with edges mirrored; brightness, contrast and
+    saturation × 0.85–1.15; hue ± 0.025 of the colour circle.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        both_axes = torch.tensor([[-15.0, 15.0], [-15.0, 15.0]])
         self.transforms = K.AugmentationSequential(
             K.RandomHorizontalFlip(p=0.5),
-            K.RandomPerspective(0.05, p=1.0),
-            K.RandomAffine(degrees=15.0, shear=15.0, padding_mode="reflection", p=1.0),
+            # Kornia moves a corner by up to half of the distortion.
+            InwardPerspective(2 * 0.05, p=1.0),
+            K.RandomAffine(15.0, shear=both_axes, padding_mode="reflection", p=1.0),
             K.ColorJitter(0.15, 0.15, 0.15, 0.025, p=1.0),
             data_keys=["input"],
             same_on_batch=False,

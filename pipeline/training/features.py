@@ -41,37 +41,57 @@ def pooled_features(
         float32, n×K×F, on the CPU; zeros for missing crops.
     """
     network = network.to(fabric.device).eval()
+    shape = store.valid.shape[1], network.backbone.num_features
     folder = memory / _key(network, store, fabric) if memory is not None else None
     if folder is not None:
         sweep(folder)
     parts = [rows[at : at + IMAGES_PER_BLOCK] for at in range(0, len(rows), IMAGES_PER_BLOCK)]
-    blocks = [_block(network, store, part, fabric, folder) for part in track(parts, "Embedding")]
-    K, F = store.valid.shape[1], network.backbone.num_features
-    return torch.from_numpy(np.concatenate([np.zeros((0, K, F), np.float32), *blocks]))
+    blocks = [_remembered(folder, part, shape) for part in parts]
+    missing = [number for number, block in enumerate(blocks) if block is None]
+    if missing:
+        # Only the last part can be shorter than a block, so these batches are the missing parts.
+        wanted = np.concatenate([parts[number] for number in missing])
+        batches = read_batches(store, wanted, IMAGES_PER_BLOCK, fabric.device)
+        for number, batch in zip(missing, track(batches, "Embedding", len(missing)), strict=True):
+            with fabric.autocast():
+                features = network.features(batch.crops_BKSS3, batch.valid_BK)
+            blocks[number] = block = features.float().cpu().numpy()
+            _remember(folder, parts[number], block)
+    return torch.from_numpy(np.concatenate([np.zeros((0, *shape), np.float32), *blocks]))
 
 
-def _block(
-    network: PrototypeNetwork,
-    store: CropStore,
-    rows: NDArray[np.int64],
-    fabric: Fabric,
-    folder: Path | None,
-) -> NDArray[np.float32]:
-    path = folder and folder / f"{hashlib.sha256(rows.tobytes()).hexdigest()[:32]}.npy"
-    if path and path.exists():
-        return np.load(path)
-    (batch,) = read_batches(store, rows, IMAGES_PER_BLOCK, fabric.device)
-    with fabric.autocast():
-        features = network.features(batch.crops_BKSS3, batch.valid_BK)
-    values = features.float().cpu().numpy()
-    if path:
-        with whole_file(path) as part, part.open("wb") as file:
-            np.save(file, values)
-    return values
+def _block_name(rows: NDArray[np.int64]) -> str:
+    return f"{hashlib.sha256(rows.tobytes()).hexdigest()[:32]}.npz"
+
+
+def _remember(folder: Path | None, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None:
+    if folder is not None:
+        with whole_file(folder / _block_name(rows)) as part, part.open("wb") as file:
+            np.savez(file, features=block)
+
+
+def _remembered(
+    folder: Path | None, rows: NDArray[np.int64], shape: tuple[int, int]
+) -> NDArray[np.float32] | None:
+    """Returns a block that is on disk whole; the checksum in the file tells."""
+    if folder is None:
+        return None
+    try:
+        with np.load(folder / _block_name(rows)) as file:
+            block = file["features"]
+    except Exception:  # a damaged archive makes NumPy and zipfile raise all kinds of errors
+        return None
+    return block if block.shape == (len(rows), *shape) else None
 
 
 def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
     about = json.dumps(store.about, sort_keys=True)
     precision = type(fabric.strategy.precision).__name__
-    parts = (network.backbone.fingerprint(), about, fabric.device.type, precision, torch.__version__)
+    parts = (
+        network.backbone.fingerprint(),
+        about,
+        fabric.device.type,
+        precision,
+        torch.__version__,
+    )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

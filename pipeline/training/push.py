@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.errors import ProtoMaskError
 from pipeline.model.network import PrototypeNetwork, crop_distances
 
 IMAGES_PER_BLOCK = 128
@@ -40,6 +41,9 @@ def nearest_crops(
         features_NKF: pooled features of the training images.
         valid_NK: bool.
         labels_N: int64 classes.
+
+    Raises:
+        ProtoMaskError: a class has no image among them.
     """
     device = network.prototypes.device
     prototypes_PD = network.prototypes.double()
@@ -61,6 +65,11 @@ def nearest_crops(
         nearer_P = smallest_P < best_P
         best_P = torch.where(nearer_P, smallest_P, best_P)
         place_P = torch.where(nearer_P, first_P + at * K, place_P)
+    if best_P.isinf().any():
+        classes = network.class_of[best_P.isinf()].unique().tolist()
+        raise ProtoMaskError(
+            f"no training image of class {', '.join(map(str, classes))} to push to"
+        )
     image_P, crop_P = (place_P // K).cpu(), (place_P % K).cpu()
     embedding_PD = network.embed(features_NKF[image_P, crop_P].to(device))
     return Nearest(image_P, crop_P, best_P.cpu(), embedding_PD)

@@ -30,7 +30,12 @@ def read_record(path: Path) -> pd.DataFrame:
         ProtoMaskError: the file is missing or is another.
     """
     try:
-        record = pd.read_csv(path, dtype={"image": str, "class_name": str}, keep_default_na=False)
+        record = pd.read_csv(
+            path,
+            dtype={"image": str, "class_name": str},
+            keep_default_na=False,
+            float_precision="round_trip",
+        )
         return record[COLUMNS]
     except (OSError, KeyError, ValueError) as error:
         raise ProtoMaskError(

@@ -1,5 +1,6 @@
 """Warm-up and joint training, resumable after every epoch."""
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
 from pipeline.training.features import pooled_features
 from pipeline.training.settings import TrainSettings
+
 
 @dataclass
 class Progress:
@@ -69,12 +71,13 @@ class Training:
         self.optimizer = self._optimizer()
         self.augmentation = Augmentation() if self.settings.augment else None
         self._stored: Tensor | None = None
+        self._best: dict[str, Tensor] | None = None
 
     def run(self, curves: Path) -> Progress:
-        """Trains, selects the best epoch on the validation split, and leaves its weights in `network`.
+        """Trains, and leaves the weights of the epoch that did best in `network`.
 
-        The best epoch has the highest validation accuracy, and of those the lowest loss. Without a
-        validation split it is the last.
+        The best epoch has the highest accuracy on the validation split, and of those the lowest
+        loss. Without a validation split it is the last. The network is left in evaluation mode.
 
         Args:
             curves: a folder for DVCLive's curves.
@@ -95,12 +98,13 @@ class Training:
                 progress.epoch = epoch + 1
                 if score > progress.best:
                     progress.best, progress.best_epoch = score, epoch
-                    self._save("best.pt", {"network": self.network.state_dict()})
+                    self._best = copy.deepcopy(self.network.state_dict())
+                    self._save("best.pt", {"network": self._best})
                 self._save_checkpoint(progress)
                 _log(live, values)
-        if progress.best_epoch >= 0:
-            best = self._load("best.pt")
-            self.network.load_state_dict(best["network"])
+        if self._best is not None:
+            self.network.load_state_dict(self._best)
+        self.network.eval()
         return progress
 
     def _epoch(self, epoch: int) -> dict[str, float]:
@@ -194,12 +198,12 @@ class Training:
         Rows of the test split hold zeros: they are never read.
         """
         if self._stored is None:
-            rows = np.sort(np.concatenate([self.train_rows, self.val_rows]))
-            known = pooled_features(self.network, self.store, rows, self.fabric, self.memory)
-            self._stored = torch.zeros(
-                len(self.store), *known.shape[1:], device=self.fabric.device
-            )
-            self._stored[rows] = known.to(self.fabric.device)
+            shape = len(self.store), self.valid.shape[1], self.network.backbone.num_features
+            self._stored = torch.zeros(shape, device=self.fabric.device)
+            # One split at a time, as the push asks for them: it finds the same blocks remembered.
+            for rows in (self.train_rows, self.val_rows):
+                known = pooled_features(self.network, self.store, rows, self.fabric, self.memory)
+                self._stored[rows] = known.to(self.fabric.device)
         return self._stored
 
     def _standardise(self) -> None:
@@ -238,15 +242,25 @@ class Training:
         return torch.load(path, map_location=self.fabric.device, weights_only=True)
 
     def _resume(self) -> Progress:
-        """Continues after the last finished epoch of an interrupted run; a damaged checkpoint counts
-        as none."""
+        """Continues after the last finished epoch of an interrupted run.
+
+        Damaged checkpoints count as none.
+        """
+        at_first = copy.deepcopy(self.network.state_dict())
         try:
-            state = self._load("last.pt")
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            last, best = self._load("last.pt"), self._load("best.pt")
+            progress = Progress(**last["progress"])
+            for state in (best, last):
+                self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(last["optimizer"])
         except FileNotFoundError:
             return Progress()
-        return Progress(**state["progress"])
+        except Exception:  # a damaged file makes torch and pickle raise all kinds of errors
+            self.network.load_state_dict(at_first)
+            self.optimizer = self._optimizer()
+            return Progress()
+        self._best = best["network"]
+        return progress
 
     def _refuse_divergence(self, loss: float) -> None:
         if not math.isfinite(loss):

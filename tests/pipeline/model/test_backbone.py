@@ -138,7 +138,9 @@ def test_weights_come_from_a_file_at_home(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_missing_file_of_weights() -> None:
-    with pytest.raises(ProtoMaskError, match="'nowhere.pth' is neither .imagenet. nor .none. nor"):
+    with pytest.raises(
+        ProtoMaskError, match=r"'nowhere\.pth' is neither .imagenet. nor .none. nor"
+    ):
         Backbone(SMALL, "nowhere.pth")
 
 
@@ -171,7 +173,7 @@ def test_weights_of_other_shapes(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(
         ProtoMaskError,
-        match=r"does not fit test_resnet: 2 tensors missing .*bn1\.\w+.*1 of another shape.*conv1\.0",
+        match=r"fit test_resnet: 2 tensors missing .*bn1\.\w+.*1 of another shape.*conv1\.0",
     ):
         Backbone(SMALL, str(tmp_path / "w.pth"))
 

@@ -109,14 +109,14 @@ def test_damaged_weights(saved: Path, place: int) -> None:
     content = bytearray((saved / WEIGHTS).read_bytes())
     content[place] ^= 1
     (saved / WEIGHTS).write_bytes(content)
-    with pytest.raises(ProtoMaskError, match="is not the file that model.json describes"):
+    with pytest.raises(ProtoMaskError, match=r"is not the file that model\.json describes"):
         load_model(saved)
 
 
 def test_truncated_weights(saved: Path) -> None:
     content = (saved / WEIGHTS).read_bytes()
     (saved / WEIGHTS).write_bytes(content[: len(content) // 2])
-    with pytest.raises(ProtoMaskError, match="is not the file that model.json describes"):
+    with pytest.raises(ProtoMaskError, match=r"is not the file that model\.json describes"):
         load_model(saved)
 
 

@@ -1,0 +1,82 @@
+"""A tiny separable problem: images of a class have crops of its colour."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+
+from pipeline.datasets.index import Image, Index
+from pipeline.model.network import PrototypeNetwork
+from pipeline.model.settings import ModelSettings
+
+CLASSES = ["blue", "green", "red"]
+SIDE, CROPS = 32, 3
+
+
+@dataclass
+class Store:
+    """A crop store in memory; notes which images were read."""
+
+    pixels: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    about: dict[str, Any]
+    read: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def crops(self, images: NDArray[np.int64]) -> NDArray[np.uint8]:
+        self.read += list(images)
+        return self.pixels[images]
+
+
+@pytest.fixture
+def make_index() -> Callable[..., Index]:
+    def make(train: int = 12, val: int = 6, test: int = 3) -> Index:
+        splits = ["train"] * train + ["val"] * val + ["test"] * test
+        # Rows of the splits lie mixed, as they do in a real index.
+        order = np.random.default_rng(0).permutation(len(splits))
+        images = [
+            Image(f"{row:03d}", f"{row:03d}.png", CLASSES[row % 3], splits[place])  # type: ignore[arg-type]
+            for row, place in enumerate(order)
+        ]
+        return Index.of("colours", images, CLASSES, [])
+
+    return make
+
+
+@pytest.fixture
+def make_store() -> Callable[..., Store]:
+    def make(index: Index, seed: int = 0) -> Store:
+        numbers = np.random.default_rng(seed)
+        N = len(index)
+        pixels = numbers.integers(0, 90, (N, CROPS, SIDE, SIDE, 3), dtype=np.uint8)
+        for row, label in enumerate(index.labels):
+            pixels[row, ..., label] += 120
+        valid = numbers.random((N, CROPS)) < 0.7
+        valid[:, 0] = True
+        pixels[~valid] = 0
+        return Store(pixels, valid, {"images": "colours", "seed": seed})
+
+    return make
+
+
+@pytest.fixture
+def make_network() -> Callable[..., PrototypeNetwork]:
+    def make(backbone: str = "test_resnet", seed: int = 0, **settings: Any) -> PrototypeNetwork:
+        torch.manual_seed(seed)
+        values = {"embedding_dim": 16, "prototypes_per_class": 2, **settings}
+        built = ModelSettings(backbone=backbone, pretrained="none", **values)
+        return PrototypeNetwork(built, len(CLASSES))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fabric() -> Fabric:
+    return Fabric(accelerator="cpu", devices=1)

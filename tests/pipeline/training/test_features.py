@@ -1,0 +1,234 @@
+"""Pooled features: computed once, remembered, and computed again rather than trusted if damaged."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+import pipeline.training.features
+from pipeline.training.features import pooled_features
+
+
+@pytest.fixture
+def index(make_index: Callable[..., Any]) -> Any:
+    return make_index()
+
+
+@pytest.fixture
+def store(make_store: Callable[..., Any], index: Any) -> Any:
+    return make_store(index)
+
+
+@pytest.fixture
+def network(make_network: Callable[..., Any]) -> Any:
+    return make_network()
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.training.features, "IMAGES_PER_BLOCK", 4)
+
+
+def blocks(memory: Path) -> list[Path]:
+    return sorted(path for path in memory.rglob("*") if path.is_file())
+
+
+def test_equal_to_direct_computation(network: Any, store: Any, fabric: Fabric) -> None:
+    rows = np.array([20, 3, 5, 7, 0, 11])
+    found = pooled_features(network, store, rows, fabric)
+    assert found.shape == (6, 3, network.backbone.num_features)
+    assert found.dtype == torch.float32
+    network.eval()
+    for place, row in enumerate(rows):
+        for crop in range(3):
+            if store.valid[row, crop]:
+                image = torch.from_numpy(store.pixels[row, crop]).permute(2, 0, 1)[None] / 255
+                expected = network.backbone(image)[0]
+            else:
+                expected = torch.zeros(network.backbone.num_features)
+            torch.testing.assert_close(found[place, crop], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_can_be_trained_on(network: Any, store: Any, fabric: Fabric) -> None:
+    features = pooled_features(network, store, np.arange(4), fabric)
+    valid = torch.from_numpy(store.valid[:4])
+    network(features * 1, valid).logits.sum().backward()
+
+
+def test_no_rows(network: Any, store: Any, fabric: Fabric, tmp_path: Path) -> None:
+    rows = np.zeros(0, np.int64)
+    found = pooled_features(network, store, rows, fabric, tmp_path)
+    assert found.shape == (0, 3, network.backbone.num_features)
+
+
+def test_second_time_reads_no_crop(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    rows = np.arange(10)
+    first = pooled_features(network, store, rows, fabric, tmp_path)
+    assert store.read == list(rows) and len(blocks(tmp_path)) == 3
+    again = pooled_features(network, store, rows, fabric, tmp_path)
+    assert store.read == list(rows)
+    assert torch.equal(first, again)
+
+
+def test_remembered_or_not_is_the_same(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    rows = np.arange(10)
+    remembered = pooled_features(network, store, rows, fabric, tmp_path)
+    assert torch.equal(remembered, pooled_features(network, store, rows, fabric))
+
+
+def test_killed_run_goes_on_where_it_was(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.arange(11)
+    backbone, calls = network.backbone.forward, []
+
+    def killed(images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return backbone(images)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(network.backbone, "forward", killed)
+        pooled_features(network, store, rows, fabric, tmp_path)
+    assert len(blocks(tmp_path)) == 2
+    store.read.clear()
+    found = pooled_features(network, store, rows, fabric, tmp_path)
+    assert store.read == [8, 9, 10]
+    assert torch.equal(found, pooled_features(network, store, rows, fabric))
+
+
+def truncate(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def empty(content: bytes) -> bytes:
+    return b""
+
+
+def garbage(content: bytes) -> bytes:
+    return b"garbage" * 100
+
+
+def flip(content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 0x40
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, garbage, flip])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_damaged_block_is_computed_again(
+    network: Any,
+    store: Any,
+    fabric: Fabric,
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+    which: int,
+) -> None:
+    rows = np.arange(10)
+    first = pooled_features(network, store, rows, fabric, tmp_path)
+    damaged = blocks(tmp_path)[which]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(damage(whole))
+    store.read.clear()
+    assert torch.equal(pooled_features(network, store, rows, fabric, tmp_path), first)
+    assert store.read in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9])
+    store.read.clear()
+    assert torch.equal(pooled_features(network, store, rows, fabric, tmp_path), first)
+    assert store.read == []
+
+
+def test_block_of_another_shape_is_computed_again(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    first = pooled_features(network, store, np.arange(4), fabric, tmp_path)
+    (block,) = blocks(tmp_path)
+    with block.open("wb") as file:
+        np.savez(file, features=np.zeros((4, 3, 5), np.float32))
+    assert torch.equal(pooled_features(network, store, np.arange(4), fabric, tmp_path), first)
+
+
+def test_other_weights_are_computed(
+    network: Any,
+    store: Any,
+    fabric: Fabric,
+    tmp_path: Path,
+    make_network: Callable[..., Any],
+) -> None:
+    rows = np.arange(4)
+    first = pooled_features(network, store, rows, fabric, tmp_path)
+    other = pooled_features(make_network(seed=1), store, rows, fabric, tmp_path)
+    assert store.read == [*rows, *rows]
+    assert not torch.allclose(first, other)
+
+
+def test_batch_norm_statistics_are_weights_too(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    rows = np.arange(4)
+    first = pooled_features(network, store, rows, fabric, tmp_path)
+    for name, buffer in network.backbone.named_buffers():
+        if name.endswith("running_var"):
+            buffer.mul_(2)
+    assert not torch.allclose(first, pooled_features(network, store, rows, fabric, tmp_path))
+
+
+def test_other_crops_are_computed(
+    network: Any,
+    store: Any,
+    fabric: Fabric,
+    tmp_path: Path,
+    make_store: Callable[..., Any],
+    index: Any,
+) -> None:
+    rows = np.arange(4)
+    pooled_features(network, store, rows, fabric, tmp_path)
+    other = make_store(index, seed=1)
+    found = pooled_features(network, other, rows, fabric, tmp_path)
+    assert other.read == list(rows)
+    assert torch.equal(found, pooled_features(network, other, rows, fabric))
+
+
+def test_projection_and_prototypes_do_not_matter(
+    network: Any,
+    store: Any,
+    fabric: Fabric,
+    tmp_path: Path,
+) -> None:
+    """The push and the metrics find what training computed."""
+    rows = np.arange(4)
+    pooled_features(network, store, rows, fabric, tmp_path)
+    with torch.no_grad():
+        network.projection.weight.add_(1)
+        network.prototypes.add_(1)
+    pooled_features(network, store, rows, fabric, tmp_path)
+    assert store.read == list(rows)
+
+
+def test_what_another_process_is_writing_is_left_alone(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    pooled_features(network, store, np.arange(4), fabric, tmp_path)
+    (block,) = blocks(tmp_path)
+    writing = block.with_name(".other.npz.x.part")
+    writing.write_bytes(b"half")
+    pooled_features(network, store, np.arange(8), fabric, tmp_path)
+    assert writing.exists()
+
+
+def test_backbone_in_training_mode_is_not_used_so(network: Any, store: Any, fabric: Fabric) -> None:
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.train()
+    first = pooled_features(network, store, np.arange(6), fabric)
+    assert torch.equal(first, pooled_features(network, store, np.arange(6), fabric))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
