@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import ProtoMaskError
+
 STALE = 24 * 3600
 
 
@@ -17,7 +19,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     After an exception, or a kill, `path` is what it was before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
@@ -32,7 +34,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path` that replaces `path` when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     sweep(path.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
@@ -58,6 +60,15 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ProtoMaskError(
+            f"{folder} cannot be made: a file lies where a folder belongs; move it away"
+        ) from None
 
 
 def _last_written(part: Path) -> float:

@@ -43,6 +43,11 @@ def run() -> None:
 
 def _listing() -> dict[str, str]:
     try:
-        return json.loads(workspace.LISTING.read_text(encoding="utf-8"))
+        listing = json.loads(workspace.LISTING.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ProtoMaskError(f"no {workspace.LISTING}: run `protomask scan` first") from None
+    except ValueError:
+        listing = None
+    if not isinstance(listing, dict):
+        raise ProtoMaskError(f"{workspace.LISTING} is no listing: run `protomask scan` again")
+    return listing

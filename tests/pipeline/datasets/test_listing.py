@@ -189,7 +189,7 @@ def test_a_memory_of_something_else_is_made_anew(root: Path, tmp_path: Path) -> 
 
 def test_a_memory_that_cannot_be_written_says_so(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(ProtoMaskError, match="file cannot be made: a file lies where a folder"):
         list_files(root, tmp_path / "file" / "x.parquet")
 
 
