@@ -2,6 +2,7 @@
 
 import copy
 import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -239,6 +240,10 @@ class Training:
 
     def _load(self, name: str) -> dict[str, Any]:
         path = self.checkpoints / name
+        # torch.load passes over the archive's checksums.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile(f"{path} is damaged")
         return torch.load(path, map_location=self.fabric.device, weights_only=True)
 
     def _resume(self) -> Progress:

@@ -1,0 +1,553 @@
+"""Training: what moves and what stands still, schedules, and resuming to the same bits."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from pipeline.errors import ProtoMaskError
+from pipeline.model.losses import class_weights, loss_terms
+from pipeline.training.settings import TrainSettings
+from pipeline.training.train import Training
+
+QUICK = {
+    "epochs": 3,
+    "freeze_backbone": True,
+    "augment": False,
+    "batch_size": 4,
+    "accumulate": 1,
+    "lr_backbone": 1e-3,
+    "lr_projection": 1e-2,
+    "lr_prototypes": 1e-2,
+}
+JOINT = {"freeze_backbone": False, "augment": True}
+MOVING = {"frozen": {}, "joint": JOINT, "warm": {**JOINT, "warmup_epochs": 2, "epochs": 2}}
+
+
+@pytest.fixture
+def index(make_index: Callable[..., Any]) -> Any:
+    return make_index()
+
+
+@pytest.fixture
+def make_training(
+    make_network: Callable[..., Any],
+    make_store: Callable[..., Any],
+    index: Any,
+    fabric: Fabric,
+    tmp_path: Path,
+) -> Callable[..., Training]:
+    def make(folder: str = "run", seed: int = 0, **settings: Any) -> Training:
+        model = settings.pop("model", {})
+        used = settings.pop("index", index)
+        return Training(
+            make_network(**model),
+            make_store(used),
+            used,
+            TrainSettings(**{**QUICK, **settings}),
+            seed,
+            fabric,
+            tmp_path / folder / "checkpoints",
+            tmp_path / "memory",
+        )
+
+    return make
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in training.network.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], training: Training) -> set[str]:
+    after = training.network.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def same(one: Training, other: Training) -> bool:
+    return not changed(weights(one), other)
+
+
+def test_separable_problem_is_learned(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    progress = make_training(epochs=25).run(tmp_path / "curves")
+    losses = [values["train/loss"] for values in progress.history]
+    assert losses[-1] < 0.5 * losses[0]
+    assert progress.history[progress.best_epoch]["val/accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_frozen_backbone_is_bitwise_unchanged(
+    make_training: Callable[..., Training], tmp_path: Path, augment: bool
+) -> None:
+    training = make_training(augment=augment)
+    before = weights(training)
+    training.run(tmp_path / "curves")
+    moved = changed(before, training)
+    assert not [name for name in moved if name.startswith("backbone")]
+    assert moved == {
+        "projection.weight",
+        "projection.bias",
+        "prototypes",
+        "feature_mean",
+        "feature_std",
+    }
+
+
+def test_moving_backbone_moves_with_its_batch_norm(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    training = make_training(freeze_backbone=False, epochs=1)
+    before = weights(training)
+    training.run(tmp_path / "curves")
+    moved = changed(before, training)
+    backbone = {name for name in before if name.startswith("backbone")}
+    assert {name for name in backbone if name.endswith((".weight", "running_mean"))} <= moved
+    assert {"projection.weight", "prototypes"} <= moved
+    assert not {"classifier", "class_of"} & moved
+
+
+def test_warm_up_stands_still_and_then_moves(
+    make_training: Callable[..., Training], make_index: Callable[..., Any], tmp_path: Path
+) -> None:
+    settings = {"index": make_index(val=0), "freeze_backbone": False, "warmup_epochs": 2}
+    warm = make_training("warm", epochs=0, **settings)
+    before = weights(warm)
+    warm.run(tmp_path / "curves")
+    assert {"projection.weight", "prototypes"} <= changed(before, warm)
+    assert not [name for name in changed(before, warm) if name.startswith("backbone")]
+    joint = make_training("joint", epochs=1, **settings)
+    joint.run(tmp_path / "curves")
+    assert [name for name in changed(before, joint) if name.startswith("backbone")]
+
+
+def test_learning_rates_halve_every_step_size_joint_epochs(
+    make_training: Callable[..., Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make_training(
+        epochs=5,
+        warmup_epochs=2,
+        freeze_backbone=False,
+        step_size=2,
+        lr_backbone=8e-5,
+        lr_projection=4e-5,
+        lr_prototypes=1.6e-4,
+    )
+    rates: list[list[float]] = []
+    epoch = training._epoch
+
+    def watched(number: int) -> dict[str, float]:
+        values = epoch(number)
+        rates.append([group["lr"] for group in training.optimizer.param_groups])
+        return values
+
+    monkeypatch.setattr(training, "_epoch", watched)
+    training.run(tmp_path / "curves")
+    # Two warm-up epochs, then 2 joint ones at the full rate, 2 at a half, 1 at a quarter.
+    factors = [1, 1, 1, 1, 0.5, 0.5, 0.25]
+    expected = [[8e-5 * factor, 4e-5 * factor, 1.6e-4 * factor] for factor in factors]
+    assert rates == [pytest.approx(row) for row in expected]
+
+
+def test_first_step_by_hand(
+    make_training: Callable[..., Training], make_network: Callable[..., Any], tmp_path: Path
+) -> None:
+    """One batch, one step: Adam moves every weight by about its learning rate, against the
+    gradient of L."""
+    training = make_training(epochs=1, batch_size=12, model={"standardise": False})
+    network = make_network(standardise=False)
+    rows = training.train_rows
+    features = training._stored_features()[rows]
+    valid, labels = training.valid[rows], training.labels[rows]
+    output = network(features, valid)
+    terms = loss_terms(
+        output.logits,
+        output.distance,
+        labels,
+        network.prototypes,
+        network.class_of,
+        class_weights(labels, 3),
+    )
+    loss = terms[0] + 0.8 * terms[1] - 0.2 * terms[2] + 0.2 * terms[3]
+    loss.backward()
+    progress = training.run(tmp_path / "curves")
+    assert progress.history[0]["train/loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for name, value, gradient in [
+        ("prototypes", network.prototypes, network.prototypes.grad),
+        ("projection.weight", network.projection.weight, network.projection.weight.grad),
+    ]:
+        step = training.network.state_dict()[name] - value
+        clear = gradient.abs() > 1e-5
+        assert clear.any()
+        torch.testing.assert_close(step[clear], -1e-2 * gradient.sign()[clear], rtol=2e-3, atol=0)
+
+
+def gradients_of_first_step(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[torch.Tensor], int]:
+    """Returns W's and the prototypes' gradients as the first step sees them, and the steps."""
+    found: list[list[torch.Tensor]] = []
+    step = training.optimizer.step
+
+    def watched() -> None:
+        weight = training.network.projection.weight
+        found.append([p.grad.clone() for p in (weight, training.network.prototypes)])
+        step()
+
+    monkeypatch.setattr(training.optimizer, "step", watched)
+    training._standardise()
+    training._epoch(0)
+    return found[0], len(found)
+
+
+def test_accumulated_gradients_are_those_of_a_larger_batch(
+    make_training: Callable[..., Training],
+    make_index: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Classes are even here, so every weight is 1 and the mean of means of equal batches is the
+    mean. (With uneven ones cross-entropy divides by each batch's own sum of weights.)"""
+    index = make_index(train=12, val=0, test=0)
+    whole, steps = gradients_of_first_step(
+        make_training("whole", index=index, batch_size=12), monkeypatch
+    )
+    assert steps == 1
+    parts, steps = gradients_of_first_step(
+        make_training("parts", index=index, batch_size=4, accumulate=3), monkeypatch
+    )
+    assert steps == 1
+    for one, other in zip(whole, parts, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "steps"),
+    # 12 images: 12 batches; 3 batches in twos: 1 whole and 1 half; 3 of 5, 5, 2; one batch.
+    [(1, 1, 12), (4, 2, 2), (5, 1, 3), (5, 4, 1), (12, 1, 1), (100, 4, 1)],
+)
+def test_steps_in_an_epoch(
+    make_training: Callable[..., Training],
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    accumulate: int,
+    steps: int,
+    make_index: Callable[..., Any],
+) -> None:
+    training = make_training(
+        index=make_index(train=12), batch_size=batch_size, accumulate=accumulate
+    )
+    assert gradients_of_first_step(training, monkeypatch)[1] == steps
+
+
+def test_rest_of_an_accumulation_counts_in_full(
+    make_training: Callable[..., Training],
+    make_index: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One batch where four are asked for is divided by one, not by four."""
+    index = make_index(train=12, val=0, test=0)
+    alone, _ = gradients_of_first_step(
+        make_training("alone", index=index, batch_size=12, accumulate=1), monkeypatch
+    )
+    rest, _ = gradients_of_first_step(
+        make_training("rest", index=index, batch_size=12, accumulate=4), monkeypatch
+    )
+    for one, other in zip(alone, rest, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("moving", MOVING)
+def test_same_seed_same_bits(
+    make_training: Callable[..., Training], tmp_path: Path, moving: str
+) -> None:
+    one, other = (make_training(folder, **MOVING[moving]) for folder in ("one", "other"))
+    curves = [training.run(tmp_path / "curves").history for training in (one, other)]
+    assert curves[0] == curves[1] and same(one, other)
+
+
+def test_another_seed_other_bits(make_training: Callable[..., Training], tmp_path: Path) -> None:
+    one, other = make_training("one"), make_training("other", seed=1)
+    for training in (one, other):
+        training.run(tmp_path / "curves")
+    assert not same(one, other)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def kill(training: Training, monkeypatch: pytest.MonkeyPatch, where: str, nth: int) -> None:
+    """Lets the n-th call (from 0) of one of the training's methods be its last."""
+    method, calls = getattr(training, where), []
+
+    def killed(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) > nth:
+            raise KeyboardInterrupt
+        return method(*arguments)
+
+    monkeypatch.setattr(training, where, killed)
+
+
+EVERYWHERE = [
+    (moving, where, nth)
+    for moving in MOVING
+    # Before an epoch, within it, and between its best weights and its checkpoint.
+    for where in ("_epoch", "_validate", "_save_checkpoint")
+    for nth in range(4 if moving == "warm" else 3)
+]
+QUICKLY = [("frozen", "_epoch", 1), ("joint", "_validate", 1), ("warm", "_save_checkpoint", 2)]
+
+
+@pytest.mark.parametrize(
+    ("moving", "where", "nth"),
+    [pytest.param(*case, marks=() if case in QUICKLY else pytest.mark.slow) for case in EVERYWHERE],
+)
+def test_killed_run_ends_in_the_same_bits(
+    make_training: Callable[..., Training],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    moving: str,
+    where: str,
+    nth: int,
+) -> None:
+    settings = MOVING[moving]
+    undisturbed = make_training("undisturbed", **settings)
+    expected = undisturbed.run(tmp_path / "undisturbed" / "curves")
+    first = make_training("killed", **settings)
+    kill(first, monkeypatch, where, nth)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(tmp_path / "killed" / "curves before")
+    second = make_training("killed", **settings)
+    epochs: list[int] = []
+    epoch = second._epoch
+    monkeypatch.setattr(second, "_epoch", lambda number: (epochs.append(number), epoch(number))[1])
+    found = second.run(tmp_path / "killed" / "curves")
+    assert epochs == list(range(nth, len(expected.history)))
+    assert found == expected
+    assert same(second, undisturbed)
+    assert files(tmp_path / "killed" / "curves") == files(tmp_path / "undisturbed" / "curves")
+
+
+def test_killed_after_the_last_epoch(
+    make_training: Callable[..., Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_training()
+    expected = first.run(tmp_path / "curves")
+    second = make_training()
+    kill(second, monkeypatch, "_epoch", 0)
+    assert second.run(tmp_path / "curves") == expected
+    assert same(second, first)
+
+
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) * 2 // 3]
+
+
+def flipped(content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 0x40
+    return bytes(changed)
+
+
+def empty(content: bytes) -> bytes:
+    return b""
+
+
+def garbage(content: bytes) -> bytes:
+    return b"garbage" * 99
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+@pytest.mark.parametrize("content", [truncated, flipped, empty, garbage])
+def test_damaged_checkpoint_counts_as_none(
+    make_training: Callable[..., Training],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: Callable[[bytes], bytes],
+) -> None:
+    undisturbed = make_training("undisturbed")
+    expected = undisturbed.run(tmp_path / "curves")
+    first = make_training("killed")
+    kill(first, monkeypatch, "_epoch", 2)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(tmp_path / "curves")
+    path = tmp_path / "killed" / "checkpoints" / name
+    path.write_bytes(content(path.read_bytes()))
+    second = make_training("killed")
+    assert second.run(tmp_path / "curves") == expected
+    assert same(second, undisturbed)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "best.pt"])
+def test_missing_checkpoint_counts_as_none(
+    make_training: Callable[..., Training], tmp_path: Path, name: str
+) -> None:
+    first = make_training()
+    expected = first.run(tmp_path / "curves")
+    (tmp_path / "run" / "checkpoints" / name).unlink()
+    second = make_training()
+    assert second.run(tmp_path / "curves") == expected
+    assert same(second, first)
+
+
+@pytest.mark.parametrize(
+    "model", [{"embedding_dim": 5}, {"backbone": "test_convnext"}, {"prototypes_per_class": 3}]
+)
+def test_checkpoint_of_another_model_counts_as_none(
+    make_training: Callable[..., Training], tmp_path: Path, model: dict[str, Any]
+) -> None:
+    make_training("other", model=model).run(tmp_path / "curves")
+    undisturbed, second = make_training("undisturbed"), make_training("other")
+    expected = undisturbed.run(tmp_path / "curves")
+    assert second.run(tmp_path / "curves") == expected
+    assert same(second, undisturbed)
+
+
+@pytest.mark.parametrize("held", [[1, 2], {"network": {}}, {"progress": {"surprise": 1}}])
+def test_checkpoint_that_is_none(
+    make_training: Callable[..., Training], tmp_path: Path, held: Any
+) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    for name in ("last.pt", "best.pt"):
+        torch.save(held, checkpoints / name)
+    assert make_training().run(tmp_path / "curves").epoch == 3
+
+
+def test_best_epoch_has_the_highest_accuracy_then_the_lowest_loss(
+    make_training: Callable[..., Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make_training(epochs=5)
+    scores = iter([(0.5, 0.1), (0.9, 0.8), (0.9, 0.7), (0.9, 0.7), (0.8, 0.0)])
+    after: list[torch.Tensor] = []
+
+    def validate(_: bool) -> dict[str, float]:
+        after.append(training.network.prototypes.detach().clone())
+        accuracy, loss = next(scores)
+        return {"val/accuracy": accuracy, "val/loss": loss}
+
+    monkeypatch.setattr(training, "_validate", validate)
+    progress = training.run(tmp_path / "curves")
+    assert progress.best_epoch == 2
+    assert torch.equal(training.network.prototypes, after[2])
+    assert not torch.equal(after[2], after[4])
+
+
+def test_without_validation_split_the_last_epoch_is_taken(
+    make_training: Callable[..., Training], make_index: Callable[..., Any], tmp_path: Path
+) -> None:
+    training = make_training(index=make_index(val=0))
+    progress = training.run(tmp_path / "curves")
+    assert progress.best_epoch == 2
+    assert all(set(values) == set(progress.history[0]) for values in progress.history)
+    assert not [name for name in progress.history[0] if name.startswith("val/")]
+
+
+def test_validation_by_hand(
+    make_training: Callable[..., Training], make_index: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Two validation images, of two of the three classes."""
+    training = make_training(index=make_index(val=2), epochs=1)
+    (values,) = training.run(tmp_path / "curves").history
+    rows, network = training.val_rows, training.network
+    crops = torch.from_numpy(training.store.crops(rows))
+    with torch.inference_mode():
+        output = network(crops, training.valid[rows])
+        labels = training.labels[rows]
+        terms = loss_terms(
+            output.logits,
+            output.distance,
+            labels,
+            network.prototypes,
+            network.class_of,
+            training.class_weights,
+        )
+    assert values["val/accuracy"] in (0.0, 0.5, 1.0)
+    assert values["val/accuracy"] == (output.logits.argmax(1) == labels).float().mean()
+    loss = terms[0] + 0.8 * terms[1] - 0.2 * terms[2] + 0.2 * terms[3]
+    assert values["val/loss"] == pytest.approx(loss.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("moving", MOVING)
+def test_test_split_is_never_read(
+    make_training: Callable[..., Training], tmp_path: Path, moving: str
+) -> None:
+    training = make_training(**MOVING[moving])
+    training.run(tmp_path / "curves")
+    assert not set(training.store.read) & set(training.index.rows("test"))
+
+
+@pytest.mark.parametrize("moving", MOVING)
+def test_network_is_left_in_evaluation_mode(
+    make_training: Callable[..., Training],
+    make_index: Callable[..., Any],
+    tmp_path: Path,
+    moving: str,
+) -> None:
+    training = make_training(index=make_index(val=0), **MOVING[moving])
+    training.run(tmp_path / "curves")
+    assert not any(module.training for module in training.network.modules())
+
+
+def test_standardised_by_training_crops_alone(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    training = make_training(epochs=0)
+    training.run(tmp_path / "curves")
+    rows = training.train_rows
+    features = training._stored_features()[rows][training.valid[rows]].double()
+    mean = training.network.feature_mean.double()
+    torch.testing.assert_close(mean, features.mean(0), rtol=1e-5, atol=1e-7)
+
+
+def test_no_epochs_leaves_the_start(make_training: Callable[..., Training], tmp_path: Path) -> None:
+    training = make_training(epochs=0, model={"standardise": False})
+    before = weights(training)
+    progress = training.run(tmp_path / "curves")
+    assert progress.best_epoch == -1 and not changed(before, training)
+
+
+def test_frozen_training_reads_every_crop_once(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    training = make_training(epochs=3)
+    training.run(tmp_path / "curves")
+    wanted = sorted([*training.train_rows, *training.val_rows])
+    assert sorted(training.store.read) == wanted
+    again = make_training("again", epochs=4)
+    again.run(tmp_path / "curves")
+    assert again.store.read == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_loss_that_is_no_number_is_said(
+    make_training: Callable[..., Training], tmp_path: Path, value: float
+) -> None:
+    training = make_training()
+    with torch.no_grad():
+        training.network.prototypes[0, 0] = value
+    with pytest.raises(ProtoMaskError, match=r"no longer a finite number.*train\.lr_prototypes"):
+        training.run(tmp_path / "curves")
+    assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+
+
+def test_curves_have_a_row_an_epoch(make_training: Callable[..., Training], tmp_path: Path) -> None:
+    progress = make_training().run(tmp_path / "curves")
+    for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
+        table = (tmp_path / f"curves/plots/metrics/{name}.tsv").read_text().splitlines()
+        header, *rows = [line.split("\t") for line in table]
+        assert header == ["step", name.split("/")[1]]
+        assert [int(step) for step, _ in rows] == [0, 1, 2]
+        expected = [values[name] for values in progress.history]
+        assert [float(value) for _, value in rows] == pytest.approx(expected)
