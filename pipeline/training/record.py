@@ -34,7 +34,7 @@ def read_record(path: Path) -> pd.DataFrame:
             path,
             dtype={"image": str, "class_name": str},
             keep_default_na=False,
-            float_precision="round_trip",
+            converters={"distance": float},  # exact to the last digit, as pandas 2 is not
         )
         return record[COLUMNS]
     except (OSError, KeyError, ValueError) as error:

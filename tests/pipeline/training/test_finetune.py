@@ -1,0 +1,199 @@
+"""Fine-tuning moves V alone; pruning follows its rule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.training.finetune import finetune, prototypes_to_keep
+from pipeline.training.settings import FinetuneSettings, PruneSettings
+
+N = 30
+
+
+@pytest.fixture
+def labels_N() -> Tensor:
+    # Uneven classes: 15, 10, 5.
+    return torch.tensor([0] * 15 + [1] * 10 + [2] * 5)
+
+
+@pytest.fixture
+def distance_NP(labels_N: Tensor) -> Tensor:
+    numbers = torch.Generator().manual_seed(0)
+    own = labels_N[:, None] == torch.arange(3).repeat_interleave(2)
+    return torch.rand(N, 6, generator=numbers) * 2 + 2.0 * ~own
+
+
+def loss(network: Any, distance_NP: Tensor, labels_N: Tensor) -> float:
+    logits = network.logits(network.similarity(distance_NP))
+    counts = torch.bincount(labels_N).float()
+    cross_entropy = functional.cross_entropy(logits, labels_N, N / (3 * counts))
+    own = torch.arange(3)[:, None] == network.class_of
+    return (cross_entropy + 1e-3 * network.classifier[~own].abs().sum()).item()
+
+
+def test_only_the_classifier_changes(
+    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+) -> None:
+    network = make_network()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    finetune(network, distance_NP, labels_N, FinetuneSettings(), 0)
+    after = network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"classifier"}
+
+
+def test_loss_falls(
+    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+) -> None:
+    network = make_network()
+    before = loss(network, distance_NP, labels_N)
+    finetune(network, distance_NP, labels_N, FinetuneSettings(epochs=30, lr=1e-2), 0)
+    assert loss(network, distance_NP, labels_N) < before - 0.05
+
+
+def test_first_step_by_hand(
+    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+) -> None:
+    """One batch of all images: Adam's first step is the learning rate against the gradient's sign.
+
+    Where V starts at 0 the penalty's gradient is 0 (its subgradient), elsewhere it is off-class
+    only, so the step is cross-entropy's alone.
+    """
+    network = make_network()
+    V = network.classifier.detach().clone().requires_grad_()
+    logits = network.similarity(distance_NP) @ V.T
+    weights = torch.tensor([30 / 45, 30 / 30, 30 / 15])
+    (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, labels_N, weights), V)
+    finetune(network, distance_NP, labels_N, FinetuneSettings(epochs=1, lr=0.01, batch_size=64), 0)
+    clear = gradient.abs() > 1e-4
+    assert clear.sum() > 9
+    step = network.classifier.detach() - V.detach()
+    torch.testing.assert_close(step[clear], -0.01 * gradient.sign()[clear], rtol=1e-3, atol=0)
+
+
+def test_penalty_holds_other_classes_weights_and_spares_the_own(
+    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+) -> None:
+    def tuned(penalty: float) -> Tensor:
+        network = make_network()
+        settings = FinetuneSettings(epochs=20, lr=1e-2, penalty=penalty)
+        finetune(network, distance_NP, labels_N, settings, 0)
+        return network.classifier.detach()
+
+    own = torch.arange(3)[:, None] == torch.arange(3).repeat_interleave(2)
+    free, held = tuned(0.0), tuned(10.0)
+    assert free[~own].abs().mean() > 5 * held[~own].abs().mean()
+    assert (held[own] - 1).abs().max() > 0.02
+
+
+def test_deterministic_by_seed(
+    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+) -> None:
+    def tuned(seed: int) -> Tensor:
+        network = make_network()
+        torch.manual_seed(seed + 100)
+        finetune(network, distance_NP, labels_N, FinetuneSettings(lr=1e-2), seed)
+        return network.classifier.detach()
+
+    assert torch.equal(tuned(0), tuned(0))
+    assert not torch.equal(tuned(0), tuned(1))
+
+
+def test_global_randomness_is_left_alone(
+    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+) -> None:
+    network = make_network()
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    finetune(network, distance_NP, labels_N, FinetuneSettings(), 0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_no_epochs_no_change(
+    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+) -> None:
+    network = make_network()
+    before = network.classifier.detach().clone()
+    finetune(network, distance_NP, labels_N, FinetuneSettings(epochs=0), 0)
+    assert torch.equal(network.classifier, before)
+
+
+def keep(
+    distance: list[list[float]], labels: list[int], classes: list[int], **settings: int
+) -> list[int]:
+    """Takes distances prototype by prototype, as they are easier to read."""
+    found = prototypes_to_keep(
+        torch.tensor(distance).T,
+        torch.tensor(labels),
+        torch.tensor(classes),
+        PruneSettings(enabled=True, **settings),
+    )
+    assert found.dtype == torch.int64
+    return found.tolist()
+
+
+def test_pruning_by_hand() -> None:
+    labels = [0, 0, 0, 1, 1, 1]
+    distance = [
+        [1.0, 2.0, 3.0, 4.0, 5.0, 6.0],  # nearest three are images 0, 1, 2: three of class 0
+        [1.0, 6.0, 5.0, 2.0, 3.0, 4.0],  # 0, 3, 4: one of class 0
+        [1.0, 6.0, 5.0, 2.0, 3.0, 4.0],  # 0, 3, 4: two of class 1
+        [1.0, 2.0, 6.0, 5.0, 3.0, 4.0],  # 0, 1, 4: one of class 1
+    ]
+    assert keep(distance, labels, [0, 0, 1, 1], nearest=3, threshold=2) == [0, 2]
+
+
+def test_published_rule_keeps_three_of_six() -> None:
+    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    three = [1.0, 2.0, 3.0, 9.0, 4.0, 5.0, 6.0, 8.0]
+    two = [1.0, 2.0, 7.5, 9.0, 4.0, 5.0, 6.0, 7.0]
+    assert keep([three, two, three[::-1]], labels, [0, 0, 1], nearest=6, threshold=3) == [0, 2]
+
+
+def test_equally_near_images_count_in_their_order() -> None:
+    labels = [1, 0, 0, 1]
+    # Four ties: images 0 and 1 are the nearest two; one of them is of class 0.
+    ties = [1.0, 1.0, 1.0, 1.0]
+    clear = [9.0, 1.0, 2.0, 9.0]
+    assert keep([ties, clear, ties], labels, [0, 0, 1], nearest=2, threshold=2) == [1, 2]
+    assert keep([ties, clear, ties], labels, [0, 0, 1], nearest=2, threshold=1) == [0, 1, 2]
+
+
+def test_class_never_loses_all_its_prototypes() -> None:
+    labels = [0, 0, 1, 1]
+    distance = [
+        [1.0, 2.0, 3.0, 4.0],  # class 0: both nearest are its own
+        [1.0, 2.0, 3.0, 4.0],  # class 1: none
+        [1.0, 3.0, 2.0, 4.0],  # class 1: one, the most
+        [3.0, 1.0, 2.0, 4.0],  # class 1: one as well, but later
+    ]
+    assert keep(distance, labels, [0, 1, 1, 1], nearest=2, threshold=2) == [0, 2]
+
+
+def test_fewer_images_than_are_looked_at() -> None:
+    # Only three images; a threshold of 3 of 6 leaves each class its best.
+    distance = [[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]
+    assert keep(distance, [0, 0, 1], [0, 1], nearest=6, threshold=3) == [0, 1]
+
+
+def test_threshold_zero_keeps_all() -> None:
+    distance = [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
+    assert keep(distance, [0, 1], [0, 0, 1], nearest=1, threshold=0) == [0, 1, 2]
+
+
+def test_pruned_network_can_be_tuned_again(
+    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+) -> None:
+    network = make_network()
+    finetune(network, distance_NP, labels_N, FinetuneSettings(lr=1e-2), 0)
+    kept = torch.tensor([0, 2, 3, 5])
+    network.keep(kept)
+    before = loss(network, distance_NP[:, kept], labels_N)
+    settings = FinetuneSettings(lr=1e-2, epochs=20)
+    finetune(network, distance_NP[:, kept], labels_N, settings, 0)
+    assert loss(network, distance_NP[:, kept], labels_N) < before
