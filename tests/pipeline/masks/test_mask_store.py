@@ -238,7 +238,7 @@ def test_other_segmenters_and_images_are_refused_by_name(written: Path) -> None:
 def test_a_larger_store_of_real_masks(tmp_path: Path, same_masks: Same) -> None:
     """Masks that cross the 64 kB chunks of `counts`."""
     random = np.random.default_rng(0)
-    segmenter = Felzenszwalb(min_area=0.0005)
+    segmenter = Felzenszwalb(scales=(100.0, 300.0), min_area=0.0005)
     found = [
         segmenter.segment([random.integers(0, 256, (90, 120, 3), dtype=np.uint8)])[0]
         for _ in range(8)
