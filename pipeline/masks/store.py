@@ -164,7 +164,7 @@ class MaskStore:
         return {name: self._group[name] for name in ("counts", "regions")}  # type: ignore[misc]
 
     def _read(self, name: str, place: slice) -> NDArray:
-        self._refuse_missing_files()
+        self._refuse_missing_files(f"{name}/c/")
         try:
             array = self._arrays[name]
             return np.asarray(array[..., place])
@@ -183,9 +183,10 @@ class MaskStore:
             if name.endswith("zarr.json") and sha256(self.path / name) != expected:
                 raise ValueError(f"{name} is damaged")
 
-    def _refuse_missing_files(self) -> None:
+    def _refuse_missing_files(self, below: str = "") -> None:
         """Zarr would read a file that is missing or empty as zeros."""
-        missing = [name for name in self.about["files"] if _size(self.path / name) == 0]
+        names = [name for name in self.about["files"] if name.startswith(below)]
+        missing = [name for name in names if _size(self.path / name) == 0]
         if missing:
             raise ProtoMaskError(
                 f"{self.path} lacks {', '.join(missing)}: remove it and run `dvc repro masks`"
