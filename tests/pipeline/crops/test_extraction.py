@@ -88,12 +88,12 @@ def test_grown_boxes(height: int, width: int, fraction: float, data: st.DataObje
 
 
 def test_backgrounds_by_hand() -> None:
-    pixels = np.array([[(10, 0, 5), (20, 1, 5)], [(90, 2, 5), (99, 9, 9)]], np.uint8)
+    pixels = np.array([[(10, 0, 5), (20, 1, 5)], [(92, 2, 5), (99, 9, 9)]], np.uint8)
     inside = np.array([[True, True], [True, False]])
     assert fill_background(pixels, inside, "original") is pixels
     assert fill_background(pixels, inside, "zero")[1, 1].tolist() == [0, 0, 0]
-    # (10 + 20 + 90)/3 = 40, (0 + 1 + 2)/3 = 1, 5.
-    assert fill_background(pixels, inside, "mean")[1, 1].tolist() == [40, 1, 5]
+    # (10 + 20 + 92)/3 = 40⅔, rounded 41; (0 + 1 + 2)/3 = 1; 5.
+    assert fill_background(pixels, inside, "mean")[1, 1].tolist() == [41, 1, 5]
     for background in ("zero", "mean"):
         assert np.array_equal(fill_background(pixels, inside, background)[inside], pixels[inside])
     assert pixels[1, 1].tolist() == [99, 9, 9]
