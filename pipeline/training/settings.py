@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Fraction = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TrainSettings(BaseModel):
@@ -52,9 +52,9 @@ class FinetuneSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: Annotated[int, Field(ge=0)] = 10
-    lr: Annotated[float, Field(gt=0)] = 3e-4
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
     batch_size: Annotated[int, Field(ge=1)] = 16
-    penalty: Annotated[float, Field(ge=0)] = 1e-3
+    penalty: Fraction = 1e-3
 
 
 class PruneSettings(BaseModel):

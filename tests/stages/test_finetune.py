@@ -1,0 +1,117 @@
+"""The fine-tuning stage, with and without pruning, and inputs that do not belong together."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from pipeline.errors import ProtoMaskError
+from pipeline.model.saved import load_model
+from pipeline.training.record import read_record
+from stages import evaluate, finetune, workspace
+
+
+def set_section(name: str, **values: Any) -> None:
+    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params[name].update(values)
+    workspace.PARAMS.write_text(yaml.safe_dump(params))
+
+
+def test_only_the_classifier_changes(run_folder: Path) -> None:
+    before = load_file(workspace.PUSH / "model.safetensors")
+    after = load_file(workspace.FINETUNE / "model.safetensors")
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"classifier"}
+    assert (workspace.FINETUNE / "prototypes.csv").read_bytes() == (
+        workspace.PUSH / "prototypes.csv"
+    ).read_bytes()
+
+
+def test_same_bytes_again(run_folder: Path) -> None:
+    before = (workspace.FINETUNE / "model.safetensors").read_bytes()
+    finetune.run()
+    assert (workspace.FINETUNE / "model.safetensors").read_bytes() == before
+
+
+def test_pruning_renumbers_the_record_and_its_model_can_be_measured(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prototype 1's and 4's nearest images are made to be of other classes."""
+    index = workspace.read_index()
+    labels = torch.from_numpy(index.labels[index.rows("train")])
+    near = torch.where(labels[:, None] == torch.arange(6) // 2, 1.0, 2.0)
+    near[:, [1, 4]] = 3 - near[:, [1, 4]]
+    save_file({"distance": near}, workspace.PUSH / "distances.safetensors")
+    set_section("prune", enabled=True, nearest=3, threshold=2)
+    finetune.run()
+    assert "4 of 6 prototypes kept" in capsys.readouterr().out
+    pushed, (network, _) = load_model(workspace.PUSH)[0], load_model(workspace.FINETUNE)
+    kept = [0, 2, 3, 5]
+    assert torch.equal(network.prototypes, pushed.prototypes[kept])
+    assert network.class_of.tolist() == [0, 1, 1, 2]
+    before = read_record(workspace.PUSH / "prototypes.csv")
+    after = read_record(workspace.FINETUNE / "prototypes.csv")
+    assert after["prototype"].tolist() == [0, 1, 2, 3]
+    columns = ["class_name", "image", "crop", "mask", "distance"]
+    assert after[columns].values.tolist() == before[columns].iloc[kept].values.tolist()
+    evaluate.run()
+    assert load_file(workspace.EVALUATE / "answers.safetensors")["similarity_NP"].shape[1] == 4
+
+
+def test_pruning_that_drops_nothing(run_folder: Path) -> None:
+    set_section("prune", enabled=True, threshold=0)
+    finetune.run()
+    assert len(read_record(workspace.FINETUNE / "prototypes.csv")) == 6
+
+
+def test_training_accuracy_is_that_of_the_written_model(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_section("prune", enabled=True, nearest=2, threshold=2)
+    finetune.run()
+    said = float(capsys.readouterr().out.split()[-1])
+    network, _ = load_model(workspace.FINETUNE)
+    record = read_record(workspace.PUSH / "prototypes.csv")
+    kept_record = read_record(workspace.FINETUNE / "prototypes.csv")
+    kept = [
+        place for place, d in enumerate(record["distance"]) if d in set(kept_record["distance"])
+    ]
+    distance = load_file(workspace.PUSH / "distances.safetensors")["distance"][:, kept]
+    index = workspace.read_index()
+    labels = torch.from_numpy(index.labels[index.rows("train")])
+    right = network.logits(network.similarity(distance)).argmax(1) == labels
+    assert said == pytest.approx(right.float().mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_distances_that_cannot_be_read(run_folder: Path, content: bytes | None) -> None:
+    path = workspace.PUSH / "distances.safetensors"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ProtoMaskError, match=r"distances\.safetensors cannot be read.*repro push"):
+        finetune.run()
+
+
+@pytest.mark.parametrize("shape", [(3, 6), (12, 5), (6,)])
+def test_distances_of_another_push(run_folder: Path, shape: tuple[int, ...]) -> None:
+    save_file({"distance": torch.rand(shape)}, workspace.PUSH / "distances.safetensors")
+    with pytest.raises(ProtoMaskError, match=r"shape .* instead of"):
+        finetune.run()
+
+
+def test_record_of_another_push(run_folder: Path) -> None:
+    path = workspace.PUSH / "prototypes.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(ProtoMaskError, match="lists 5 prototypes, and the model has 6"):
+        finetune.run()
+
+
+def test_model_of_other_images(run_folder: Path) -> None:
+    path = workspace.PUSH / "model.json"
+    description = yaml.safe_load(path.read_text())
+    path.write_text(path.read_text().replace(description["images"], "0" * 64))
+    with pytest.raises(ProtoMaskError, match="trained on other images"):
+        finetune.run()

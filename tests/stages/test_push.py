@@ -1,0 +1,113 @@
+"""The push stage: what it records is what it did, to real embeddings of the crops on disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from pipeline.crops.store import CropStore
+from pipeline.errors import ProtoMaskError
+from pipeline.model.answers import answers
+from pipeline.model.saved import load_model
+from pipeline.training.record import read_record
+from stages import crops, push, workspace
+from stages.params import read_params
+
+
+def test_record_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None:
+    trained, _ = load_model(workspace.TRAIN)
+    pushed, _ = load_model(workspace.PUSH)
+    index, store = workspace.read_index(), CropStore(workspace.CROPS)
+    record = read_record(workspace.PUSH / "prototypes.csv")
+    rows = index.rows("train")
+    with torch.inference_mode():
+        pixels = torch.from_numpy(store.crops(rows))
+        z = trained.embed(trained.features(pixels, torch.from_numpy(store.valid[rows])))
+    assert record["prototype"].tolist() == list(range(6))
+    for j, p in enumerate(trained.prototypes.detach()):
+        label = j // 2
+        candidates = {
+            (image, crop): float((z[image, crop] - p).double().square().sum())
+            for image, row in enumerate(rows)
+            for crop in range(3)
+            if index.labels[row] == label and store.valid[row, crop]
+        }
+        (image, crop), distance = min(candidates.items(), key=lambda item: item[1])
+        found = record.iloc[j]
+        assert found["image"] == index.ids[rows[image]]
+        assert found["crop"] == crop and found["mask"] == store.masks[rows[image], crop]
+        assert found["class_name"] == index.class_names[label]
+        assert found["distance"] == pytest.approx(distance, rel=1e-3, abs=1e-6)
+        torch.testing.assert_close(pushed.prototypes[j].detach(), z[image, crop], rtol=0, atol=1e-5)
+
+
+def test_only_prototypes_change(run_folder: Path) -> None:
+    before = load_file(workspace.TRAIN / "model.safetensors")
+    after = load_file(workspace.PUSH / "model.safetensors")
+    assert before.keys() == after.keys()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"prototypes"}
+
+
+def test_distances_are_those_of_the_pushed_prototypes(run_folder: Path) -> None:
+    pushed, _ = load_model(workspace.PUSH)
+    index, store = workspace.read_index(), CropStore(workspace.CROPS)
+    rows = index.rows("train")
+    valid = torch.from_numpy(store.valid[rows])
+    with torch.inference_mode():
+        features = pushed.features(torch.from_numpy(store.crops(rows)), valid)
+    distances = load_file(workspace.PUSH / "distances.safetensors")["distance"]
+    expected = answers(pushed, features, valid).distance_NP
+    torch.testing.assert_close(distances, expected, rtol=1e-3, atol=1e-6)
+    record = read_record(workspace.PUSH / "prototypes.csv")
+    places = {row: place for place, row in enumerate(rows)}
+    for j, image in enumerate(record["image"]):
+        assert distances[places[index.row(image)], j] < 1e-6
+
+
+def test_frozen_features_are_those_that_training_remembered(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(self: CropStore, images: np.ndarray) -> np.ndarray:
+        raise AssertionError("a crop was embedded again")
+
+    monkeypatch.setattr(CropStore, "crops", read)
+    push.run()
+
+
+def test_features_of_a_trained_backbone_are_not_kept(run_folder: Path) -> None:
+    text = workspace.PARAMS.read_text()
+    workspace.PARAMS.write_text(text.replace("freeze_backbone: true", "freeze_backbone: false"))
+    assert workspace.features(read_params(workspace.PARAMS)) is None
+
+
+def test_without_training(run_folder: Path) -> None:
+    (workspace.TRAIN / "model.json").unlink()
+    with pytest.raises(ProtoMaskError, match=r"no model in .*train.*dvc repro"):
+        push.run()
+
+
+def test_crops_cut_otherwise_since_training_are_refused(run_folder: Path) -> None:
+    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params["crops"]["background"] = "zero"
+    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    crops.run()
+    with pytest.raises(ProtoMaskError, match="background=zero instead of original"):
+        push.run()
+
+
+def test_failed_push_leaves_what_was_there(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (workspace.PUSH / "prototypes.csv").read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(push, "write_record", full)
+    with pytest.raises(OSError, match="No space"):
+        push.run()
+    assert (workspace.PUSH / "prototypes.csv").read_bytes() == before
+    assert (workspace.PUSH / "model.safetensors").exists()

@@ -1,0 +1,214 @@
+"""The train stage: interrupted runs, what counts as the same run, and what it writes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from pipeline.crops.store import CropStore
+from pipeline.errors import ProtoMaskError
+from pipeline.model.network import PrototypeNetwork
+from pipeline.model.saved import load_model
+from pipeline.training.devices import make_fabric
+from pipeline.training.train import Training
+from stages import crops, evaluate, finetune, push, train, workspace
+from stages.params import read_params
+
+JOINT = {
+    "train.freeze_backbone": False,
+    "train.augment": True,
+    "train.epochs": 2,
+    "train.warmup_epochs": 1,
+    "train.lr_backbone": 1e-4,
+}
+
+
+def change(**values: Any) -> None:
+    """Sets parameters by their dotted names."""
+    params = yaml.safe_load(workspace.PARAMS.read_text())
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        if key:
+            params[section][key] = value
+        else:
+            params[section] = value
+    workspace.PARAMS.write_text(yaml.safe_dump(params))
+
+
+def contents(*folders: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes()
+        for folder in folders
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def kill_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    epoch = Training._epoch
+
+    def killed(self: Training, number: int) -> dict[str, float]:
+        if number == epochs:
+            raise KeyboardInterrupt
+        return epoch(self, number)
+
+    monkeypatch.setattr(Training, "_epoch", killed)
+
+
+def checkpoints() -> list[Path]:
+    return sorted((workspace.memory() / "training").glob("*/last.pt"))
+
+
+def test_model_says_what_it_was_made_from(run_folder: Path) -> None:
+    network, about = load_model(workspace.TRAIN)
+    params, index = read_params(workspace.PARAMS), workspace.read_index()
+    assert about.class_names == index.class_names
+    assert about.crops == params.crops
+    assert about.segmenter["name"] == "patches"
+    assert about.images == index.photographs.digest()
+    assert network.settings == params.model
+
+
+def test_trained_again_same_bytes(run_folder: Path) -> None:
+    before = contents(workspace.TRAIN)
+    torch.rand(17)
+    train.run()
+    assert contents(workspace.TRAIN) == before
+
+
+@pytest.mark.parametrize("settings", [{"train.epochs": 3}, JOINT], ids=["frozen", "joint"])
+def test_killed_run_is_continued(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    change(**settings)
+    train.run()
+    expected = contents(workspace.TRAIN)
+    change(**{"train.step_size": 2})
+    train.run()
+    change(**{"train.step_size": 1})
+    before = contents(workspace.TRAIN)
+    assert before != expected
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        kill_after(1, patch)
+        train.run()
+    assert contents(workspace.TRAIN) == before and len(checkpoints()) == 1
+    epochs: list[int] = []
+    epoch = Training._epoch
+    monkeypatch.setattr(
+        Training, "_epoch", lambda self, number: (epochs.append(number), epoch(self, number))[1]
+    )
+    train.run()
+    assert epochs == [1, 2]
+    assert contents(workspace.TRAIN) == expected
+    assert checkpoints() == []
+
+
+def key() -> str:
+    params = read_params(workspace.PARAMS)
+    torch.manual_seed(params.seed)
+    network = PrototypeNetwork(params.model, 3)
+    return train._key(params, CropStore(workspace.CROPS), network, make_fabric(params.runtime))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"train.epochs": 7},
+        {"train.lr_prototypes": 0.5},
+        {"model.embedding_dim": 9},
+        {"model.backbone": "test_resnet.r160_in1k"},
+    ],
+)
+def test_another_run_is_not_continued(run_folder: Path, changes: dict[str, Any]) -> None:
+    before = key()
+    change(**changes)
+    assert key() != before
+
+
+@pytest.mark.parametrize("changes", [{"runtime.workers": 2}, {"finetune.lr": 0.5}])
+def test_the_same_run_is_continued(run_folder: Path, changes: dict[str, Any]) -> None:
+    before = key()
+    assert key() == before
+    change(**changes)
+    assert key() == before
+
+
+def test_run_of_other_code_is_not_continued(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = train._code()
+    names = {path.name for path in code}
+    assert {"losses.py", "network.py", "backbone.py", "train.py", "augmentation.py"} <= names
+    before = key()
+    edited = run_folder / "losses.py"
+    edited.write_text("# another loss\n")
+    monkeypatch.setattr(train, "_code", lambda: [edited, *code[1:]])
+    assert key() != before
+
+
+def test_run_from_another_weights_file_is_not_continued(run_folder: Path) -> None:
+    def write_weights(seed: int) -> None:
+        torch.manual_seed(seed)
+        network = PrototypeNetwork(read_params(Path("none.yaml")).model, 3)
+        torch.save(network.backbone.network.state_dict(), "weights.pth")
+
+    Path("none.yaml").write_text(workspace.PARAMS.read_text())
+    change(**{"model.pretrained": "weights.pth"})
+    write_weights(0)
+    before = key()
+    write_weights(1)
+    assert key() != before
+
+
+def test_crops_of_other_settings_are_refused(run_folder: Path) -> None:
+    change(crops={"size": 48, "per_image": 3})
+    with pytest.raises(ProtoMaskError, match=r"size=32 instead of 48.*dvc repro crops"):
+        train.run()
+    change(crops={"size": 32, "per_image": 2})
+    crops.run()
+    train.run()
+
+
+def test_divergence_leaves_the_model_there_was(run_folder: Path) -> None:
+    before = contents(workspace.TRAIN)
+    change(**{"train.lr_prototypes": 1e30, "train.epochs": 9})
+    with pytest.raises(ProtoMaskError, match="no longer a finite number"):
+        train.run()
+    assert contents(workspace.TRAIN) == before
+    assert not list(workspace.ARTIFACTS.glob(".*.part"))
+
+
+def test_backbone_that_does_not_exist(run_folder: Path) -> None:
+    change(**{"model.backbone": "efficientnet_lite"})
+    with pytest.raises(ProtoMaskError, match="efficientnet_lite0"):
+        train.run()
+
+
+def test_train_to_evaluate_twice_same_bytes(run_folder: Path) -> None:
+    """With and without what the first run left behind, and a backbone that is trained."""
+    change(**{**JOINT, "model.backbone": "efficientnet_lite0", "prune.enabled": True})
+    made = workspace.TRAIN, workspace.PUSH, workspace.FINETUNE, workspace.EVALUATE
+    first: dict[str, bytes] = {}
+    for _ in range(2):
+        for stage in (train, push, finetune, evaluate):
+            stage.run()
+        found = {**contents(*made), "metrics": workspace.METRICS.read_bytes()}
+        assert len(found) > 10
+        first = first or found
+        assert found == first
+
+
+def test_frozen_or_not_shows_in_the_weights(run_folder: Path) -> None:
+    params = read_params(workspace.PARAMS)
+    torch.manual_seed(params.seed)
+    start = PrototypeNetwork(params.model, 3).state_dict()
+    found = load_file(workspace.TRAIN / "model.safetensors")
+    assert all(torch.equal(found[name], start[name]) for name in start if "backbone" in name)
+    change(**{**JOINT, "train.warmup_epochs": 0})
+    train.run()
+    found = load_file(workspace.TRAIN / "model.safetensors")
+    assert not all(torch.equal(found[name], start[name]) for name in start if "backbone" in name)
