@@ -17,7 +17,7 @@ def run() -> None:
     dataset = params.dataset
     with whole_folder(workspace.INDEX_FOLDER) as folder:
         if dataset.name == "demo":
-            demo.draw(folder, params.seed)
+            demo.draw(folder, params.seed, workers=params.runtime.workers)
             root, listing = folder, list_files(folder)
         else:
             root, listing = workspace.root_of(params), _listing()

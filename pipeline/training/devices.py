@@ -1,5 +1,8 @@
 """Where the computation runs; nothing here changes what is computed, beyond rounding."""
 
+import contextlib
+import ctypes
+
 import torch
 from lightning_fabric import Fabric
 
@@ -21,5 +24,20 @@ def make_fabric(runtime: Runtime) -> Fabric:
         raise ProtoMaskError(
             f"runtime.device={device}, but this machine has no such device; use auto or cpu"
         )
+    if device == "cpu":
+        _keep_freed_memory()
     bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
     return Fabric(accelerator=device, devices=1, precision="bf16-mixed" if bf16 else "32-true")
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep freed feature maps for the next ones.
+
+    By default it gives large blocks back to the system, which then has to clear the pages again:
+    a third of the time of embedding on a CPU. Other C libraries have no such setting.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, largest = -1, -3, 2**30
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(M_MMAP_THRESHOLD, largest)
+        libc.mallopt(M_TRIM_THRESHOLD, largest)

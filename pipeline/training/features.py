@@ -10,13 +10,14 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.crops.batches import read_batches
+from pipeline.crops.batches import Batch, read_batches
 from pipeline.crops.store import CropStore
 from pipeline.files import sweep, whole_file
 from pipeline.model.network import PrototypeNetwork
 from pipeline.progress import track
 
 IMAGES_PER_BLOCK = 32
+CROPS_PER_PASS_ON_CPU = 64
 
 
 @torch.inference_mode()
@@ -54,10 +55,19 @@ def pooled_features(
         batches = read_batches(store, wanted, IMAGES_PER_BLOCK, fabric.device)
         for number, batch in zip(missing, track(batches, "Embedding", len(missing)), strict=True):
             with fabric.autocast():
-                features = network.features(batch.crops_BKSS3, batch.valid_BK)
+                features = _in_passes(network, batch)
             blocks[number] = block = features.float().cpu().numpy()
             _remember(folder, parts[number], block)
     return torch.from_numpy(np.concatenate([np.zeros((0, *shape), np.float32), *blocks]))
+
+
+def _in_passes(network: PrototypeNetwork, batch: Batch) -> Tensor:
+    """On a CPU, feature maps of more than a few dozen crops fall out of its caches."""
+    on_cpu = batch.crops_BKSS3.device.type == "cpu"
+    K = batch.valid_BK.shape[1]
+    images = max(1, CROPS_PER_PASS_ON_CPU // K) if on_cpu else len(batch.rows)
+    passes = zip(batch.crops_BKSS3.split(images), batch.valid_BK.split(images), strict=True)
+    return torch.cat([network.features(crops, valid) for crops, valid in passes])
 
 
 def _block_name(rows: NDArray[np.int64]) -> str:

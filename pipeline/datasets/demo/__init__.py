@@ -7,8 +7,11 @@ object, every part, and what tells two classes apart.
 """
 
 import json
+import multiprocessing
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +38,7 @@ from pipeline.datasets.demo.scene import (
 )
 from pipeline.datasets.index import Image, Part
 from pipeline.errors import ProtoMaskError
+from pipeline.progress import track
 
 TRAIN_PER_CLASS = 40
 TEST_PER_CLASS = 20
@@ -110,6 +114,7 @@ def draw(
     seed: int,
     train_per_class: int = TRAIN_PER_CLASS,
     test_per_class: int = TEST_PER_CLASS,
+    workers: int = 1,
 ) -> None:
     """Draws the data set into a folder; the same arguments give the same bytes.
 
@@ -123,17 +128,16 @@ def draw(
         folder: created where missing.
         seed: decides every image.
         train_per_class, test_per_class: images.
+        workers: processes.
     """
-    for class_name in CLASS_NAMES:
-        slug = _slug(class_name)
-        (folder / "images" / slug).mkdir(parents=True, exist_ok=True)
-        (folder / "parts" / slug).mkdir(parents=True, exist_ok=True)
-        for number in range(1, train_per_class + test_per_class + 1):
-            drawing = draw_image(seed, class_name, number)
-            Pillow.fromarray(drawing.image).save(
-                folder / "images" / slug / f"{number:03d}.jpg", quality=JPEG_QUALITY
-            )
-            Pillow.fromarray(drawing.labels).save(folder / "parts" / slug / f"{number:03d}.png")
+    one_class = partial(_draw_class, folder, seed, train_per_class + test_per_class)
+    if workers == 1:
+        list(track(map(one_class, CLASS_NAMES), "Drawing classes", len(CLASS_NAMES)))
+    else:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            drawn = pool.map(one_class, CLASS_NAMES)
+            list(track(drawn, "Drawing classes", len(CLASS_NAMES)))
     about = {
         "seed": seed,
         "train_per_class": train_per_class,
@@ -143,6 +147,18 @@ def draw(
         "distinguishing_parts": _distinguishing_parts(),
     }
     (folder / "classes.json").write_text(json.dumps(about, indent=2) + "\n")
+
+
+def _draw_class(folder: Path, seed: int, images: int, class_name: str) -> None:
+    slug = _slug(class_name)
+    (folder / "images" / slug).mkdir(parents=True, exist_ok=True)
+    (folder / "parts" / slug).mkdir(parents=True, exist_ok=True)
+    for number in range(1, images + 1):
+        drawing = draw_image(seed, class_name, number)
+        Pillow.fromarray(drawing.image).save(
+            folder / "images" / slug / f"{number:03d}.jpg", quality=JPEG_QUALITY
+        )
+        Pillow.fromarray(drawing.labels).save(folder / "parts" / slug / f"{number:03d}.png")
 
 
 def _distinguishing_parts() -> dict[str, dict[str, list[str]]]:
