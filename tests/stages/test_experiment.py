@@ -161,7 +161,7 @@ def test_another_clone_gives_the_same_bytes(
 
 def test_training_parameter_leaves_masks_and_crops_alone(clone: Clone) -> None:
     output = clone.exp_run("-S", "train.epochs=4")
-    assert ran(output) == ["scan@root", "train", "push", "finetune", "evaluate", "explain"]
+    assert "train" in ran(output) and not {"prepare", "masks", "crops"} & set(ran(output))
 
 
 def test_another_fold_leaves_masks_and_crops_alone(clone: Clone) -> None:
@@ -227,26 +227,23 @@ def test_colleague_with_another_root_segments_and_trains_nothing(
     assert theirs.bytes() == mine.bytes()
 
 
-@pytest.mark.parametrize("stage", ["prepare", "masks", "crops", "train", "push", "evaluate"])
-def test_killed_stage_ends_with_the_same_bytes(
-    tmp_path: Path, photographs: Path, finished: Clone, stage: str
+def test_killed_in_every_stage_ends_with_the_same_bytes(
+    tmp_path: Path, photographs: Path, finished: Clone
 ) -> None:
     clone = Clone(tmp_path, photographs)
-    if stage != "prepare":
-        before = STAGES[STAGES.index(stage) - 1]
-        clone.run("dvc", "repro", before)
-    lottery = random.Random(stage)
-    for _ in range(3):
-        process = subprocess.Popen(
-            ["dvc", "repro", stage],
-            cwd=clone.folder,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(lottery.uniform(1.0, 8.0))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    lottery = random.Random(0)
+    for stage in STAGES[1:]:
+        for _ in range(2):
+            process = subprocess.Popen(
+                ["dvc", "repro", stage],
+                cwd=clone.folder,
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            time.sleep(lottery.uniform(1.5, 8.0))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     clone.run("dvc", "repro")
     assert clone.bytes() == finished.bytes()
 
