@@ -7,7 +7,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 demo: $(VENV)/installed  ## run the whole experiment on the built-in data set
 	dvc repro
-	@protomask summary
+	@cat metrics.json
+	@echo "The report: $(CURDIR)/artifacts/report/index.html"
 
 test: $(VENV)/installed  ## lint, types and all tests
 	ruff check .

@@ -210,6 +210,8 @@ _HINTS = {
     errno.EDQUOT: "Make room in your quota and run the same command again; finished work is kept.",
     errno.EACCES: "Give yourself permission for that folder (`ls -ld` shows whose it is).",
     errno.EPERM: "Give yourself permission for that folder (`ls -ld` shows whose it is).",
+    errno.EIO: "The disk reports an error; look at its health before running again.",
+    errno.ESTALE: "The file server has lost the file; mount it again and rerun the command.",
     errno.EROFS: "That disk is mounted read-only; use a copy of the repository on another.",
 }
 

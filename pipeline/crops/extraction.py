@@ -24,7 +24,7 @@ class CropSettings(BaseModel):
         min_box_area: boxes under this fraction of the image grow to it around their centre.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: Literal[1] = 1
     size: Annotated[int, Field(ge=16, le=1024)] = 224

@@ -19,7 +19,7 @@ class ModelSettings(BaseModel):
         epsilon: ε of the similarity.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Literal["protomask"] = "protomask"
     backbone: str = "efficientnet_lite0"

@@ -22,7 +22,7 @@ class TrainSettings(BaseModel):
         cluster, separation, diversity: the weights of the loss's terms.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: Annotated[int, Field(ge=0)] = 100
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
@@ -49,7 +49,7 @@ class FinetuneSettings(BaseModel):
         penalty: weight of Σ|V_cj| over the classes that prototype j is not of.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: Annotated[int, Field(ge=0)] = 10
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
@@ -66,7 +66,7 @@ class PruneSettings(BaseModel):
         threshold: a prototype with fewer of its own class among them goes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     enabled: bool = False
     nearest: Annotated[int, Field(ge=1)] = 6
@@ -81,7 +81,7 @@ class Runtime(BaseModel):
         workers: processes or threads that segment, read and cut.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: Annotated[int, Field(ge=1)] = 2
