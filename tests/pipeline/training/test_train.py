@@ -551,3 +551,20 @@ def test_curves_have_a_row_an_epoch(make_training: Callable[..., Training], tmp_
         assert [int(step) for step, _ in rows] == [0, 1, 2]
         expected = [values[name] for values in progress.history]
         assert [float(value) for _, value in rows] == pytest.approx(expected)
+
+
+def test_network_sees_augmented_crops_other_ones_in_every_epoch(
+    make_training: Callable[..., Training], make_index: Callable[..., Any], tmp_path: Path
+) -> None:
+    index = make_index(val=0)
+    training = make_training(
+        index=index, epochs=2, augment=True, batch_size=12, model={"standardise": False}
+    )
+    seen: list[torch.Tensor] = []
+    training.network.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(*inputs))
+    training.run(tmp_path / "curves")
+    raw = training.store.pixels[training.store.valid].mean((1, 2)) / 255
+    assert [len(images) for images in seen] == [training.store.valid[training.train_rows].sum()] * 2
+    colours = [sorted(images.mean((1, 2, 3)).tolist()) for images in seen]
+    assert colours[0] != pytest.approx(colours[1], abs=1e-3)
+    assert not set(colours[0]) & set(raw.mean(1).tolist())
