@@ -5,6 +5,7 @@ import ctypes
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 
 from pipeline.errors import ProtoMaskError
 from pipeline.training.settings import Runtime
@@ -27,7 +28,13 @@ def make_fabric(runtime: Runtime) -> Fabric:
     if device == "cpu":
         _keep_freed_memory()
     bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
-    return Fabric(accelerator=device, devices=1, precision="bf16-mixed" if bf16 else "32-true")
+    return Fabric(
+        accelerator=device,
+        devices=1,
+        precision="bf16-mixed" if bf16 else "32-true",
+        # One process, whatever a cluster's job was given; Fabric would refuse `--ntasks=4`.
+        plugins=LightningEnvironment(),
+    )
 
 
 def _keep_freed_memory() -> None:

@@ -23,3 +23,9 @@ def test_processor_works_in_float32(device: str, monkeypatch: pytest.MonkeyPatch
     assert fabric.device.type == "cpu"
     with fabric.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_clusters_job_of_several_tasks_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"NTASKS": "4", "JOB_NAME": "birds", "JOB_ID": "7"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert make_fabric(Runtime(device="cpu")).world_size == 1
