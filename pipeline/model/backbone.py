@@ -61,7 +61,8 @@ class Backbone(nn.Module):
         """Returns the pooled features, n×F, of RGB images with values in 0..1, n×3×S×S.
 
         Raises:
-            ProtoMaskError: the model takes images of another size only, as Swin transformers do.
+            ProtoMaskError: the model takes images of another size only, as Swin transformers do;
+                or batch normalisation has a single value a channel to learn from.
         """
         try:
             feature_map = self.network.forward_features((images - self.mean) / self.std)
@@ -70,6 +71,12 @@ class Backbone(nn.Module):
             raise ProtoMaskError(
                 f"model.backbone: {self.name} takes no crops of {images.shape[-1]} pixels a side "
                 f"({error}): set crops.size={side}, or choose another backbone"
+            ) from None
+        except ValueError as error:
+            raise ProtoMaskError(
+                f"model.backbone: {self.name} cannot be trained on a batch that holds a single crop "
+                f"of {images.shape[-1]} pixels a side ({error}): raise crops.size or "
+                "train.batch_size, or set train.freeze_backbone"
             ) from None
         cells = (2, 3) if self._channels_at == 1 else (1, 2)
         return feature_map.mean(dim=cells)

@@ -102,6 +102,14 @@ def test_backbone_of_fixed_size_names_the_size() -> None:
         Backbone("swin_tiny_patch4_window7_224")(torch.rand(1, 3, 64, 64))
 
 
+def test_single_small_crop_cannot_train_batch_normalisation() -> None:
+    backbone = Backbone(SMALL)
+    with pytest.raises(ProtoMaskError, match=r"single crop of 32 pixels.*raise crops\.size"):
+        backbone.train()(torch.rand(1, 3, 32, 32))
+    backbone.train()(torch.rand(1, 3, 64, 64))
+    backbone.eval()(torch.rand(1, 3, 32, 32))
+
+
 def small_state(seed: int = 7, num_classes: int = 0) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     return timm.create_model(SMALL, num_classes=num_classes).state_dict()
