@@ -74,7 +74,7 @@ class Backbone(nn.Module):
             ) from None
         except ValueError as error:
             raise ProtoMaskError(
-                f"model.backbone: {self.name} cannot be trained on a batch that holds a single crop "
+                f"model.backbone: {self.name} cannot be trained on a batch with a single crop "
                 f"of {images.shape[-1]} pixels a side ({error}): raise crops.size or "
                 "train.batch_size, or set train.freeze_backbone"
             ) from None
