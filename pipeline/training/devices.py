@@ -20,10 +20,9 @@ def make_fabric(runtime: Runtime) -> Fabric:
     device = runtime.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(device, True):
+    if device == "cuda" and not torch.cuda.is_available():
         raise ProtoMaskError(
-            f"runtime.device={device}, but this machine has no such device; use auto or cpu"
+            "runtime.device=cuda, but PyTorch finds no CUDA device here; use auto or cpu"
         )
     if device == "cpu":
         _keep_freed_memory()
