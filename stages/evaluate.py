@@ -19,26 +19,19 @@ from pipeline.metrics.evidence import Evidence
 from pipeline.metrics.groups import measure, summarise
 from pipeline.model.answers import Answers, answers
 from pipeline.model.network import PrototypeNetwork
-from pipeline.model.saved import load_model
 from pipeline.progress import console
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import pooled_features
 from stages import workspace
+from stages.finished import Finished
 from stages.params import read_params
 
 
 def run() -> None:
     params = read_params(workspace.PARAMS)
-    index = workspace.read_index()
-    crops, masks = CropStore(workspace.CROPS), MaskStore(workspace.MASKS)
-    network, about = load_model(workspace.FINETUNE)
-    about.refuse_unless(index.photographs)
-    crops.refuse_unless(about.crops, index.photographs)
-    if crops.about["masks"] != masks.about["sha256"]:
-        raise ProtoMaskError(
-            f"{workspace.CROPS} was cut from other masks than those in {workspace.MASKS}: "
-            "run `dvc repro crops`"
-        )
+    finished = Finished.read()
+    index, crops, network = finished.index, finished.crops, finished.network
+    masks = finished.masks()
     rows = index.rows("test")
     if len(rows) == 0:
         raise ProtoMaskError(f"{index.dataset} has no test images to measure on")

@@ -14,20 +14,16 @@ from pipeline.explain.prototypes import Prototypes
 from pipeline.explain.report import ImageAnswers, Report
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
-from pipeline.model.saved import load_model
-from pipeline.training.record import read_record
 from stages import workspace
+from stages.finished import Finished
 from stages.params import Params, read_params
 
 
 def run() -> None:
     params = read_params(workspace.PARAMS)
-    index = workspace.read_index()
-    crops, masks = CropStore(workspace.CROPS), MaskStore(workspace.MASKS)
-    network, about = load_model(workspace.FINETUNE)
-    about.refuse_unless(index.photographs)
-    record = read_record(workspace.FINETUNE / "prototypes.csv")
-    prototypes = Prototypes.of(network, record, index)
+    finished = Finished.read()
+    index, crops, masks = finished.index, finished.crops, finished.masks()
+    prototypes = finished.prototypes()
     gallery = Gallery(index, workspace.root_of(params), masks, crops)
     report = Report(index, gallery, prototypes, _read_answers(index))
     facts, metrics = _facts(params, index, masks, crops, prototypes), _read_metrics()

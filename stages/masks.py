@@ -16,6 +16,6 @@ def run() -> None:
     write_store(workspace.MASKS, photographs, params.segmenter, masks)
     store = MaskStore(workspace.MASKS)
     print(
-        f"{segmented} images segmented, {len(photographs) - segmented} had been before; "
-        f"{store.num_masks().sum()} masks in {workspace.MASKS}"
+        f"{segmented} images segmented, the masks of all others were there; "
+        f"{store.num_masks().sum()} masks of {len(photographs)} images in {workspace.MASKS}"
     )

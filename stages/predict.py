@@ -25,10 +25,10 @@ from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Segmenter
 from pipeline.model.answers import Answers, answers
 from pipeline.model.network import PrototypeNetwork
-from pipeline.model.saved import About, load_model
+from pipeline.model.saved import About
 from pipeline.training.devices import make_fabric
-from pipeline.training.record import read_record
 from stages import workspace
+from stages.finished import Finished
 from stages.params import Params, read_params
 
 RANKS, ROWS = 3, 5
@@ -78,17 +78,17 @@ class Predictor(NamedTuple):
 
     @classmethod
     def load(cls, params: Params) -> "Predictor":
-        index = workspace.read_index()
-        network, about = load_model(workspace.FINETUNE)
-        about.refuse_unless(index.photographs)
-        crops = CropStore(workspace.CROPS)
-        crops.refuse_unless(about.crops, index.photographs)
-        record = read_record(workspace.FINETUNE / "prototypes.csv")
-        prototypes = Prototypes.of(network, record, index)
+        finished = Finished.read()
         fabric = make_fabric(params.runtime)
-        network = network.to(fabric.device)
-        segmenter = rebuild_segmenter(about.segmenter)
-        return cls(network, fabric, about, segmenter, prototypes, crops, index.ids)
+        return cls(
+            finished.network.to(fabric.device),
+            fabric,
+            finished.about,
+            rebuild_segmenter(finished.about.segmenter),
+            finished.prototypes(),
+            finished.crops,
+            finished.index.ids,
+        )
 
     def explain(self, photograph: NDArray[np.uint8]) -> tuple[list[tuple[str, float]], Image.Image]:
         """Returns the first classes with their scores, and the picture of why."""

@@ -24,7 +24,9 @@ def run() -> None:
     store.refuse_unless(about.crops, index.photographs)
     fabric = make_fabric(params.runtime)
     rows = index.rows("train")
-    features = pooled_features(network, store, rows, fabric, workspace.features(params))
+    features = pooled_features(
+        network, store, rows, fabric, workspace.features(params), index.rows("train", "val")
+    )
     valid, labels = torch.from_numpy(store.valid[rows]), torch.from_numpy(index.labels[rows])
     nearest = nearest_crops(network, features, valid, labels)
     push(network, nearest)

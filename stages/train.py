@@ -12,6 +12,7 @@ import pipeline
 from pipeline.crops.store import CropStore
 from pipeline.datasets.listing import sha256
 from pipeline.files import whole_folder
+from pipeline.model.backbone import Backbone
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About, save_model
 from pipeline.training.devices import make_fabric
@@ -27,7 +28,8 @@ def run() -> None:
     store.refuse_unless(params.crops, index.photographs)
     fabric = make_fabric(params.runtime)
     torch.manual_seed(params.seed)
-    network = PrototypeNetwork(params.model, len(index.class_names))
+    backbone = Backbone(params.model.backbone, workspace.weights_of(params))
+    network = PrototypeNetwork(params.model, len(index.class_names), backbone)
     checkpoints = workspace.memory() / "training" / _key(params, store, network, fabric)
     training = Training(
         network,

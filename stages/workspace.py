@@ -5,11 +5,9 @@ Outputs belong into the copy; what is remembered from run to run, and a relative
 belong to the repository that was copied.
 """
 
-import os
 from pathlib import Path
 
 from pipeline.datasets.index import Index, Photographs
-from pipeline.errors import ProtoMaskError
 from stages.params import Params
 
 PARAMS = Path("params.yaml")
@@ -26,20 +24,6 @@ PUSH = ARTIFACTS / "push"
 FINETUNE = ARTIFACTS / "finetune"
 EVALUATE = ARTIFACTS / "evaluate"
 REPORT = ARTIFACTS / "report"
-
-
-def enter() -> None:
-    """Goes to the folder that holds dvc.yaml, from anywhere below it.
-
-    Raises:
-        ProtoMaskError: there is none.
-    """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "dvc.yaml").is_file():
-            os.chdir(folder)
-            return
-    raise ProtoMaskError(f"{here} is not inside a ProtoMask repository: no dvc.yaml here or above")
 
 
 def origin() -> Path:
@@ -61,6 +45,14 @@ def root_of(params: Params) -> Path:
     if params.dataset.root is None:
         return INDEX_FOLDER
     return origin() / Path(params.dataset.root).expanduser()
+
+
+def weights_of(params: Params) -> str:
+    """Returns `model.pretrained`, and if it is a file, where that lies."""
+    pretrained = params.model.pretrained
+    if pretrained in ("imagenet", "none"):
+        return pretrained
+    return str(origin() / Path(pretrained).expanduser())
 
 
 def read_index() -> Index:

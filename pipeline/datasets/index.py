@@ -173,9 +173,9 @@ class Index:
     def photographs(self) -> Photographs:
         return Photographs(self.dataset, self.table[PHOTOGRAPHS.names])
 
-    def rows(self, split: Split) -> NDArray[np.int64]:
-        """Returns the row numbers of a split, rising."""
-        return np.flatnonzero((self.table["split"] == split).to_numpy()).astype(np.int64)
+    def rows(self, *splits: Split) -> NDArray[np.int64]:
+        """Returns the row numbers of one or more splits, rising."""
+        return np.flatnonzero(self.table["split"].isin(splits).to_numpy()).astype(np.int64)
 
     def row(self, image: str) -> int:
         """Returns the row of the image with this id or path.

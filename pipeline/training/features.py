@@ -27,6 +27,7 @@ def pooled_features(
     rows: NDArray[np.int64],
     fabric: Fabric,
     memory: Path | None = None,
+    among: NDArray[np.int64] | None = None,
 ) -> Tensor:
     """Passes the crops of some images through the backbone, once.
 
@@ -37,6 +38,8 @@ def pooled_features(
         fabric: says on which device and in which precision.
         memory: a folder that keeps finished blocks, so that neither a killed run nor a later stage
             computes them again; None keeps nothing.
+        among: int64, sorted, the images that blocks kept in memory are cut from and computed whole,
+            `rows` if None. With all images that are not for testing, folds share their blocks.
 
     Returns:
         float32, n×K×F, on the CPU; zeros for missing crops.
@@ -46,19 +49,27 @@ def pooled_features(
     folder = memory / _key(network, store, fabric) if memory is not None else None
     if folder is not None:
         sweep(folder)
-    parts = [rows[at : at + IMAGES_PER_BLOCK] for at in range(0, len(rows), IMAGES_PER_BLOCK)]
+    wanted = rows if folder is None or among is None else _whole_blocks(rows, among)
+    parts = [wanted[at : at + IMAGES_PER_BLOCK] for at in range(0, len(wanted), IMAGES_PER_BLOCK)]
     blocks = [_remembered(folder, part, shape) for part in parts]
     missing = [number for number, block in enumerate(blocks) if block is None]
     if missing:
         # Only the last part can be shorter than a block, so these batches are the missing parts.
-        wanted = np.concatenate([parts[number] for number in missing])
-        batches = read_batches(store, wanted, IMAGES_PER_BLOCK, fabric.device)
+        unknown = np.concatenate([parts[number] for number in missing])
+        batches = read_batches(store, unknown, IMAGES_PER_BLOCK, fabric.device)
         for number, batch in zip(missing, track(batches, "Embedding", len(missing)), strict=True):
             with fabric.autocast():
                 features = _in_passes(network, batch)
             blocks[number] = block = features.float().cpu().numpy()
             _remember(folder, parts[number], block)
-    return torch.from_numpy(np.concatenate([np.zeros((0, *shape), np.float32), *blocks]))
+    found = np.concatenate([np.zeros((0, *shape), np.float32), *blocks])
+    return torch.from_numpy(found if wanted is rows else found[np.searchsorted(wanted, rows)])
+
+
+def _whole_blocks(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the rows of all blocks of `among` that hold one of these."""
+    block_of = np.arange(len(among)) // IMAGES_PER_BLOCK
+    return among[np.isin(block_of, block_of[np.searchsorted(among, rows)])]
 
 
 def _in_passes(network: PrototypeNetwork, batch: Batch) -> Tensor:

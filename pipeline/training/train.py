@@ -201,10 +201,9 @@ class Training:
         if self._stored is None:
             shape = len(self.store), self.valid.shape[1], self.network.backbone.num_features
             self._stored = torch.zeros(shape, device=self.fabric.device)
-            # One split at a time, as the push asks for them: it finds the same blocks remembered.
-            for rows in (self.train_rows, self.val_rows):
-                known = pooled_features(self.network, self.store, rows, self.fabric, self.memory)
-                self._stored[rows] = known.to(self.fabric.device)
+            rows = self.index.rows("train", "val")
+            known = pooled_features(self.network, self.store, rows, self.fabric, self.memory)
+            self._stored[rows] = known.to(self.fabric.device)
         return self._stored
 
     def _standardise(self) -> None:

@@ -18,7 +18,7 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Image, Index, Part
 from pipeline.errors import ProtoMaskError
 from pipeline.model.saved import load_model
-from stages import evaluate, masks, workspace
+from stages import evaluate, workspace
 
 
 def strict(text: str) -> Any:
@@ -159,26 +159,4 @@ def test_no_test_images(run_folder: Path) -> None:
     index.table["split"] = index.table["split"].replace("test", "val")
     index.write(workspace.INDEX)
     with pytest.raises(ProtoMaskError, match="has no test images to measure on"):
-        evaluate.run()
-
-
-def test_masks_that_the_crops_were_not_cut_from(run_folder: Path) -> None:
-    params = yaml.safe_load(workspace.PARAMS.read_text())
-    params["segmenter"]["grid"] = 3
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
-    masks.run()
-    with pytest.raises(ProtoMaskError, match=r"cut from other masks than .*dvc repro crops"):
-        evaluate.run()
-
-
-@pytest.mark.parametrize(
-    ("path", "match"),
-    [
-        (workspace.FINETUNE / "model.safetensors", "no model in"),
-        (workspace.INDEX, "no index at"),
-    ],
-)
-def test_missing_input(run_folder: Path, path: Path, match: str) -> None:
-    path.unlink()
-    with pytest.raises(ProtoMaskError, match=match):
         evaluate.run()

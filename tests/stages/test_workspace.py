@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.errors import ProtoMaskError
 from stages import workspace
 from stages.params import Params
 
@@ -82,13 +81,25 @@ def test_features_are_remembered_only_for_a_backbone_that_stands_still(repositor
     assert workspace.features(Params.model_validate(trained)) is None
 
 
-def test_entering_from_below(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(repository / "a" / "b")
-    workspace.enter()
-    assert Path.cwd() == repository
+@pytest.mark.parametrize("word", ["imagenet", "none"])
+def test_weights_by_name(repository: Path, word: str) -> None:
+    assert workspace.weights_of(_with_weights(word)) == word
 
 
-def test_entering_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ProtoMaskError, match=r"is not inside a ProtoMask repository: no dvc\.yaml"):
-        workspace.enter()
+def test_a_file_of_weights_is_found_from_a_copy(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    copy = repository / ".dvc" / "tmp" / "exps" / "t"
+    copy.mkdir(parents=True)
+    for folder in (repository, copy):
+        monkeypatch.chdir(folder)
+        found = workspace.weights_of(_with_weights("weights/a.pth"))
+        assert found == str(repository / "weights/a.pth")
+    assert workspace.weights_of(_with_weights("~/a.pth")) == "/home/someone/a.pth"
+    assert workspace.weights_of(_with_weights("/data/a.pth")) == "/data/a.pth"
+
+
+def _with_weights(pretrained: str) -> Params:
+    model = {**COMMITTED["model"], "pretrained": pretrained}
+    return Params.model_validate({**COMMITTED, "model": model})

@@ -68,7 +68,7 @@ def test_no_rows(network: Any, store: Any, fabric: Fabric, tmp_path: Path) -> No
 def test_second_time_reads_no_crop(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
-    rows = np.arange(10)
+    rows = np.arange(12)
     first = pooled_features(network, store, rows, fabric, tmp_path)
     assert store.read == list(rows) and len(blocks(tmp_path)) == 3
     again = pooled_features(network, store, rows, fabric, tmp_path)
@@ -76,10 +76,37 @@ def test_second_time_reads_no_crop(
     assert torch.equal(first, again)
 
 
+def test_folds_share_blocks(network: Any, store: Any, fabric: Fabric, tmp_path: Path) -> None:
+    """Whatever part of the images a fold asks for, nothing is read again, and the bytes are the
+    same."""
+    among = np.arange(1, 21, 2)
+    whole = pooled_features(network, store, among, fabric, tmp_path)
+    store.read.clear()
+    for places in ([0, 5, 6, 9], [9, 3, 3, 0], []):
+        rows = among[np.array(places, np.int64)]
+        found = pooled_features(network, store, rows, fabric, tmp_path, among)
+        assert torch.equal(found, whole[places])
+    assert store.read == []
+
+
+def test_only_blocks_that_are_asked_for_are_computed(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    among = np.arange(20)
+    found = pooled_features(network, store, np.array([13, 2]), fabric, tmp_path, among)
+    assert store.read == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert torch.equal(found, pooled_features(network, store, among, fabric)[[13, 2]])
+
+
+def test_without_a_memory_only_the_rows_are_read(network: Any, store: Any, fabric: Fabric) -> None:
+    pooled_features(network, store, np.array([13, 2]), fabric, None, np.arange(20))
+    assert store.read == [13, 2]
+
+
 def test_remembered_or_not_is_the_same(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
-    rows = np.arange(10)
+    rows = np.arange(12)
     remembered = pooled_features(network, store, rows, fabric, tmp_path)
     assert torch.equal(remembered, pooled_features(network, store, rows, fabric))
 
@@ -87,7 +114,7 @@ def test_remembered_or_not_is_the_same(
 def test_killed_run_goes_on_where_it_was(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = np.arange(11)
+    rows = np.arange(12)
     backbone, calls = network.backbone.forward, []
 
     def killed(images: torch.Tensor) -> torch.Tensor:
@@ -102,7 +129,7 @@ def test_killed_run_goes_on_where_it_was(
     assert len(blocks(tmp_path)) == 2
     store.read.clear()
     found = pooled_features(network, store, rows, fabric, tmp_path)
-    assert store.read == [8, 9, 10]
+    assert store.read == [8, 9, 10, 11]
     assert torch.equal(found, pooled_features(network, store, rows, fabric))
 
 
@@ -134,14 +161,14 @@ def test_damaged_block_is_computed_again(
     damage: Callable[[bytes], bytes],
     which: int,
 ) -> None:
-    rows = np.arange(10)
+    rows = np.arange(12)
     first = pooled_features(network, store, rows, fabric, tmp_path)
     damaged = blocks(tmp_path)[which]
     whole = damaged.read_bytes()
     damaged.write_bytes(damage(whole))
     store.read.clear()
     assert torch.equal(pooled_features(network, store, rows, fabric, tmp_path), first)
-    assert store.read in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9])
+    assert store.read in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11])
     store.read.clear()
     assert torch.equal(pooled_features(network, store, rows, fabric, tmp_path), first)
     assert store.read == []

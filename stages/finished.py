@@ -1,0 +1,60 @@
+"""The finished model and the stores it was made from, checked to belong together."""
+
+from dataclasses import dataclass
+
+from pipeline.crops.store import CropStore
+from pipeline.datasets.index import Index
+from pipeline.errors import ProtoMaskError
+from pipeline.explain.prototypes import Prototypes
+from pipeline.masks.store import MaskStore
+from pipeline.model.network import PrototypeNetwork
+from pipeline.model.saved import About, load_model
+from pipeline.training.record import read_record
+from stages import workspace
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What all stages up to fine-tuning have made.
+
+    Args:
+        index: the images.
+        crops: their crops.
+        network: the fine-tuned model, in evaluation mode, on the CPU.
+        about: its classes and crop settings.
+    """
+
+    index: Index
+    crops: CropStore
+    network: PrototypeNetwork
+    about: About
+
+    @classmethod
+    def read(cls) -> "Finished":
+        """Raises:
+        ProtoMaskError: something is missing, damaged or made from something else.
+        """
+        index, crops = workspace.read_index(), CropStore(workspace.CROPS)
+        network, about = load_model(workspace.FINETUNE)
+        about.refuse_unless(index.photographs)
+        crops.refuse_unless(about.crops, index.photographs)
+        return cls(index, crops, network, about)
+
+    def masks(self) -> MaskStore:
+        """Opens the masks that the crops were cut from.
+
+        Raises:
+            ProtoMaskError: the store is missing, damaged or another one.
+        """
+        masks = MaskStore(workspace.MASKS)
+        if self.crops.about["masks"] != masks.about["sha256"]:
+            raise ProtoMaskError(
+                f"{workspace.CROPS} was cut from other masks than those in {workspace.MASKS}: "
+                "run `dvc repro crops`"
+            )
+        return masks
+
+    def prototypes(self) -> Prototypes:
+        """Returns the model's prototypes with where each came from."""
+        record = read_record(workspace.FINETUNE / "prototypes.csv")
+        return Prototypes.of(self.network, record, self.index)

@@ -1,0 +1,40 @@
+"""What the last stages read: all of one run, or an error that says what to run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import ProtoMaskError
+from stages import evaluate, explain, masks, predict, workspace
+
+
+def run_predict() -> None:
+    predict.run([Path("photographs/class 0/000.png")], Path("pictures"))
+
+
+@pytest.mark.parametrize("stage", [evaluate.run, explain.run])
+def test_masks_that_the_crops_were_not_cut_from(
+    run_folder: Path, stage: Callable[[], None]
+) -> None:
+    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params["segmenter"]["grid"] = 3
+    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    masks.run()
+    with pytest.raises(ProtoMaskError, match=r"cut from other masks than .*dvc repro crops"):
+        stage()
+
+
+@pytest.mark.parametrize("stage", [evaluate.run, explain.run, run_predict])
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        (workspace.FINETUNE / "model.safetensors", "no model in"),
+        (workspace.INDEX, "no index at"),
+    ],
+)
+def test_missing_input(run_folder: Path, stage: Callable[[], None], path: Path, match: str) -> None:
+    path.unlink()
+    with pytest.raises(ProtoMaskError, match=match):
+        stage()
