@@ -10,7 +10,10 @@ from PIL import Image, ImageOps
 
 from pipeline.errors import ProtoMaskError
 
-SUFFIXES = frozenset(".jpg .jpeg .png .gif .bmp .tif .tiff .webp .ppm .pgm .jp2 .avif".split())
+# Also those of photographs that Pillow cannot read: better reported than passed over.
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .gif .bmp .tif .tiff .webp .ppm .pgm .jp2 .avif .heic .heif".split()
+)
 # A scan of 20,000 × 20,000 pixels is still a photograph; beyond, 24-bit pixels fill the memory.
 Image.MAX_IMAGE_PIXELS = 400_000_000
 
@@ -65,7 +68,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise UnreadableImageError(f"{path}: no such file") from None
     except Image.UnidentifiedImageError:
-        reason = "the file is empty" if path.stat().st_size == 0 else "not an image"
+        reason = "not an image, or of a kind that cannot be read; save it as JPEG or PNG"
+        if path.stat().st_size == 0:
+            reason = "the file is empty"
         raise UnreadableImageError(f"{path}: {reason}") from None
     except MemoryError:
         raise

@@ -73,6 +73,14 @@ def test_unreadable_images_are_left_out_up_to_a_share(photograph_folder: Path) -
     assert "class 0/001.png: " in message
 
 
+def test_a_photograph_of_a_kind_that_cannot_be_read_is_not_passed_over(
+    photograph_folder: Path,
+) -> None:
+    (photograph_folder / "class 0" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    _, [left_out] = _build(photograph_folder, max_bad_fraction=0.2)
+    assert left_out.path == "class 0/IMG_1.HEIC" and "save it as JPEG or PNG" in left_out.reason
+
+
 def test_no_unreadable_image_is_no_excuse_for_a_share_of_zero(photograph_folder: Path) -> None:
     assert len(_build(photograph_folder, max_bad_fraction=0.0)[0]) == 10
     _spoil(photograph_folder, 1)
