@@ -33,8 +33,10 @@ class Felzenszwalb(Segmenter):
     name: Literal["felzenszwalb"] = "felzenszwalb"
     version: Literal[1] = 1
     scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
-        500.0,
-        1500.0,
+        300.0,
+        800.0,
+        2000.0,
+        5000.0,
     )
     sigma: Annotated[float, Field(ge=0)] = 0.8
     min_area: Annotated[float, Field(ge=0, lt=1)] = 0.005
