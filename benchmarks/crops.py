@@ -49,7 +49,9 @@ def _write_random(path: Path, images: int, settings: CropSettings) -> None:
     block = rng.integers(0, 256, arrays["crops"].chunks, np.uint8)
     for at in range(0, images, len(block)):
         arrays["crops"][at : at + len(block)] = block[: images - at]
-    arrays["valid"][...] = True
+        arrays["inside"][at : at + len(block)] = 255
+    for name in ("valid", "boxes", "masks"):
+        arrays[name][...] = 1
     group.attrs.update({"format": crop_store.FORMAT, "settings": settings.model_dump(mode="json")})
 
 
