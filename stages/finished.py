@@ -31,8 +31,10 @@ class Finished:
 
     @classmethod
     def read(cls) -> "Finished":
-        """Raises:
-        ProtoMaskError: something is missing, damaged or made from something else.
+        """Opens the workspace's outputs.
+
+        Raises:
+            ProtoMaskError: something is missing, damaged or made from something else.
         """
         index, crops = workspace.read_index(), CropStore(workspace.CROPS)
         network, about = load_model(workspace.FINETUNE)

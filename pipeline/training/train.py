@@ -20,8 +20,8 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
-from pipeline.model.losses import class_weights, loss_terms
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.losses import Terms, class_weights, loss_terms
+from pipeline.model.network import Output, PrototypeNetwork
 from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
 from pipeline.training.features import pooled_features
@@ -132,15 +132,7 @@ class Training:
             labels_B = self.labels[rows]
             with self.fabric.autocast():
                 output = self.network(inputs, self.valid[rows])
-            terms = loss_terms(
-                output.logits.float(),
-                output.distance.float(),
-                labels_B,
-                self.network.prototypes,
-                self.network.class_of,
-                self.class_weights,
-            )
-            loss = terms.total(settings.cluster, settings.separation, settings.diversity)
+            loss, terms = self._loss(output, labels_B)
             first = number - number % settings.accumulate
             self.fabric.backward(loss / min(settings.accumulate, batches - first))
             if (number + 1) % settings.accumulate == 0 or number + 1 == batches:
@@ -152,6 +144,19 @@ class Training:
         means = (sums / len(order)).tolist()
         self._refuse_divergence(means[0])
         return list(zip(names, means, strict=True))
+
+    def _loss(self, output: Output, labels_B: Tensor) -> tuple[Tensor, Terms]:
+        """Returns L and its terms, in float32 whatever the network's precision."""
+        terms = loss_terms(
+            output.logits.float(),
+            output.distance.float(),
+            labels_B,
+            self.network.prototypes,
+            self.network.class_of,
+            self.class_weights,
+        )
+        settings = self.settings
+        return terms.total(settings.cluster, settings.separation, settings.diversity), terms
 
     def _inputs(
         self, order: NDArray[np.int64], backbone_moves: bool
@@ -180,17 +185,8 @@ class Training:
             features = self._stored_features()[self.val_rows]
         labels = self.labels[self.val_rows]
         output = self.network(features, self.valid[self.val_rows])
-        terms = loss_terms(
-            output.logits,
-            output.distance,
-            labels,
-            self.network.prototypes,
-            self.network.class_of,
-            self.class_weights,
-        )
+        loss, _ = self._loss(output, labels)
         accuracy = (output.logits.argmax(1) == labels).float().mean()
-        settings = self.settings
-        loss = terms.total(settings.cluster, settings.separation, settings.diversity)
         return {"val/loss": float(loss), "val/accuracy": float(accuracy)}
 
     def _stored_features(self) -> Tensor:

@@ -153,6 +153,15 @@ def test_learning_rates_halve_every_step_size_joint_epochs(
     assert rates == [pytest.approx(row) for row in expected]
 
 
+def published_loss(
+    output: Any, labels: torch.Tensor, network: Any, weights: torch.Tensor
+) -> torch.Tensor:
+    terms = loss_terms(
+        output.logits, output.distance, labels, network.prototypes, network.class_of, weights
+    )
+    return terms[0] + 0.8 * terms[1] - 0.2 * terms[2] + 0.2 * terms[3]
+
+
 def test_first_step_by_hand(
     make_training: Callable[..., Training], make_network: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -164,15 +173,7 @@ def test_first_step_by_hand(
     features = training._stored_features()[rows]
     valid, labels = training.valid[rows], training.labels[rows]
     output = network(features, valid)
-    terms = loss_terms(
-        output.logits,
-        output.distance,
-        labels,
-        network.prototypes,
-        network.class_of,
-        class_weights(labels, 3),
-    )
-    loss = terms[0] + 0.8 * terms[1] - 0.2 * terms[2] + 0.2 * terms[3]
+    loss = published_loss(output, labels, network, class_weights(labels, 3))
     loss.backward()
     progress = training.run(tmp_path / "curves")
     assert progress.history[0]["train/loss"] == pytest.approx(loss.item(), rel=1e-5)
@@ -465,17 +466,9 @@ def test_validation_by_hand(
     with torch.inference_mode():
         output = network(crops, training.valid[rows])
         labels = training.labels[rows]
-        terms = loss_terms(
-            output.logits,
-            output.distance,
-            labels,
-            network.prototypes,
-            network.class_of,
-            training.class_weights,
-        )
+        loss = published_loss(output, labels, network, training.class_weights)
     assert values["val/accuracy"] in (0.0, 0.5, 1.0)
     assert values["val/accuracy"] == (output.logits.argmax(1) == labels).float().mean()
-    loss = terms[0] + 0.8 * terms[1] - 0.2 * terms[2] + 0.2 * terms[3]
     assert values["val/loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
