@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.model.backbone import Backbone
 from pipeline.model.settings import ModelSettings
+from pipeline.model.start import centres, discriminants
 
 
 class Output(NamedTuple):
@@ -69,6 +70,29 @@ class PrototypeNetwork(nn.Module):
             std, mean = torch.std_mean(features_XF.double(), dim=0, correction=0)
             self.feature_mean.copy_(mean)
             self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+    @torch.no_grad()
+    def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
+        """Moves W and the prototypes to where the training crops' pooled features say.
+
+        The first rows of W become linear discriminants, the other ones stay as they are; a class's
+        prototypes become the centres of its crops' embeddings. A class without crops keeps its own.
+
+        Args:
+            features_XF: as the backbone gives them.
+            labels_X: int64, their images' classes.
+            seed: of the clustering.
+        """
+        standard_XF = (features_XF - self.feature_mean) / self.feature_std
+        found_dF = discriminants(standard_XF.cpu(), labels_X.cpu(), self.settings.embedding_dim)
+        found_dF = found_dF.to(features_XF.device)
+        self.projection.weight[: len(found_dF)] = found_dF
+        self.projection.bias[: len(found_dF)] = -found_dF @ standard_XF.mean(0)
+        embeddings_XD = self.embed(features_XF)
+        for label in labels_X.unique():
+            own = self.class_of == label
+            found = centres(embeddings_XD[labels_X == label].cpu(), int(own.sum()), seed)
+            self.prototypes[own] = found.to(self.prototypes.device)
 
     def embed(self, features_F: Tensor) -> Tensor:
         """Returns z = sigmoid(W·f), (…)×D in (0, 1), of pooled features, (…)×F."""

@@ -18,6 +18,8 @@ class TrainSettings(BaseModel):
         batch_size: images a batch.
         accumulate: batches whose gradients are added up for one step.
         lr_backbone, lr_projection, lr_prototypes: Adam's learning rates.
+        start: what W and the prototypes are at first: `random`, or, found in the training `crops`,
+            linear discriminants and the centres of each class.
         step_size: joint epochs after which the learning rates are halved, again and again.
         cluster, separation, diversity: the weights of the loss's terms.
     """
@@ -33,6 +35,7 @@ class TrainSettings(BaseModel):
     lr_backbone: Fraction = 6e-5
     lr_projection: Fraction = 1e-3
     lr_prototypes: Fraction = 3e-3
+    start: Literal["random", "crops"] = "random"
     step_size: Annotated[int, Field(ge=1)] = 35
     cluster: Fraction = 0.8
     separation: Fraction = 0.2

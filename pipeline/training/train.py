@@ -86,7 +86,7 @@ class Training:
         Raises:
             ProtoMaskError: the loss is no longer finite.
         """
-        self._standardise()
+        self._start()
         progress = self._resume()
         total = self.settings.warmup_epochs + self.settings.epochs
         with Live(str(curves), save_dvc_exp=False, dvcyaml=None) as live:
@@ -202,11 +202,17 @@ class Training:
             self._stored[rows] = known.to(self.fabric.device)
         return self._stored
 
-    def _standardise(self) -> None:
-        if self.network.settings.standardise:
+    def _start(self) -> None:
+        """Takes from the training crops what the network starts with."""
+        from_crops = self.settings.start == "crops"
+        if self.network.settings.standardise or from_crops:
             rows = torch.from_numpy(self.train_rows)
-            features = self._stored_features()[rows]
-            self.network.standardise(features[self.valid[rows]])
+            valid_NK = self.valid[rows]
+            features_XF = self._stored_features()[rows][valid_NK]
+            self.network.standardise(features_XF)
+            if from_crops:
+                labels_X = self.labels[rows].unsqueeze(1).expand_as(valid_NK)[valid_NK]
+                self.network.start_from(features_XF, labels_X, self.seed)
         if not self.settings.freeze_backbone and self.settings.warmup_epochs == 0:
             self._stored = None
 

@@ -18,7 +18,8 @@ crops: {version: 1, size: 32, per_image: 3, background: original, min_box_area: 
 model: {backbone: test_resnet, pretrained: none, name: protomask, embedding_dim: 8,
   prototypes_per_class: 2, standardise: true, epsilon: 0.0001}
 train: {epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batch_size: 8,
-  accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1}
+  accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1,
+  start: random}
 finetune: {epochs: 1, lr: 0.0003, batch_size: 8, penalty: 0.001}
 prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, groups: [general, compactness, contrastivity]}

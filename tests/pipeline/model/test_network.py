@@ -261,3 +261,32 @@ def test_keep_drops_rows_columns_and_classes() -> None:
     assert {"prototypes", "classifier"} <= dict(network.named_parameters()).keys()
     output = network(torch.rand(2, 4, 3), torch.ones(2, 4, dtype=torch.bool))
     assert output.logits.shape == (2, 3) and output.distance.shape == (2, 3)
+
+
+def test_start_from_crops() -> None:
+    network = make_network(standardise=True)
+    features = torch.tensor([[0.0, 3, 1], [2, 5, 1], [10, 3, 1], [12, 5, 1]])
+    labels = torch.tensor([0, 0, 1, 1])
+    before = network.projection.weight.clone(), network.projection.bias.clone()
+    network.standardise(features)
+    network.start_from(features, labels, seed=0)
+    assert torch.equal(network.projection.weight[1:], before[0][1:])
+    assert torch.equal(network.projection.bias[1:], before[1][1:])
+    embedded = network.embed(features)
+    logit = torch.logit(embedded)[:, 0]
+    # Class means ∓5 and a spread of 1 within: the one discriminant parts the classes around 0.
+    assert logit.mean().item() == pytest.approx(0, abs=1e-5)
+    assert logit[:2].sign().unique().numel() == 1 and (logit[:2] * logit[2:] < 0).all()
+    # Two prototypes a class, two crops a class: the centres are the crops.
+    for label in (0, 1):
+        own = network.prototypes[network.class_of == label]
+        distance = torch.cdist(own, embedded[labels == label]).min(1).values
+        torch.testing.assert_close(distance, torch.zeros(2), atol=1e-6, rtol=0)
+
+
+def test_start_from_crops_without_any_of_a_class() -> None:
+    network = make_network(classes=3)
+    before = network.prototypes.clone()
+    network.start_from(torch.rand(6, 3), torch.tensor([0, 0, 0, 2, 2, 2]), seed=0)
+    assert torch.equal(network.prototypes[2:4], before[2:4])
+    assert not torch.isclose(network.prototypes, before)[[0, 1, 4, 5]].any()

@@ -1,5 +1,6 @@
 """Training: what moves and what stands still, schedules, and resuming to the same bits."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -200,7 +201,7 @@ def gradients_of_first_step(
         step()
 
     monkeypatch.setattr(training.optimizer, "step", watched)
-    training._standardise()
+    training._start()
     training._epoch(0)
     return found[0], len(found)
 
@@ -561,3 +562,20 @@ def test_network_sees_augmented_crops_other_ones_in_every_epoch(
     colours = [sorted(images.mean((1, 2, 3)).tolist()) for images in seen]
     assert colours[0] != pytest.approx(colours[1], abs=1e-3)
     assert not set(colours[0]) & set(raw.mean(1).tolist())
+
+
+def test_starts_from_the_training_crops_alone(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    training = make_training(epochs=0, start="crops")
+    at_first = copy.deepcopy(training.network)
+    training.run(tmp_path / "curves")
+    rows = torch.from_numpy(training.train_rows)
+    valid = training.valid[rows]
+    features = training._stored_features()[rows][valid]
+    at_first.standardise(features)
+    labels = training.labels[rows].unsqueeze(1).expand_as(valid)[valid]
+    at_first.start_from(features, labels, training.seed)
+    for name, value in at_first.state_dict().items():
+        torch.testing.assert_close(training.network.state_dict()[name], value)
+    assert not valid.all(), "a missing crop must not count"
