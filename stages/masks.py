@@ -10,8 +10,14 @@ def run() -> None:
     params = read_params(workspace.PARAMS)
     photographs = workspace.read_photographs()
     root, shards = workspace.root_of(params), workspace.memory() / "masks"
-    workers = params.runtime.workers
-    segmented = segment_images(photographs, root, params.segmenter, shards, workers)
+    segmented = segment_images(
+        photographs,
+        root,
+        params.segmenter,
+        shards,
+        params.runtime.workers,
+        workspace.machine_of(params),
+    )
     masks = stored_masks(photographs, params.segmenter, shards)
     write_store(workspace.MASKS, photographs, params.segmenter, masks)
     store = MaskStore(workspace.MASKS)

@@ -22,7 +22,7 @@ from pipeline.explain.panel import Reason, draw_reasons
 from pipeline.explain.prototypes import Points, Prototypes
 from pipeline.files import whole_file
 from pipeline.masks.masks import Masks
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter
 from pipeline.model.answers import Answers, answers
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About
@@ -63,6 +63,7 @@ class Predictor(NamedTuple):
         fabric: device and precision.
         about: the model's classes and crop settings.
         segmenter: finds masks as they were found for training.
+        machine: what it works with.
         prototypes: where the model's prototypes came from.
         crops: the crops of the training images.
         images: the ids of the index's images.
@@ -72,6 +73,7 @@ class Predictor(NamedTuple):
     fabric: Fabric
     about: About
     segmenter: Segmenter
+    machine: Machine
     prototypes: Prototypes
     crops: CropStore
     images: list[str]
@@ -85,6 +87,7 @@ class Predictor(NamedTuple):
             fabric,
             finished.about,
             rebuild_segmenter(finished.about.segmenter),
+            workspace.machine_of(params),
             finished.prototypes(),
             finished.crops,
             finished.index.ids,
@@ -103,7 +106,7 @@ class Predictor(NamedTuple):
 
     @torch.inference_mode()
     def _ask(self, photograph: NDArray[np.uint8]) -> tuple[Masks, Crops, Answers]:
-        (masks,) = self.segmenter.segment([photograph])
+        (masks,) = self.segmenter.segment([photograph], self.machine)
         crops = extract_crops(photograph, masks, self.about.crops)
         crops_1KSS3, valid_1K = (
             torch.from_numpy(crops.pixels)[None],
@@ -128,21 +131,15 @@ def rebuild_segmenter(fingerprint: dict[str, Any]) -> Segmenter:
     Raises:
         ProtoMaskError: this version of ProtoMask has none such.
     """
-    settings = {key: value for key, value in fingerprint.items() if key != "weights_sha256"}
     kinds = get_args(Params.model_fields["segmenter"].annotation)
     known = {kind.model_fields["name"].default: kind for kind in kinds}
     try:
-        segmenter: Segmenter = known[settings["name"]](**settings)
+        segmenter: Segmenter = known[fingerprint["name"]](**fingerprint)
     except (KeyError, ValidationError) as error:
         raise ProtoMaskError(
             f"the model was trained on masks of a segmenter that this version of ProtoMask does "
             f"not have ({error}): run `dvc repro`"
         ) from None
-    if segmenter.fingerprint() != fingerprint:
-        raise ProtoMaskError(
-            f"the weights of the segmenter {segmenter.name!r} on this machine are not those that "
-            "the model's masks were made with: run `dvc repro`"
-        )
     return segmenter
 
 

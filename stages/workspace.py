@@ -8,6 +8,8 @@ belong to the repository that was copied.
 from pathlib import Path
 
 from pipeline.datasets.index import Index, Photographs
+from pipeline.masks.segmenter import Machine
+from pipeline.training.devices import device_of
 from stages.params import Params
 
 PARAMS = Path("params.yaml")
@@ -53,6 +55,22 @@ def weights_of(params: Params) -> str:
     if pretrained in ("imagenet", "none"):
         return pretrained
     return str(origin() / Path(pretrained).expanduser())
+
+
+def machine_of(params: Params) -> Machine:
+    """Returns what masks are found with on this machine."""
+    runtime = params.runtime
+    return Machine(
+        device_of(runtime),
+        _file(runtime.weights),
+        _file(runtime.masks),
+        runtime.memory_fraction,
+        runtime.compile,
+    )
+
+
+def _file(name: str | None) -> Path | None:
+    return None if name is None else origin() / Path(name).expanduser()
 
 
 def read_index() -> Index:

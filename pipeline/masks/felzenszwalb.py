@@ -1,6 +1,6 @@
 """Felzenszwalb's graph-based segmentation (Felzenszwalb & Huttenlocher, 2004) at several scales."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from skimage.segmentation import felzenszwalb
 from skimage.transform import resize
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter
 
 
 class Felzenszwalb(Segmenter):
@@ -43,7 +43,9 @@ class Felzenszwalb(Segmenter):
     max_side: Annotated[int, Field(ge=16)] = 320
     max_box_iou: Annotated[float, Field(gt=0, le=1)] = 0.9
 
-    def segment(self, images: list[NDArray[np.uint8]]) -> list[Masks]:
+    def segment(
+        self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
+    ) -> list[Masks]:
         return [self._segment_one(image) for image in images]
 
     def _segment_one(self, image: NDArray[np.uint8]) -> Masks:

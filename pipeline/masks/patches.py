@@ -1,5 +1,6 @@
 """Patches: a grid of equal boxes, the baseline that needs no segmentation."""
 
+from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import Annotated, Literal
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter
 
 
 class Patches(Segmenter):
@@ -18,7 +19,9 @@ class Patches(Segmenter):
     version: Literal[1] = 1
     grid: Annotated[int, Field(ge=1, le=32)] = 2
 
-    def segment(self, images: list[NDArray[np.uint8]]) -> list[Masks]:
+    def segment(
+        self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
+    ) -> list[Masks]:
         return [self._segment_one(*image.shape[:2]) for image in images]
 
     def _segment_one(self, height: int, width: int) -> Masks:

@@ -1,33 +1,32 @@
-"""Segmenting a data set: several processes write shards, and the store is assembled from them."""
+"""Segmenting a data set: workers write shards, and the store is assembled from them."""
 
 import multiprocessing
 import sys
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from pathlib import Path
 
 from pipeline.datasets.index import Photographs
-from pipeline.datasets.listing import refuse_changed
-from pipeline.datasets.photograph import read_photograph
 from pipeline.masks.masks import Masks
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.shards import Shards
 from pipeline.progress import track
 
-IMAGES_PER_SHARD = 16
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image file, and the SHA-256 that the index has of it."""
-
-    path: Path
-    sha256: str
-
 
 def segment_images(
-    photographs: Photographs, root: Path, segmenter: Segmenter, memory: Path, workers: int
+    photographs: Photographs,
+    root: Path,
+    segmenter: Segmenter,
+    memory: Path,
+    workers: int,
+    machine: Machine = Machine(),
 ) -> int:
     """Makes the shards of all images of an index that are in none yet.
 
@@ -36,7 +35,10 @@ def segment_images(
         root: the folder their paths are relative to.
         segmenter: finds the masks.
         memory: a folder for the shards of all segmenters, kept from run to run.
-        workers: how many processes; 1 works in this one.
+        workers: how many shards are worked on at a time: in as many processes, or, by a segmenter
+            that uses a device, in as many threads, so that one shard's photographs are read and its
+            masks are written while the device works on another's.
+        machine: what the segmenter works with.
 
     Returns:
         How many images were segmented.
@@ -47,13 +49,13 @@ def segment_images(
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     have = shards.images()
     sources = [
-        Source(root / path, digest)
+        Source(root, path, digest)
         for path, digest in zip(photographs.table["path"], photographs.table["sha256"], strict=True)
     ]
     missing = {source.sha256: source for source in sources if source.sha256 not in have}
-    todo = list(missing.values())
-    batches = [todo[at : at + IMAGES_PER_SHARD] for at in range(0, len(todo), IMAGES_PER_SHARD)]
-    made = _make_all(batches, segmenter, shards, workers)
+    todo, size = list(missing.values()), segmenter.images_per_shard
+    batches = [todo[at : at + size] for at in range(0, len(todo), size)]
+    made = _make_all(batches, segmenter, shards, workers, machine)
     return sum(1 for _ in track(made, "Segmenting images", len(todo)))
 
 
@@ -72,31 +74,35 @@ def stored_masks(photographs: Photographs, segmenter: Segmenter, memory: Path) -
         yield masks[digest]
 
 
-def make_shard(sources: list[Source], segmenter: Segmenter, shards: Shards) -> int:
+def make_shard(
+    sources: list[Source], segmenter: Segmenter, shards: Shards, machine: Machine
+) -> int:
     """Segments a few images and writes their shard; returns how many there were.
 
     Raises:
         ProtoMaskError: an image is missing or is not the one in the photographs.
     """
-    for source in sources:
-        refuse_changed(source.path, source.sha256)
-    found = segmenter.segment([read_photograph(source.path) for source in sources])
+    found = segmenter.segment_sources(sources, machine)
     shards.write({source.sha256: masks for source, masks in zip(sources, found, strict=True)})
     return len(sources)
 
 
 def _make_all(
-    batches: list[list[Source]], segmenter: Segmenter, shards: Shards, workers: int
+    batches: list[list[Source]],
+    segmenter: Segmenter,
+    shards: Shards,
+    workers: int,
+    machine: Machine,
 ) -> Iterator[None]:
     """Yields once for every image done."""
-    if workers <= 1 or len(batches) <= 1:
+    workers = min(workers, len(batches))
+    if workers <= 1:
         for batch in batches:
-            yield from [None] * make_shard(batch, segmenter, shards)
+            yield from [None] * make_shard(batch, segmenter, shards, machine)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(batches)), mp_context=context) as pool:
+    with _executor(segmenter, workers) as pool:
         waiting: set[Future[int]] = {
-            pool.submit(make_shard, batch, segmenter, shards) for batch in batches
+            pool.submit(make_shard, batch, segmenter, shards, machine) for batch in batches
         }
         try:
             while waiting:
@@ -105,3 +111,9 @@ def _make_all(
                     yield from [None] * future.result()
         finally:
             pool.shutdown(cancel_futures=True, wait=sys.exc_info()[0] is None)
+
+
+def _executor(segmenter: Segmenter, workers: int) -> Executor:
+    if segmenter.uses_device:
+        return ThreadPoolExecutor(workers)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))

@@ -17,13 +17,7 @@ def make_fabric(runtime: Runtime) -> Fabric:
     Raises:
         ProtoMaskError: the device asked for is not there.
     """
-    device = runtime.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ProtoMaskError(
-            "runtime.device=cuda, but PyTorch finds no CUDA device here; use auto or cpu"
-        )
+    device = device_of(runtime)
     if device == "cpu":
         _keep_freed_memory()
     bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
@@ -34,6 +28,21 @@ def make_fabric(runtime: Runtime) -> Fabric:
         # One process, whatever a cluster's job was given; Fabric would refuse `--ntasks=4`.
         plugins=LightningEnvironment(),
     )
+
+
+def device_of(runtime: Runtime) -> str:
+    """Returns "cpu" or "cuda".
+
+    Raises:
+        ProtoMaskError: the device asked for is not there.
+    """
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ProtoMaskError(
+            "runtime.device=cuda, but PyTorch finds no CUDA device here; use auto or cpu"
+        )
+    if runtime.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return runtime.device
 
 
 def _keep_freed_memory() -> None:

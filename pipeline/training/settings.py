@@ -82,9 +82,17 @@ class Runtime(BaseModel):
     Args:
         device: `auto` takes a GPU where there is one.
         workers: processes or threads that segment, read and cut.
+        weights: a file with the segmenter's weights; null downloads them once for this user.
+        masks: for the segmenter `import`, the masks to read.
+        memory_fraction: the share of the device's memory that segmenting may use.
+        compile: compile the segmenter's networks before the first image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=1)] = 2
+    weights: str | None = None
+    masks: str | None = None
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    compile: bool = False

@@ -114,6 +114,6 @@ def test_a_segmenter_is_rebuilt_from_its_fingerprint() -> None:
 
 
 def test_an_unknown_segmenter_is_refused() -> None:
-    for wrong in ({"name": "sam9"}, {"grid": -1}, {"weights_sha256": "0" * 64}):
+    for wrong in ({"name": "sam9"}, {"grid": -1}, {"scales": [1]}):
         with pytest.raises(ProtoMaskError, match="segmenter"):
             predict.rebuild_segmenter({**Patches().fingerprint(), **wrong})

@@ -84,7 +84,6 @@ def test_it_names_what_made_it(written: Path) -> None:
         "name": "patches",
         "version": 1,
         "grid": 2,
-        "weights_sha256": None,
     }
     assert about["dataset"] == "made up"
     assert about["images"]["sha256"][2] == f"{2:064x}"

@@ -16,12 +16,11 @@ from PIL import Image as Pillow
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
-from pipeline.masks import segment
 from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.masks import Masks
 from pipeline.masks.patches import Patches
 from pipeline.masks.segment import segment_images, stored_masks
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter
 from pipeline.masks.store import MaskStore, write_store
 
 ReadPhotographs = Callable[[Path], Photographs]
@@ -47,9 +46,11 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     original = Patches.segment
 
-    def noted(self: Patches, images: list[NDArray[np.uint8]]) -> list[Masks]:
+    def noted(
+        self: Patches, images: list[NDArray[np.uint8]], machine: Machine = Machine()
+    ) -> list[Masks]:
         sizes.append(len(images))
-        return original(self, images)
+        return original(self, images, machine)
 
     monkeypatch.setattr(Patches, "segment", noted)
     return sizes
@@ -193,7 +194,7 @@ def test_how_images_fell_into_shards_does_not_show(
     photographs = photographs_in(root)
     stores = []
     for size in (1, 3, 100):
-        monkeypatch.setattr(segment, "IMAGES_PER_SHARD", size)
+        monkeypatch.setattr(Patches, "images_per_shard", size)
         memory = tmp_path / f"memory {size}"
         segment_images(photographs, root, Patches(), memory, 1)
         stores.append(_contents(_store(photographs, Patches(), memory, tmp_path / f"s{size}")))
@@ -204,14 +205,13 @@ RUN = """
 import sys
 from pathlib import Path
 from pipeline.datasets.index import Photographs
-from pipeline.masks import segment
 from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.store import write_store
 
 if __name__ == "__main__":
     root, memory, store, workers = sys.argv[1:]
-    segment.IMAGES_PER_SHARD = 2
+    Felzenszwalb.images_per_shard = 2
     photographs = Photographs.read(Path(root).parent / "photographs.parquet")
     print("started", flush=True)
     segment_images(photographs, Path(root), Felzenszwalb(), Path(memory), int(workers))

@@ -17,7 +17,7 @@ from pipeline.model.settings import ModelSettings
 
 ABOUT_IT = About(
     class_names=["wren", "Žluva", "jay"],
-    segmenter={"name": "patches", "grid": 2, "weights_sha256": None},
+    segmenter={"name": "patches", "grid": 2},
     crops=CropSettings(size=32, per_image=4),
     images="0" * 64,
 )
