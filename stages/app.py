@@ -97,6 +97,27 @@ def verify(store: Store = Path("artifacts/masks.zarr")) -> None:
     inspect_masks.verify(store)
 
 
+@masks_app.command()
+def export(
+    coco: Annotated[Path, typer.Option(help="The COCO JSON file to write.", show_default=False)],
+    store: Store = Path("artifacts/masks.zarr"),
+) -> None:
+    """Write a mask store as COCO JSON, which pycocotools reads and the segmenter `import` too."""
+    from stages import export_masks
+
+    export_masks.run(store, coco)
+
+
+@masks_app.command("hash")
+def hash_masks(
+    masks: Annotated[Path, typer.Argument(help="A COCO JSON file, or a folder of PNG files.")],
+) -> None:
+    """Print the hash of masks to import, which `segmenter.sha256` wants."""
+    from pipeline.masks.imported import content_hash
+
+    print(content_hash(masks))
+
+
 app.add_typer(masks_app, name="masks", rich_help_panel=STAGES)
 
 

@@ -93,6 +93,10 @@ class Segmenter(BaseModel, ABC):
             The masks of each image, at its own resolution.
         """
 
+    def identity(self, source: Source) -> str:
+        """Returns what an image's masks depend on, beside the segmenter: its bytes."""
+        return source.sha256
+
     def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
         """Segments image files of a data set."""
         return self.segment([source.read() for source in sources], machine)

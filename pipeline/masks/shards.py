@@ -45,7 +45,7 @@ class Shards:
         self.num_scores = num_scores
 
     def write(self, masks: dict[str, Masks]) -> Path:
-        """Writes one shard, the masks of each image by the SHA-256 of its file."""
+        """Writes one shard, the masks of each image by its identity (`Segmenter.identity`)."""
         rows = [_row(image, found) for image, found in sorted(masks.items())]
         content = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), content, compression="zstd")

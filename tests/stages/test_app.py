@@ -21,6 +21,7 @@ COMMANDS = [
     *(("scan",), ("prepare",), ("masks",), ("crops",), ("train",), ("push",), ("finetune",)),
     *(("evaluate",), ("explain",), ("predict",)),
     *(("masks", "info"), ("masks", "show"), ("masks", "verify")),
+    *(("masks", "export"), ("masks", "hash")),
 ]
 
 

@@ -20,7 +20,7 @@ from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.masks import Masks
 from pipeline.masks.patches import Patches
 from pipeline.masks.segment import segment_images, stored_masks
-from pipeline.masks.segmenter import Machine, Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.store import MaskStore, write_store
 
 ReadPhotographs = Callable[[Path], Photographs]
@@ -274,3 +274,24 @@ def test_an_interrupted_write_leaves_no_part(
                 photographs_in(photograph_folder), photograph_folder, Patches(), tmp_path / "m", 1
             )
     assert [path for path in (tmp_path / "m").rglob("*") if path.is_file()] == []
+
+
+class ByName(Patches):
+    """Stands for a segmenter that looks masks up by the image's path."""
+
+    def identity(self, source: Source) -> str:
+        return f"{source.sha256} {source.name}"
+
+
+def test_copies_are_two_images_to_a_segmenter_that_goes_by_names(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+) -> None:
+    memory = tmp_path / "memory"
+    one = photograph_folder / "class 0" / "000.png"
+    (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
+    photographs = photographs_in(photograph_folder)
+    assert segment_images(photographs, photograph_folder, ByName(), memory, 1) == 11
+    assert len(list(stored_masks(photographs, ByName(), memory))) == 11
+    one.rename(one.with_name("renamed.png"))
+    photographs = photographs_in(photograph_folder)
+    assert segment_images(photographs, photograph_folder, ByName(), memory, 1) == 1
