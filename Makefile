@@ -22,6 +22,8 @@ quick: $(VENV)/installed  ## the tests a person runs all day
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		--no-build-isolation --editable ".[sam2]"
 	touch $@

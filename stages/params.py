@@ -10,11 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipeline.crops.extraction import CropSettings
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.felzenszwalb import Felzenszwalb
+from pipeline.masks.imported import Imported
 from pipeline.masks.patches import Patches
+from pipeline.masks.sam2.segmenter import Sam2
+from pipeline.masks.slit import Slit
 from pipeline.model.settings import ModelSettings
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
-SEGMENTERS = {"felzenszwalb": Felzenszwalb, "patches": Patches}
+SEGMENTERS = {
+    "felzenszwalb": Felzenszwalb,
+    "import": Imported,
+    "patches": Patches,
+    "sam2": Sam2,
+    "slit": Slit,
+}
 
 
 class DatasetParams(BaseModel):
@@ -82,7 +91,9 @@ class Params(BaseModel):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dataset: DatasetParams
-    segmenter: Annotated[Felzenszwalb | Patches, Field(discriminator="name")]
+    segmenter: Annotated[
+        Felzenszwalb | Imported | Patches | Sam2 | Slit, Field(discriminator="name")
+    ]
     crops: CropSettings
     model: ModelSettings
     train: TrainSettings

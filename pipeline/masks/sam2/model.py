@@ -1,0 +1,39 @@
+"""SAM 2.1's networks with their weights."""
+
+import pickle
+
+import torch
+from sam2.build_sam import build_sam2
+from sam2.modeling.sam2_base import SAM2Base
+
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.sam2.segmenter import ModelName
+from pipeline.masks.segmenter import Machine
+from pipeline.masks.weights import find_weights
+
+URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
+CONFIGS: dict[ModelName, str] = {
+    "sam2.1_hiera_tiny": "sam2.1_hiera_t",
+    "sam2.1_hiera_small": "sam2.1_hiera_s",
+    "sam2.1_hiera_base_plus": "sam2.1_hiera_b+",
+    "sam2.1_hiera_large": "sam2.1_hiera_l",
+}
+
+
+def load_model(name: ModelName, sha256: str, machine: Machine) -> SAM2Base:
+    """Builds a network on the machine's device, with its weights, in evaluation mode.
+
+    Raises:
+        ProtoMaskError: the weights cannot be had, or are of another network.
+    """
+    path = find_weights(f"{URL}/{name}.pt", sha256, machine.weights)
+    model = build_sam2(f"configs/sam2.1/{CONFIGS[name]}.yaml", device=machine.device)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["model"]
+        model.load_state_dict(state)
+    except (RuntimeError, KeyError, TypeError, pickle.UnpicklingError, EOFError):
+        raise ProtoMaskError(
+            f"{path} holds no weights of {name}: choose the model that they are of with "
+            f"segmenter.model ({', '.join(CONFIGS)})"
+        ) from None
+    return model.requires_grad_(False)

@@ -1,0 +1,108 @@
+"""SAM 2 (Ravi et al., 2024), asked at a grid of points on the photograph and on crops of it."""
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.masks import Masks, Region
+from pipeline.masks.segmenter import Machine, Segmenter
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ModelName = Literal[
+    "sam2.1_hiera_tiny", "sam2.1_hiera_small", "sam2.1_hiera_base_plus", "sam2.1_hiera_large"
+]
+
+
+class Generator(Protocol):
+    """Finds the regions of each of a few photographs."""
+
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Region]]: ...
+
+
+class Sam2(Segmenter):
+    """Automatic mask generation with SAM 2.1; the defaults are the published settings.
+
+    Args:
+        model: which of the four.
+        weights_sha256: hash of its weights.
+        engine: `batched`, or sam2's own `SAM2AutomaticMaskGenerator` as the `reference`, which
+            finds the same masks one crop at a time.
+        precision: in which the networks compute; `bfloat16` finds slightly other masks.
+        points_per_side: of the grid of prompts on each crop.
+        pred_iou_thresh: masks whose predicted IoU is not above it are dropped.
+        stability_score_thresh: masks whose stability is below it are dropped.
+        stability_score_offset: stability is the IoU of the masks cut this far above and below
+            `mask_threshold`.
+        mask_threshold: logits above it are inside.
+        box_nms_thresh: of masks of one crop whose boxes overlap more (IoU), one is kept.
+        crop_n_layers: layer i cuts the photograph into 2^i×2^i crops that overlap.
+        crop_nms_thresh: the same as `box_nms_thresh`, among all crops.
+        crop_overlap_ratio: by which share of the photograph's shorter side crops of the first layer
+            overlap.
+        crop_n_points_downscale_factor: points a side are divided by it from layer to layer.
+        min_mask_region_area: holes and specks of at most this many pixels at the decoder's
+            resolution are filled and removed.
+
+    A mask's scores are its predicted IoU and its stability.
+    """
+
+    name: Literal["sam2"] = "sam2"
+    version: Literal[1] = 1
+    score_names: ClassVar[tuple[str, ...]] = ("predicted_iou", "stability")
+    images_per_shard: ClassVar[int] = 8
+    uses_device: ClassVar[bool] = True
+
+    model: ModelName = "sam2.1_hiera_base_plus"
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    engine: Literal["batched", "reference"] = "batched"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    points_per_side: Annotated[int, Field(ge=1)] = 32
+    pred_iou_thresh: Share = 0.8
+    stability_score_thresh: Share = 0.9
+    stability_score_offset: Annotated[float, Field(ge=0)] = 0.5
+    mask_threshold: float = 0.0
+    box_nms_thresh: Share = 0.7
+    crop_n_layers: Annotated[int, Field(ge=0)] = 2
+    crop_nms_thresh: Share = 0.7
+    crop_overlap_ratio: Share = 512 / 1500
+    crop_n_points_downscale_factor: Annotated[int, Field(ge=1)] = 1
+    min_mask_region_area: Annotated[int, Field(ge=0)] = 10
+
+    def segment(
+        self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
+    ) -> list[Masks]:
+        with _loading:
+            generate = _generator(self, machine)
+        with _on_device:
+            found = generate(images)
+        return [
+            Masks.of(image.shape[0], image.shape[1], regions, len(self.score_names))
+            for image, regions in zip(images, found, strict=True)
+        ]
+
+
+_loading, _on_device = threading.Lock(), threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _generator(settings: Sam2, machine: Machine) -> Generator:
+    """Builds the network once a process."""
+    try:
+        from pipeline.masks.sam2.batched import BatchedGenerator
+        from pipeline.masks.sam2.model import load_model
+        from pipeline.masks.sam2.reference import ReferenceGenerator
+    except ModuleNotFoundError as error:
+        raise ProtoMaskError(
+            f"segmenter=sam2 needs the package {error.name}, which is not installed: "
+            "`pip install --no-build-isolation 'protomask[sam2]'`"
+        ) from None
+    model = load_model(settings.model, settings.weights_sha256, machine)
+    if settings.engine == "reference":
+        return ReferenceGenerator(model, settings)
+    return BatchedGenerator(model, settings, machine)
