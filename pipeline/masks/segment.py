@@ -48,12 +48,9 @@ def segment_images(
     """
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     have = shards.images()
-    sources = [
-        Source(root, path, digest)
-        for path, digest in zip(photographs.table["path"], photographs.table["sha256"], strict=True)
-    ]
-    missing = {source.sha256: source for source in sources if source.sha256 not in have}
-    todo, size = list(missing.values()), segmenter.images_per_shard
+    sources = {segmenter.identity(source): source for source in _sources(photographs, root)}
+    todo = [source for image, source in sources.items() if image not in have]
+    size = segmenter.images_per_shard
     batches = [todo[at : at + size] for at in range(0, len(todo), size)]
     made = _make_all(batches, segmenter, shards, workers, machine)
     return sum(1 for _ in track(made, "Segmenting images", len(todo)))
@@ -63,15 +60,23 @@ def stored_masks(photographs: Photographs, segmenter: Segmenter, memory: Path) -
     """Yields the masks of the index's images, in its order, from the shards."""
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     holds = shards.images()
-    digests = photographs.table["sha256"].tolist()
+    images = [segmenter.identity(source) for source in _sources(photographs, Path())]
     wanted: dict[Path, set[str]] = {}
-    for digest in digests:
-        wanted.setdefault(holds[digest], set()).add(digest)
+    for image in images:
+        wanted.setdefault(holds[image], set()).add(image)
     masks: dict[str, Masks] = {}
-    for path, images in wanted.items():
-        masks.update(shards.read(path, images))
-    for digest in digests:
-        yield masks[digest]
+    for path, some in wanted.items():
+        masks.update(shards.read(path, some))
+    for image in images:
+        yield masks[image]
+
+
+def _sources(photographs: Photographs, root: Path) -> list[Source]:
+    table = photographs.table
+    return [
+        Source(root, path, digest)
+        for path, digest in zip(table["path"], table["sha256"], strict=True)
+    ]
 
 
 def make_shard(
@@ -83,7 +88,8 @@ def make_shard(
         ProtoMaskError: an image is missing or is not the one in the photographs.
     """
     found = segmenter.segment_sources(sources, machine)
-    shards.write({source.sha256: masks for source, masks in zip(sources, found, strict=True)})
+    images = [segmenter.identity(source) for source in sources]
+    shards.write(dict(zip(images, found, strict=True)))
     return len(sources)
 
 
