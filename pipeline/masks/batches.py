@@ -55,3 +55,9 @@ class BatchSize:
                 "runtime.device=cpu"
             )
         self.value //= 2
+
+
+def keep_memory(device: torch.device, fraction: float) -> None:
+    """Lets this process have no more than a fraction of a GPU's memory."""
+    if device.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(fraction, device)

@@ -12,7 +12,7 @@ from sam2.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from pipeline.masks.batches import BatchSize
+from pipeline.masks.batches import BatchSize, keep_memory
 from pipeline.masks.masks import Region
 from pipeline.masks.sam2.decoder import Decoded, PointDecoder
 from pipeline.masks.sam2.filters import (
@@ -70,8 +70,7 @@ class BatchedGenerator:
             settings.crop_n_layers,
             settings.crop_n_points_downscale_factor,
         )
-        if self.device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(machine.memory_fraction, self.device)
+        keep_memory(self.device, machine.memory_fraction)
         decoder = PointDecoder(model, self.dtype)
         self.encoder: Callable[[Tensor], dict] = model.forward_image
         self.decoder: Callable[[Tensor, Tensor], Decoded] = decoder

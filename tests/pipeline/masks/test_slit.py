@@ -25,10 +25,10 @@ from transformers import (
 
 from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
-from pipeline.masks import slit
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Machine
-from pipeline.masks.slit import PUBLISHED, WEIGHTS, Boundaries, Slit, cut, load_network
+from pipeline.masks.slit.boundaries import Boundaries, _normalise, _resize, load_network
+from pipeline.masks.slit.segmenter import PUBLISHED, WEIGHTS, Slit, _boundaries, cut
 
 SMALL = {
     "depths": (1, 2, 1, 1),
@@ -179,7 +179,7 @@ def test_an_image_is_prepared_as_by_the_models_own_processor(
     expected = processor(
         images, return_tensors="pt", input_data_format="channels_last"
     ).pixel_values
-    prepared = slit._normalise(torch.stack([slit._resize(image, SIDE) for image in images]))
+    prepared = _normalise(torch.stack([_resize(image, SIDE) for image in images]))
     torch.testing.assert_close(prepared, expected)
 
 
@@ -222,10 +222,10 @@ def test_a_batch_finds_what_single_images_do(
 ) -> None:
     segmenter = SmallSlit(weights_sha256=NO_MATTER)
     boundaries = Boundaries(network, segmenter, Machine())
-    assert boundaries.batch == 1  # on a CPU
+    assert boundaries.batch.value == 1  # on a CPU
     one_by_one = list(boundaries.probabilities(images))
     for batch in (2, 3, 100):
-        boundaries.batch = batch
+        boundaries.batch.value = batch
         for together, alone in zip(boundaries.probabilities(images), one_by_one, strict=True):
             np.testing.assert_allclose(together, alone, atol=1e-5)
 
@@ -235,10 +235,10 @@ def test_the_same_images_give_the_same_masks_in_any_thread(
 ) -> None:
     segmenter, machine = _slit(weights)
     once = segmenter.segment(images, machine)
-    slit._boundaries.cache_clear()
+    _boundaries.cache_clear()
     with ThreadPoolExecutor(4) as pool:
         again = list(pool.map(lambda _: segmenter.segment(images, machine), range(8)))
-    assert slit._boundaries.cache_info().misses == 1
+    assert _boundaries.cache_info().misses == 1
     for found in again:
         assert all(map(same_masks, found, once))
     assert segmenter.segment([], Machine(weights=Path("nowhere"))) == []
@@ -279,17 +279,17 @@ def test_a_batch_without_room_is_halved(
     expected = list(Boundaries(network, segmenter, Machine()).probabilities(images))
     cramped = Cramped(network, room=2)
     boundaries = Boundaries(cramped, segmenter, Machine())
-    boundaries.batch = 10
+    boundaries.batch.value = 10
     for found, alone in zip(boundaries.probabilities(images), expected, strict=True):
         np.testing.assert_allclose(found, alone, atol=1e-5)
     assert cramped.seen == [5, 5, 2, 2, 1]  # 10 and then 5 at a time, of five images
-    assert boundaries.batch == 2
+    assert boundaries.batch.value == 2
 
 
 def test_no_room_for_one_image(network: nn.Module, images: list[NDArray[np.uint8]]) -> None:
     segmenter = SmallSlit(weights_sha256=NO_MATTER)
     boundaries = Boundaries(Cramped(network, room=0), segmenter, Machine())
-    with pytest.raises(ProtoMaskError, match="cpu has no room for one image of 64×64 pixels"):
+    with pytest.raises(ProtoMaskError, match="single one of the photographs"):
         list(boundaries.probabilities(images))
 
 
@@ -402,7 +402,7 @@ def test_without_transformers_it_says_what_to_install(
     weights: Path, images: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    slit._boundaries.cache_clear()
+    _boundaries.cache_clear()
     segmenter, machine = _slit(weights)
     with pytest.raises(ProtoMaskError, match=r"pip install 'protomask\[slit\]'"):
         segmenter.segment(images, machine)

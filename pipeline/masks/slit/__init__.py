@@ -1,0 +1,1 @@
+"""SLIT: regions between the boundaries that a network sees."""
