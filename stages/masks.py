@@ -16,7 +16,8 @@ def run() -> None:
         params.segmenter,
         shards,
         params.runtime.workers,
-        workspace.machine_of(params),
+        workspace.worker_of(params),
+        params.runtime.scheduler,
     )
     masks = stored_masks(photographs, params.segmenter, shards)
     write_store(workspace.MASKS, photographs, params.segmenter, masks)

@@ -13,7 +13,7 @@ from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.imported import Imported
 from pipeline.masks.patches import Patches
 from pipeline.masks.sam2.segmenter import Sam2
-from pipeline.masks.slit import Slit
+from pipeline.masks.slit.segmenter import Slit
 from pipeline.model.settings import ModelSettings
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 

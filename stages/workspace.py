@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.datasets.index import Index, Photographs
 from pipeline.masks.segmenter import Machine
-from pipeline.training.devices import device_of
+from pipeline.training.settings import Runtime
 from stages.params import Params
 
 PARAMS = Path("params.yaml")
@@ -59,9 +59,23 @@ def weights_of(params: Params) -> str:
 
 def machine_of(params: Params) -> Machine:
     """Returns what masks are found with on this machine."""
+    from pipeline.training.devices import device_of  # `scan` does not wait for torch
+
+    return _machine(params.runtime, device_of(params.runtime))
+
+
+def worker_of(params: Params) -> Machine:
+    """Returns what the stage `masks` finds masks with: on a cluster, each worker's own device, of
+    which this machine knows nothing."""
     runtime = params.runtime
+    if runtime.scheduler is None or runtime.scheduler.startswith("local:"):
+        return machine_of(params)
+    return _machine(runtime, "cpu" if runtime.device == "cpu" else "cuda")
+
+
+def _machine(runtime: Runtime, device: str) -> Machine:
     return Machine(
-        device_of(runtime),
+        device,
         _file(runtime.weights),
         _file(runtime.masks),
         runtime.memory_fraction,

@@ -11,9 +11,12 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
+from dataclasses import replace
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from pipeline.datasets.index import Photographs
+from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.shards import Shards
@@ -27,6 +30,7 @@ def segment_images(
     memory: Path,
     workers: int,
     machine: Machine = Machine(),
+    scheduler: str | None = None,
 ) -> int:
     """Makes the shards of all images of an index that are in none yet.
 
@@ -37,23 +41,31 @@ def segment_images(
         memory: a folder for the shards of all segmenters, kept from run to run.
         workers: how many shards are worked on at a time: in as many processes, or, by a segmenter
             that uses a device, in as many threads, so that one shard's photographs are read and its
-            masks are written while the device works on another's.
+            masks are written while the device works on another's. Where there are several CUDA
+            devices, such a segmenter has one process for each of them instead.
         machine: what the segmenter works with.
+        scheduler: the address of a Dask scheduler, or `local:N`: its workers make the shards.
 
     Returns:
         How many images were segmented.
 
     Raises:
-        ProtoMaskError: an image is missing or is not the one in the photographs.
+        ProtoMaskError: an image is missing or is not the one in the photographs; or see
+            `cluster.make_on_cluster`.
     """
+    root, memory = root.absolute(), memory.absolute()
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     have = shards.images()
     sources = {segmenter.identity(source): source for source in _sources(photographs, root)}
     todo = [source for image, source in sources.items() if image not in have]
     size = segmenter.images_per_shard
     batches = [todo[at : at + size] for at in range(0, len(todo), size)]
-    made = _make_all(batches, segmenter, shards, workers, machine)
-    return sum(1 for _ in track(made, "Segmenting images", len(todo)))
+    if scheduler is None or not batches:
+        made = _make_here(batches, segmenter, shards, workers, machine)
+    else:
+        made = _make_on_cluster(batches, segmenter, shards, machine, scheduler)
+    images = (None for size in made for _ in range(size))
+    return sum(1 for _ in track(images, "Segmenting images", len(todo)))
 
 
 def stored_masks(photographs: Photographs, segmenter: Segmenter, memory: Path) -> Iterator[Masks]:
@@ -93,33 +105,84 @@ def make_shard(
     return len(sources)
 
 
-def _make_all(
+def _make_on_cluster(
+    batches: list[list[Source]],
+    segmenter: Segmenter,
+    shards: Shards,
+    machine: Machine,
+    scheduler: str,
+) -> Iterator[int]:
+    try:
+        from pipeline.masks.cluster import make_on_cluster
+    except ModuleNotFoundError as error:
+        raise ProtoMaskError(
+            f"runtime.scheduler needs the package {error.name}, which is not installed: "
+            "`pip install 'protomask[cluster]'`"
+        ) from None
+    return make_on_cluster(batches, segmenter, shards, machine, scheduler)
+
+
+def _make_here(
     batches: list[list[Source]],
     segmenter: Segmenter,
     shards: Shards,
     workers: int,
     machine: Machine,
-) -> Iterator[None]:
-    """Yields once for every image done."""
-    workers = min(workers, len(batches))
+) -> Iterator[int]:
+    """Yields how many images each shard had."""
+    devices = _devices(segmenter, machine)
+    workers = min(len(devices) if len(devices) > 1 else workers, len(batches))
     if workers <= 1:
         for batch in batches:
-            yield from [None] * make_shard(batch, segmenter, shards, machine)
+            yield make_shard(batch, segmenter, shards, machine)
         return
-    with _executor(segmenter, workers) as pool:
+    make = make_shard if len(devices) <= 1 else _make_shard_on_own_device
+    with _executor(segmenter, workers, devices) as pool:
         waiting: set[Future[int]] = {
-            pool.submit(make_shard, batch, segmenter, shards, machine) for batch in batches
+            pool.submit(make, batch, segmenter, shards, machine) for batch in batches
         }
         try:
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield from [None] * future.result()
+                    yield future.result()
         finally:
             pool.shutdown(cancel_futures=True, wait=sys.exc_info()[0] is None)
 
 
-def _executor(segmenter: Segmenter, workers: int) -> Executor:
-    if segmenter.uses_device:
+def _devices(segmenter: Segmenter, machine: Machine) -> list[str]:
+    """Returns the devices to segment with; none where the segmenter uses none."""
+    if not segmenter.uses_device:
+        return []
+    if machine.device != "cuda":
+        return [machine.device]
+    import torch
+
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+
+
+def _executor(segmenter: Segmenter, workers: int, devices: list[str]) -> Executor:
+    if segmenter.uses_device and len(devices) <= 1:
         return ThreadPoolExecutor(workers)
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    if not devices:
+        return ProcessPoolExecutor(workers, context)
+    free = context.SimpleQueue()
+    for device in devices:
+        free.put(device)
+    return ProcessPoolExecutor(workers, context, _take_device, (free,))
+
+
+_own_device = ""
+
+
+def _take_device(free: "SimpleQueue[str]") -> None:
+    """Gives this process its device."""
+    global _own_device
+    _own_device = free.get()
+
+
+def _make_shard_on_own_device(
+    sources: list[Source], segmenter: Segmenter, shards: Shards, machine: Machine
+) -> int:
+    return make_shard(sources, segmenter, shards, replace(machine, device=_own_device))

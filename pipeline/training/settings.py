@@ -1,8 +1,9 @@
 """The parameters of training, push, fine-tuning and pruning, and where it all runs."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -86,6 +87,8 @@ class Runtime(BaseModel):
         masks: for the segmenter `import`, the masks to read.
         memory_fraction: the share of the device's memory that segmenting may use.
         compile: compile the segmenter's networks before the first image.
+        scheduler: whose workers segment: `tcp://HOST:PORT` of a Dask scheduler, or `local:N` for N
+            processes; null segments without Dask.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -96,3 +99,14 @@ class Runtime(BaseModel):
     masks: str | None = None
     memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
     compile: bool = False
+    scheduler: str | None = None
+
+    @field_validator("scheduler")
+    @classmethod
+    def _scheduler_is_known(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"local:[1-9]\d*|(tcp|tls)://[^/\s]+:\d+", value):
+            return value
+        raise ValueError(
+            "should be null, local:N for N processes, or an address such as tcp://HOST:8786, "
+            f"but is {value!r}"
+        )

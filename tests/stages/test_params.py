@@ -208,3 +208,16 @@ def test_numbers_with_an_exponent(tmp_path: Path) -> None:
     text = yaml.safe_dump(_with({"train.lr_projection": "PLACE"}))
     (tmp_path / "params.yaml").write_text(text.replace("PLACE", "1e-3"))
     assert read_params(tmp_path / "params.yaml").train.lr_projection == 0.001
+
+
+@pytest.mark.parametrize("scheduler", [None, "local:3", "tcp://gpu-1:8786", "tls://10.0.0.1:8786"])
+def test_schedulers(tmp_path: Path, scheduler: str | None) -> None:
+    assert _read(tmp_path, runtime__scheduler=scheduler).runtime.scheduler == scheduler
+
+
+@pytest.mark.parametrize(
+    "scheduler", ["local", "local:0", "gpu-1:8786", "tcp://gpu-1", "http://x:1"]
+)
+def test_what_is_no_scheduler_is_said(tmp_path: Path, scheduler: str) -> None:
+    with pytest.raises(ProtoMaskError, match=r"runtime.scheduler: .*tcp://HOST:8786"):
+        _read(tmp_path, runtime__scheduler=scheduler)

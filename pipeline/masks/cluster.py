@@ -1,0 +1,146 @@
+"""Segmenting with Dask: each shard is a task, and the workers write into the folder all can see."""
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
+
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.segment import make_shard
+from pipeline.masks.segmenter import Machine, Segmenter, Source
+from pipeline.masks.shards import Shards
+from pipeline.progress import console
+
+LOCAL = "local:"
+
+
+def make_on_cluster(
+    batches: list[list[Source]],
+    segmenter: Segmenter,
+    shards: Shards,
+    machine: Machine,
+    scheduler: str,
+) -> Iterator[int]:
+    """Makes the shards of batches on Dask's workers; yields how many images each had.
+
+    The shard of a worker that dies is made by another.
+
+    Args:
+        batches: the images of each shard, below a folder that the workers see at the same path.
+        segmenter: finds the masks.
+        shards: where the shards go; the workers see this folder at the same path too.
+        machine: what each worker works with. Unless its device is "cpu", a segmenter that uses a
+            device is given only to workers that offer the resource `GPU`; those of `local:N` share
+            this machine's device.
+        scheduler: the address of Dask's scheduler, or `local:N` for N processes on this machine.
+
+    Raises:
+        ProtoMaskError: the scheduler does not answer or has gone; a worker does not see a folder;
+            an image is missing or is not the one in the photographs; four workers died of a shard.
+    """
+    on_gpu = segmenter.uses_device and machine.device != "cpu" and not scheduler.startswith(LOCAL)
+    resources = {"GPU": 1} if on_gpu else {}
+    todo, sizes = iter(batches), {}
+    with _visible_file(shards.folder) as witness, _client(scheduler) as client:
+        _say_if_nobody_works(client, resources)
+        running = as_completed(loop=client.loop)
+
+        def submit() -> None:
+            """Keeps two shards a thread submitted. All at once would be assigned to workers at
+            once, and the fourth worker to die would have failed all that were waiting for it."""
+            wanted = 2 * sum(client.nthreads().values()) + 1
+            for batch in islice(todo, max(0, wanted - running.count())):
+                future = client.submit(
+                    _make_shard, batch, segmenter, shards, machine, witness,
+                    resources=resources, pure=False,
+                )  # fmt: skip
+                sizes[future.key] = len(batch)
+                running.add(future)
+
+        submit()
+        for future in running:
+            _refuse_failed(future, scheduler)
+            # A result still wanted would be computed again if its worker died now.
+            future.release()
+            yield sizes.pop(future.key)
+            submit()
+
+
+def _make_shard(
+    sources: list[Source], segmenter: Segmenter, shards: Shards, machine: Machine, witness: Path
+) -> None:
+    """Makes a shard on a worker."""
+    host = socket.gethostname()
+    for path in (sources[0].root, witness):
+        if not path.exists():
+            raise ProtoMaskError(
+                f"the worker on {host} does not see {path}: mount the photographs' folder and the "
+                "repository's .protomask there at the same paths as here"
+            )
+    try:
+        make_shard(sources, segmenter, shards, machine)
+    except ProtoMaskError as error:
+        raise ProtoMaskError(f"on {host}: {error}") from error
+
+
+def _refuse_failed(future: Future, scheduler: str) -> None:
+    try:
+        if future.status in ("error", "cancelled", "lost"):
+            future.result()
+    except KilledWorker as error:
+        raise ProtoMaskError(
+            f"{error.allowed_failures + 1} workers died while they made the same shard, the last "
+            f"one at {error.last_worker.address}, most often because memory ran out: look at its "
+            "log and run the same command again; what was finished is kept"
+        ) from None
+    except CancelledError:
+        raise ProtoMaskError(
+            f"runtime.scheduler: the connection to {scheduler} was lost; start the scheduler again "
+            "and run the same command again; what was finished is kept"
+        ) from None
+
+
+@contextmanager
+def _visible_file(folder: Path) -> Iterator[Path]:
+    """Yields a file that is nowhere else, by which a worker knows that it sees the same folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-by-workers-") as file:
+        yield Path(file.name)
+
+
+@contextmanager
+def _client(scheduler: str) -> Iterator[Client]:
+    if scheduler.startswith(LOCAL):
+        with (
+            LocalCluster(
+                n_workers=int(scheduler.removeprefix(LOCAL)),
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+            ) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            yield client
+        return
+    try:
+        client = Client(scheduler, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ProtoMaskError(
+            f"runtime.scheduler: no Dask scheduler answers at {scheduler} ({error}); start "
+            "`dask scheduler` there, or set runtime.scheduler=null to segment on this machine"
+        ) from None
+    with client:
+        yield client
+
+
+def _say_if_nobody_works(client: Client, resources: dict[str, int]) -> None:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not any(resources.keys() <= worker["resources"].keys() for worker in workers):
+        what = ' that offers a GPU (`dask worker --resources "GPU=1"`)' if resources else ""
+        console.print(f"Waiting for a worker{what}.", markup=False)

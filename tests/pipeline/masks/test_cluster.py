@@ -1,0 +1,346 @@
+"""Segmenting with Dask: real schedulers and workers, killed, missing, and with and without GPU."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
+
+import dask
+import pytest
+
+from pipeline.datasets.index import Photographs
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.cluster import _make_shard
+from pipeline.masks.masks import Masks
+from pipeline.masks.patches import Patches
+from pipeline.masks.segment import segment_images, stored_masks
+from pipeline.masks.segmenter import Machine, Segmenter, Source
+from pipeline.masks.shards import Shards
+from pipeline.masks.store import write_store
+
+ReadPhotographs = Callable[[Path], Photographs]
+Make = Callable[..., Path]
+HERE = Path(__file__).parent
+
+
+class Noted(Patches):
+    """Notes for every image which process segments it, on which device: in `machine.masks`."""
+
+    images_per_shard: ClassVar[int] = 2
+    pause: ClassVar[float] = 0
+
+    def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
+        found = []
+        for source in sources:
+            assert machine.masks is not None
+            with machine.masks.open("a") as file:
+                file.write(f"{os.getpid()} {machine.device} {source.sha256}\n")
+            time.sleep(self.pause)
+            found += super().segment_sources([source], machine)
+        return found
+
+
+class Slow(Noted):
+    pause: ClassVar[float] = 0.2
+
+
+class OnDevice(Noted):
+    uses_device: ClassVar[bool] = True
+
+
+class SlowOnDevice(Slow):
+    uses_device: ClassVar[bool] = True
+
+
+class Deadly(Patches):
+    """Kills the process that works with it."""
+
+    def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
+class Cluster:
+    """A scheduler and its workers, each a process of its own, in another folder than the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "scheduler.json"
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._start("scheduler", "--port", "0")
+        self.address = self._address()
+
+    def worker(self, *options: str) -> int:
+        """Starts a worker of one thread; returns its process id."""
+        return self._start("worker", "--nthreads", "1", *options).pid
+
+    def end(self) -> None:
+        for process in reversed(self.processes):
+            process.terminate()
+            process.wait(20)
+
+    def _start(self, command: str, *options: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "dask", command, "--host", "127.0.0.1", "--no-dashboard"]
+        process = subprocess.Popen(
+            [*words, "--scheduler-file", str(self.file), *options],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parents[2]}"},
+            stderr=(self.folder / f"{len(self.processes)}.log").open("wb"),
+        )
+        self.processes.append(process)
+        return process
+
+    def _address(self) -> str:
+        while not self.file.exists() or not self.file.read_text():
+            assert self.processes[0].poll() is None
+            time.sleep(0.05)
+        return json.loads(self.file.read_text())["address"]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    cluster = Cluster(folder)
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    (tmp_path / "notes").touch()
+    return Machine("cuda", masks=tmp_path / "notes")
+
+
+def _notes(machine: Machine) -> list[list[str]]:
+    """Process, device and image, in the order in which they were begun."""
+    assert machine.masks is not None
+    return [line.split() for line in machine.masks.read_text().splitlines()]
+
+
+def _store(photographs: Photographs, segmenter: Segmenter, memory: Path) -> dict[str, bytes]:
+    path = memory.with_name(f"{memory.name} store")
+    write_store(path, photographs, segmenter, stored_masks(photographs, segmenter, memory))
+    return {
+        str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
+
+
+def _store_made_here(photographs: Photographs, root: Path, memory: Path) -> dict[str, bytes]:
+    segment_images(photographs, root, Patches(), memory, 1)
+    return _store(photographs, Patches(), memory)
+
+
+def _kill_in_the_middle(
+    segmented: Future, machine: Machine, after: int, process: int | None = None
+) -> None:
+    """Kills a worker while it segments the first image of a shard, later than `after` images."""
+    while True:
+        assert not segmented.done(), segmented.result()
+        notes = _notes(machine)
+        names = Counter(int(name) for name, *_ in notes)
+        victim = process or int(notes[-1][0]) if notes else 0
+        if len(notes) > after and names[victim] % 2 and int(notes[-1][0]) == victim:
+            time.sleep(0.05)
+            os.kill(victim, signal.SIGKILL)
+            return
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_shard_and_nothing_else(
+    tmp_path: Path,
+    make_photographs: Make,
+    photographs_in: ReadPhotographs,
+    machine: Machine,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=15)
+    photographs = photographs_in(root)
+    victim = cluster.worker("--no-nanny")
+    other = cluster.worker("--no-nanny")
+    monkeypatch.chdir(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        segmented = pool.submit(
+            segment_images, photographs, Path("root"), Slow(), Path("memory"), 1, machine,
+            cluster.address,
+        )  # fmt: skip
+        _kill_in_the_middle(segmented, machine, 8, victim)
+        assert segmented.result() == 30
+    notes = _notes(machine)
+    assert {int(name) for name, *_ in notes} == {victim, other}
+    assert sorted(Counter(image for *_, image in notes).values()) == [1] * 29 + [2]
+    assert not list((tmp_path / "memory").rglob(".*"))
+    made = _store(photographs, Slow(), tmp_path / "memory")
+    assert made == _store_made_here(photographs, root, tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_workers_may_die_again_and_again(
+    tmp_path: Path,
+    make_photographs: Make,
+    photographs_in: ReadPhotographs,
+    machine: Machine,
+    cluster: Cluster,
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=20)
+    photographs = photographs_in(root)
+    cluster.worker("--resources", "GPU=1")
+    with ThreadPoolExecutor(1) as pool:
+        segmented = pool.submit(
+            segment_images, photographs, root, SlowOnDevice(), tmp_path / "memory", 1, machine,
+            cluster.address,
+        )  # fmt: skip
+        for _ in range(5):
+            _kill_in_the_middle(segmented, machine, len(_notes(machine)) + 4)
+        assert segmented.result() == 40
+    assert len({name for name, *_ in _notes(machine)}) == 6
+    made = _store(photographs, SlowOnDevice(), tmp_path / "memory")
+    assert made == _store_made_here(photographs, root, tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_only_a_worker_that_offers_a_gpu_is_given_work_for_one(
+    photograph_folder: Path,
+    photographs_in: ReadPhotographs,
+    tmp_path: Path,
+    machine: Machine,
+    cluster: Cluster,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    photographs = photographs_in(photograph_folder)
+    without = cluster.worker("--no-nanny")
+    args = photographs, photograph_folder, OnDevice()
+    cpu = Machine("cpu", masks=machine.masks)
+    assert segment_images(*args, tmp_path / "on cpu", 1, cpu, cluster.address) == 10
+    assert {int(name) for name, *_ in _notes(machine)} == {without}
+    Path(machine.masks or "").write_text("")
+    with ThreadPoolExecutor(1) as pool:
+        segmented = pool.submit(
+            segment_images, *args, tmp_path / "on gpu", 1, machine, cluster.address
+        )
+        while "Waiting for a worker that offers a GPU" not in capsys.readouterr().err:
+            assert not segmented.done()
+            time.sleep(0.05)
+        gpu = cluster.worker("--no-nanny", "--resources", "GPU=1")
+        assert segmented.result() == 10
+    assert {int(name) for name, *_ in _notes(machine)} == {gpu}
+
+
+@pytest.mark.slow
+def test_errors_of_workers_are_the_users(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, cluster: Cluster
+) -> None:
+    photographs = photographs_in(photograph_folder)
+    cluster.worker("--no-nanny")
+    args = photographs, photograph_folder, Patches(), tmp_path / "memory", 1, Machine()
+    (photograph_folder / "class 1" / "003.png").unlink()
+    with pytest.raises(ProtoMaskError, match=rf"on {socket.gethostname()}: .*003\.png is in the"):
+        segment_images(*args, cluster.address)
+    photograph_folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(ProtoMaskError, match=r"the worker on .* does not see .*photographs: mount"):
+        segment_images(*args, cluster.address)
+    (tmp_path / "elsewhere").rename(photograph_folder)
+
+
+@pytest.mark.slow
+def test_a_shard_that_kills_its_workers_is_given_up(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+) -> None:
+    photographs = photographs_in(photograph_folder)
+    args = photographs, photograph_folder, Deadly(), tmp_path / "memory", 1, Machine(), "local:1"
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        pytest.raises(ProtoMaskError, match=r"^2 workers died while they made the same shard"),
+    ):
+        segment_images(*args)
+
+
+def test_a_folder_that_only_looks_the_same_is_no_shared_folder(tmp_path: Path) -> None:
+    source = Source(tmp_path, "1.png", "0" * 64)
+    with pytest.raises(ProtoMaskError, match=r"does not see .*\.seen-by-workers-1: mount"):
+        _make_shard(
+            [source], Patches(), Shards(tmp_path, 1), Machine(), tmp_path / ".seen-by-workers-1"
+        )
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_keeps_what_was_finished(
+    tmp_path: Path,
+    make_photographs: Make,
+    photographs_in: ReadPhotographs,
+    machine: Machine,
+    cluster: Cluster,
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=10)
+    photographs, memory = photographs_in(root), tmp_path / "memory"
+    cluster.worker("--no-nanny")
+    with ThreadPoolExecutor(1) as pool:
+        segmented = pool.submit(
+            segment_images, photographs, root, Slow(), memory, 1, machine, cluster.address
+        )
+        while len(_notes(machine)) < 5:
+            assert not segmented.done()
+            time.sleep(0.01)
+        cluster.processes[0].kill()
+        with pytest.raises(ProtoMaskError, match=r"connection to tcp://.* was lost"):
+            segmented.result()
+    assert 0 < segment_images(photographs, root, Slow(), memory, 1, machine) <= 16
+
+
+@pytest.mark.slow
+def test_processes_of_this_machine(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, machine: Machine
+) -> None:
+    photographs, memory = photographs_in(photograph_folder), tmp_path / "memory"
+    args = photographs, photograph_folder, OnDevice(), memory, 1, machine, "local:2"
+    assert segment_images(*args) == 10
+    assert str(os.getpid()) not in {name for name, *_ in _notes(machine)}
+    assert segment_images(*args) == 0
+    made = _store(photographs, OnDevice(), memory)
+    assert made == _store_made_here(photographs, photograph_folder, tmp_path / "here")
+
+
+def test_nobody_at_the_address(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{unheard.getsockname()[1]}"
+        with (
+            dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+            pytest.raises(ProtoMaskError, match=rf"no Dask scheduler answers at {address}"),
+        ):
+            segment_images(
+                photographs_in(photograph_folder), photograph_folder, Patches(), tmp_path / "m", 1,
+                Machine(), address,
+            )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_several_devices_have_a_process_each(
+    tmp_path: Path,
+    make_photographs: Make,
+    photographs_in: ReadPhotographs,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = make_photographs(tmp_path / "root", per_class=5)
+    photographs = photographs_in(root)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    segment_images(photographs, root, SlowOnDevice(), tmp_path / "memory", 1, machine)
+    notes = _notes(machine)
+    assert len(notes) == 10
+    assert {device for _, device, _ in notes} == {"cuda:0", "cuda:1"}
+    assert len({(name, device) for name, device, _ in notes}) == 2
+    made = _store(photographs, SlowOnDevice(), tmp_path / "memory")
+    assert made == _store_made_here(photographs, root, tmp_path / "here")
