@@ -1,0 +1,271 @@
+"""How fast the batched engine of `sam2` is beside SAM2AutomaticMaskGenerator, in one run.
+
+`python benchmarks/masks.py` draws photographs, builds the network with random weights (or reads
+`--weights`), chooses thresholds that let about `--survivors` masks through, and segments the same
+photographs with both engines, one after the other, several times. It prints images a second, the
+ratio, where the batched engine's time goes, and how many masks of the reference it finds again.
+The published settings are 32 points a side and 2 layers of crops: 21 crops and 21,504 points. On a
+CPU take fewer.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from sam2.build_sam import build_sam2
+from sam2.modeling.sam2_base import SAM2Base
+from scipy.optimize import linear_sum_assignment
+from skimage.data import astronaut, chelsea, coffee, rocket
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.masks.masks import Masks, Region
+from pipeline.masks.sam2 import batched
+from pipeline.masks.sam2.batched import BatchedGenerator
+from pipeline.masks.sam2.filters import Proposals, distinct_in_crop
+from pipeline.masks.sam2.model import CONFIGS
+from pipeline.masks.sam2.reference import ReferenceGenerator
+from pipeline.masks.sam2.segmenter import Generator, Sam2
+from pipeline.masks.segmenter import Machine
+
+SIZE = 375, 500
+Image = NDArray[np.uint8]
+
+
+def main(
+    model: Annotated[str, typer.Option(help="One of sam2's four.")] = "sam2.1_hiera_base_plus",
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint; random if none.")] = None,
+    points_per_side: int = 32,
+    crop_n_layers: int = 2,
+    survivors: Annotated[int, typer.Option(help="Masks a photograph, about.")] = 100,
+    images: int = 4,
+    rounds: int = 3,
+    bfloat16: Annotated[bool, typer.Option(help="Measure the batched engine in it, too.")] = False,
+    compiled: Annotated[bool, typer.Option(help="Measure torch.compile, too.")] = False,
+) -> None:
+    console = Console()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = _network(model, weights, device)
+    photographs = [image[: SIZE[0], : SIZE[1]].copy() for image in _photographs()][:images]
+    common: dict[str, Any] = {
+        "model": model,
+        "weights_sha256": "0" * 64,
+        "points_per_side": points_per_side,
+        "crop_n_layers": crop_n_layers,
+    }
+    if weights is None:
+        common |= _thresholds(network, photographs[0], common, survivors)
+    settings = Sam2(**common)
+    engines: dict[str, Generator] = {
+        "SAM2AutomaticMaskGenerator": ReferenceGenerator(network, settings),
+        "batched": BatchedGenerator(network, settings, Machine(device)),
+    }
+    half = Sam2(**common, precision="bfloat16")
+    if bfloat16:
+        engines["SAM2AutomaticMaskGenerator, bfloat16"] = ReferenceGenerator(network, half)
+        engines["batched, bfloat16"] = BatchedGenerator(network, half, Machine(device))
+    if compiled:
+        precision = half if bfloat16 else settings
+        engines["batched, compiled"] = BatchedGenerator(
+            network, precision, Machine(device, compile=True)
+        )
+    console.print(_machine(device), f"{model}, {points_per_side} points a side,")
+    console.print(f"{crop_n_layers} layers of crops, {len(photographs)} photographs of {SIZE}")
+    seconds, found = _measure(engines, photographs, rounds)
+    console.print(_table(seconds, found, photographs))
+    console.print(_breakdown(engines["batched"], photographs[:1], settings, device))
+
+
+def _network(name: str, weights: Path | None, device: str) -> SAM2Base:
+    torch.manual_seed(0)
+    network = build_sam2(f"configs/sam2.1/{CONFIGS[name]}.yaml", device=device)  # type: ignore[index]
+    if weights is not None:
+        network.load_state_dict(torch.load(weights, weights_only=True)["model"])
+        return network.requires_grad_(False)
+    # Random weights give flat logits; larger ones let thresholds tell masks apart.
+    with torch.no_grad():
+        for part in network.sam_mask_decoder.output_hypernetworks_mlps:
+            part.layers[-1].weight *= 60
+        network.sam_mask_decoder.iou_prediction_head.layers[-1].weight *= 20
+    return network.requires_grad_(False)
+
+
+def _photographs() -> Iterator[Image]:
+    """The photographs that scikit-image brings."""
+    yield from (chelsea()[:, :, :3], coffee(), astronaut(), rocket())
+
+
+def _thresholds(
+    network: SAM2Base, image: Image, common: dict[str, Any], survivors: int
+) -> dict[str, float]:
+    """Finds thresholds with which random weights give post-processing as much to do as trained
+    ones: half of all masks pass their predicted IoU, and suppression leaves about so many."""
+    chosen = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.05, "box_nms_thresh": 1.0}
+    probe = Sam2.model_validate({**common, **chosen, "crop_n_layers": 0, "points_per_side": 8})
+    generator = BatchedGenerator(network, probe, Machine(network.device.type))
+    proposals: list[Proposals] = []
+
+    def noted(found: Proposals, settings: Sam2) -> Proposals:
+        proposals.append(found)
+        return found
+
+    with _replaced(batched, {"distinct_in_crop": noted}):
+        generator([image])
+    chosen["pred_iou_thresh"] = float(proposals[0].iou.median())
+    passing = proposals[0][proposals[0].iou > chosen["pred_iou_thresh"]]
+    for threshold in np.linspace(0.5, 1.0, 101):
+        settings = probe.model_copy(update={"box_nms_thresh": float(threshold)})
+        if len(distinct_in_crop(passing, settings)) >= min(survivors, len(passing)):
+            break
+    return {**chosen, "box_nms_thresh": float(threshold), "crop_nms_thresh": float(threshold)}
+
+
+@contextmanager
+def _replaced(owner: Any, names: dict[str, Callable]) -> Iterator[None]:
+    kept = {name: getattr(owner, name) for name in names}
+    for name, work in names.items():
+        setattr(owner, name, work)
+    try:
+        yield
+    finally:
+        for name, work in kept.items():
+            setattr(owner, name, work)
+
+
+def _measure(
+    engines: dict[str, Generator], photographs: Sequence[Image], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[list[Region]]]]:
+    """Runs all engines by turns, after a first round that is not counted on a GPU."""
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    found: dict[str, list[list[Region]]] = {}
+    if torch.cuda.is_available():
+        for generate in engines.values():
+            generate(photographs[:1])
+    for _ in range(rounds):
+        for name, generate in engines.items():
+            start = time.perf_counter()
+            regions = generate(photographs)
+            found[name] = regions
+            for image, of_image in zip(photographs, regions, strict=True):
+                Masks.of(image.shape[0], image.shape[1], of_image, 2)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, found
+
+
+def _table(
+    seconds: dict[str, list[float]],
+    found: dict[str, list[list[Region]]],
+    photographs: Sequence[Image],
+) -> Table:
+    reference = next(iter(seconds))
+    table = Table("engine", "images/s (median)", "times", "masks an image", "found again")
+    for name, taken in seconds.items():
+        shares = [
+            _share(theirs, ours, image)
+            for theirs, ours, image in zip(found[reference], found[name], photographs, strict=True)
+        ]
+        table.add_row(
+            name,
+            f"{len(photographs) / np.median(taken):.4f}",
+            f"{np.median(seconds[reference]) / np.median(taken):.2f}",
+            f"{np.mean([len(masks) for masks in found[name]]):.0f}",
+            f"{np.mean(shares):.2%}",
+        )
+    return table
+
+
+def _share(theirs: Sequence[Region], ours: Sequence[Region], image: Image) -> float:
+    """The share of the masks, matched one to one, with an IoU of at least 0.99."""
+    one, other = _pixels(theirs, image), _pixels(ours, image)
+    if not len(one) or not len(other):
+        return float(len(one) == len(other))
+    common = one @ other.T
+    iou = common / np.maximum(one.sum(1)[:, None] + other.sum(1)[None] - common, 1)
+    matched = iou[linear_sum_assignment(-iou)]
+    return float((matched >= 0.99).sum() / max(len(one), len(other)))
+
+
+def _pixels(regions: Sequence[Region], image: Image) -> NDArray[np.float32]:
+    found = np.zeros((len(regions), *image.shape[:2]), np.float32)
+    for mask, region in zip(found, regions, strict=True):
+        height, width = region.bitmap.shape
+        mask[region.y0 : region.y0 + height, region.x0 : region.x0 + width] = region.bitmap
+    return found.reshape(len(regions), -1)
+
+
+def _breakdown(generator: Any, photographs: Sequence[Image], settings: Sam2, device: str) -> Table:
+    """Times the parts of the batched engine; each is waited for, so that their sum is a little more
+    than the whole."""
+    spent: dict[str, float] = {}
+
+    def timed(name: str, work: Callable) -> Callable:
+        def run(*args: Any) -> Any:
+            with _clock(spent, name, device):
+                return work(*args)
+
+        return run
+
+    parts = {"encoder": "encoder", "decoder": "decoder", "upscaler": "upscaling"}
+    functions = {
+        "fill": "holes and specks",
+        "may_be_stable": "stability, boxes, edges",
+        "propose": "stability, boxes, edges",
+        "distinct_in_crop": "suppression",
+        "distinct": "suppression",
+        "regions": "bitmaps",
+    }
+    in_engine = {part: timed(name, getattr(generator, part)) for part, name in parts.items()}
+    in_module = {part: timed(name, getattr(batched, part)) for part, name in functions.items()}
+    with _replaced(generator, in_engine), _replaced(batched, in_module):
+        start = time.perf_counter()
+        found = generator(photographs)
+        whole = time.perf_counter() - start
+    with _clock(spent, "run lengths", "cpu"):
+        for image, regions in zip(photographs, found, strict=True):
+            Masks.of(image.shape[0], image.shape[1], regions, 2)
+    table = Table("part of the batched engine", "share", "ms an image")
+    for name, taken in spent.items():
+        table.add_row(name, f"{taken / whole:.1%}", f"{1000 * taken / len(photographs):.0f}")
+    rest = whole + spent["run lengths"] - sum(spent.values())
+    table.add_row("the rest", f"{rest / whole:.1%}", f"{1000 * rest / len(photographs):.0f}")
+    crops = sum(4**layer for layer in range(settings.crop_n_layers + 1))
+    rate = crops * len(photographs) * _encoder_flops(generator.model) / spent["encoder"] / 1e12
+    table.caption = f"encoder: {rate:.2f} TFLOP/s"
+    return table
+
+
+@contextmanager
+def _clock(spent: dict[str, float], name: str, device: str) -> Iterator[None]:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    yield
+    if device == "cuda":
+        torch.cuda.synchronize()
+    spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+
+
+def _encoder_flops(model: SAM2Base) -> int:
+    """Counts the floating-point operations that encoding one crop takes."""
+    size = model.image_size
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model.forward_image(torch.zeros(1, 3, size, size, device=model.device))
+    return counter.get_total_flops()
+
+
+def _machine(device: str) -> str:
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "CPU"
+    return f"{name}, torch {torch.__version__}, sam2 {version('sam2')}, "
+
+
+if __name__ == "__main__":
+    typer.run(main)
