@@ -91,7 +91,10 @@ def show(
 
 @masks_app.command()
 def verify(store: Store = Path("artifacts/masks.zarr")) -> None:
-    """Compare every byte of a mask store with the hashes written with it."""
+    """Compare every byte of a mask store with the hashes written with it.
+
+    In the workspace that the store is of, also the photographs with those that were segmented.
+    """
     from stages import inspect_masks
 
     inspect_masks.verify(store)

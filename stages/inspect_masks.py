@@ -10,12 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.datasets.index import Photographs
+from pipeline.datasets.listing import sha256
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.pictures import Outline, colour_of, outlined
 from pipeline.files import whole_file
 from pipeline.masks.masks import Masks
 from pipeline.masks.store import MaskStore
+from pipeline.progress import track
 from stages import workspace
 from stages.params import read_params
 
@@ -89,6 +91,34 @@ def verify(store: Path) -> None:
             "segments nothing again that this machine has already segmented"
         )
     print(f"OK: {num_files} files in {store} are as they were written")
+    _verify_images(MaskStore(store))
+
+
+def _verify_images(masks: MaskStore) -> None:
+    """Compares the photographs with those that were segmented, if they are this workspace's."""
+    if not (workspace.PHOTOGRAPHS.exists() and workspace.PARAMS.exists()):
+        return
+    root = workspace.root_of(read_params(workspace.PARAMS))
+    table = workspace.read_photographs().table
+    paths = dict(zip(table["id"], table["path"], strict=True))
+    segmented = dict(zip(masks.ids, masks.about["images"]["sha256"], strict=True))
+    if not paths.keys() & segmented.keys() or not root.is_dir():
+        print("its photographs are not those of this workspace: they were not looked at")
+        return
+    wrong = []
+    for image, digest in track(segmented.items(), "Reading photographs", len(segmented)):
+        path = root / paths[image] if image in paths else None
+        if path is None or not path.is_file():
+            wrong.append(f"{image}: the photograph is no longer there")
+        elif sha256(path) != digest:
+            wrong.append(f"{image}: {path} has changed since it was segmented")
+    if wrong:
+        print("\n".join(wrong))
+        raise ProtoMaskError(
+            f"{len(wrong)} photographs are not those that were segmented: run `dvc repro masks`, "
+            "which segments only what has changed"
+        )
+    print(f"OK: {len(segmented)} photographs in {root} are those that were segmented")
 
 
 def area_shares(masks: MaskStore) -> NDArray[np.float64]:

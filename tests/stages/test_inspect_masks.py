@@ -92,7 +92,33 @@ def test_without_the_photograph_masks_are_drawn_over_grey(
 
 def test_an_undamaged_store_is_ok(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inspect_masks.verify(STORE)
-    assert capsys.readouterr().out == f"OK: 5 files in {STORE} are as they were written\n"
+    said = capsys.readouterr().out
+    assert said.startswith(f"OK: 5 files in {STORE} are as they were written\n")
+    assert "photographs are those that were segmented" in said.splitlines()[1]
+
+
+def test_a_photograph_that_changed_or_went_is_named(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Same name and size, other bytes; and one that is gone."""
+    first, second = sorted(Path("photographs").rglob("*.png"))[:2]
+    changed = bytearray(first.read_bytes())
+    changed[-1] ^= 1
+    first.write_bytes(changed)
+    second.unlink()
+    with pytest.raises(ProtoMaskError, match=r"2 photographs are not those.*dvc repro masks"):
+        inspect_masks.verify(STORE)
+    said = capsys.readouterr().out
+    assert f"{first} has changed since it was segmented" in said
+    assert "the photograph is no longer there" in said
+
+
+def test_a_store_from_elsewhere_is_verified_without_its_photographs(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.PHOTOGRAPHS.unlink()
+    inspect_masks.verify(STORE)
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_a_flipped_bit_anywhere_is_found(run_folder: Path) -> None:
