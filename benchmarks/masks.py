@@ -22,7 +22,6 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from sam2.build_sam import build_sam2
 from sam2.modeling.sam2_base import SAM2Base
 from scipy.optimize import linear_sum_assignment
 from skimage.data import astronaut, chelsea, coffee, rocket
@@ -32,7 +31,7 @@ from pipeline.masks.masks import Masks, Region
 from pipeline.masks.sam2 import batched
 from pipeline.masks.sam2.batched import BatchedGenerator
 from pipeline.masks.sam2.filters import Proposals, distinct_in_crop
-from pipeline.masks.sam2.model import CONFIGS
+from pipeline.masks.sam2.model import ModelName, build
 from pipeline.masks.sam2.reference import ReferenceGenerator
 from pipeline.masks.sam2.segmenter import Generator, Sam2
 from pipeline.masks.segmenter import Machine
@@ -42,7 +41,9 @@ Image = NDArray[np.uint8]
 
 
 def main(
-    model: Annotated[str, typer.Option(help="One of sam2's four.")] = "sam2.1_hiera_base_plus",
+    model: Annotated[ModelName, typer.Option(help="One of four.")] = "sam2.1_hiera_base_plus",
+        ModelName, typer.Option(help="One of sam2's four.")
+    ] = "sam2.1_hiera_base_plus",
     weights: Annotated[Path | None, typer.Option(help="A checkpoint; random if none.")] = None,
     points_per_side: int = 32,
     crop_n_layers: int = 2,
@@ -85,9 +86,9 @@ def main(
     console.print(_breakdown(engines["batched"], photographs[:1], settings, device))
 
 
-def _network(name: str, weights: Path | None, device: str) -> SAM2Base:
+def _network(name: ModelName, weights: Path | None, device: str) -> SAM2Base:
     torch.manual_seed(0)
-    network = build_sam2(f"configs/sam2.1/{CONFIGS[name]}.yaml", device=device)  # type: ignore[index]
+    network = build(name, device)
     if weights is not None:
         network.load_state_dict(torch.load(weights, weights_only=True)["model"])
         return network.requires_grad_(False)

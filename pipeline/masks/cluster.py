@@ -53,7 +53,7 @@ def make_on_cluster(
         def submit() -> None:
             """Keeps two shards a thread submitted. All at once would be assigned to workers at
             once, and the fourth worker to die would have failed all that were waiting for it."""
-            wanted = 2 * sum(client.nthreads().values()) + 1
+            wanted = 2 * _threads(client, scheduler) + 1
             for batch in islice(todo, max(0, wanted - running.count())):
                 future = client.submit(
                     _make_shard, batch, segmenter, shards, machine, witness,
@@ -99,10 +99,21 @@ def _refuse_failed(future: Future, scheduler: str) -> None:
             "log and run the same command again; what was finished is kept"
         ) from None
     except CancelledError:
-        raise ProtoMaskError(
-            f"runtime.scheduler: the connection to {scheduler} was lost; start the scheduler again "
-            "and run the same command again; what was finished is kept"
-        ) from None
+        raise _lost(scheduler) from None
+
+
+def _threads(client: Client, scheduler: str) -> int:
+    try:
+        return sum(client.nthreads().values())
+    except OSError:
+        raise _lost(scheduler) from None
+
+
+def _lost(scheduler: str) -> ProtoMaskError:
+    return ProtoMaskError(
+        f"runtime.scheduler: the connection to {scheduler} was lost; start the scheduler again and "
+        "run the same command again; what was finished is kept"
+    )
 
 
 @contextmanager

@@ -1,8 +1,11 @@
 """SAM 2.1's networks with their weights."""
 
 import pickle
+from collections.abc import Sequence
 
 import torch
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from sam2.build_sam import build_sam2
 from sam2.modeling.sam2_base import SAM2Base
 
@@ -27,7 +30,7 @@ def load_model(name: ModelName, sha256: str, machine: Machine) -> SAM2Base:
         ProtoMaskError: the weights cannot be had, or are of another network.
     """
     path = find_weights(f"{URL}/{name}.pt", sha256, machine.weights)
-    model = build_sam2(f"configs/sam2.1/{CONFIGS[name]}.yaml", device=machine.device)
+    model = build(name, machine.device)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["model"]
         model.load_state_dict(state)
@@ -37,3 +40,18 @@ def load_model(name: ModelName, sha256: str, machine: Machine) -> SAM2Base:
             f"segmenter.model ({', '.join(CONFIGS)})"
         ) from None
     return model.requires_grad_(False)
+
+
+def build(name: ModelName, device: str, changed: Sequence[str] = ()) -> SAM2Base:
+    """Builds a network with random weights, in evaluation mode.
+
+    Args:
+        name: which.
+        device: where.
+        changed: what differs from its configuration, in Hydra's words.
+    """
+    # A process has one Hydra; sam2 takes it when it is imported, and DVC wants it too.
+    GlobalHydra.instance().clear()
+    with initialize_config_module("sam2", version_base="1.2"):
+        config = f"configs/sam2.1/{CONFIGS[name]}.yaml"
+        return build_sam2(config, device=device, hydra_overrides_extra=list(changed))

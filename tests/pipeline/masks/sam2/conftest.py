@@ -7,9 +7,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-build_sam = pytest.importorskip("sam2.build_sam", reason="sam2 is not installed")
+pytest.importorskip("sam2", reason="sam2 is not installed")
 
-from pipeline.masks.sam2.segmenter import Sam2  # noqa: E402
+from hydra.core.global_hydra import GlobalHydra
+
+from pipeline.masks.sam2.model import build
+from pipeline.masks.sam2.segmenter import Sam2
+
+# Importing sam2 takes the process's one Hydra, with which tests of DVC compose parameters.
+GlobalHydra.instance().clear()
 
 CHANNELS, TRUNK = 32, 8
 SMALL = {
@@ -39,11 +45,8 @@ def make_model() -> Callable[[int], torch.nn.Module]:
 
     def make(seed: int) -> torch.nn.Module:
         torch.manual_seed(seed)
-        model = build_sam.build_sam2(
-            "configs/sam2.1/sam2.1_hiera_t.yaml",
-            device="cpu",
-            hydra_overrides_extra=[f"++model.{key}={value}" for key, value in SMALL.items()],
-        )
+        changed = [f"++model.{key}={value}" for key, value in SMALL.items()]
+        model = build("sam2.1_hiera_tiny", "cpu", changed)
         decoder = model.sam_mask_decoder
         with torch.no_grad():
             for network in decoder.output_hypernetworks_mlps:

@@ -11,12 +11,11 @@ import sam2
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from sam2.build_sam import build_sam2
 from skimage.data import astronaut
 
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.sam2 import segmenter
-from pipeline.masks.sam2.model import CONFIGS, load_model
+from pipeline.masks.sam2.model import CONFIGS, build, load_model
 from pipeline.masks.sam2.segmenter import Sam2
 from pipeline.masks.segmenter import Machine
 
@@ -27,7 +26,7 @@ SHA256 = "0" * 64
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights of the smallest published network, saved as the published ones are."""
     torch.manual_seed(0)
-    model = build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", device="cpu")
+    model = build("sam2.1_hiera_tiny", "cpu")
     path = tmp_path_factory.mktemp("weights") / "sam2.1_hiera_tiny.pt"
     torch.save({"model": model.state_dict()}, path)
     return path
