@@ -42,8 +42,6 @@ Image = NDArray[np.uint8]
 
 def main(
     model: Annotated[ModelName, typer.Option(help="One of four.")] = "sam2.1_hiera_base_plus",
-        ModelName, typer.Option(help="One of sam2's four.")
-    ] = "sam2.1_hiera_base_plus",
     weights: Annotated[Path | None, typer.Option(help="A checkpoint; random if none.")] = None,
     points_per_side: int = 32,
     crop_n_layers: int = 2,
