@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from PIL import Image as Pillow
+from pycocotools import mask as rle
 from rich.console import Console
 from rich.table import Table
 from sam2.modeling.sam2_base import SAM2Base
@@ -27,6 +30,10 @@ from scipy.optimize import linear_sum_assignment
 from skimage.data import astronaut, chelsea, coffee, rocket
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.datasets.index import Photographs
+from pipeline.datasets.listing import list_files
+from pipeline.datasets.photograph import read_photograph
+from pipeline.datasets.prepare import build_index
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.sam2 import batched
 from pipeline.masks.sam2.batched import BatchedGenerator
@@ -35,6 +42,8 @@ from pipeline.masks.sam2.model import ModelName, build
 from pipeline.masks.sam2.reference import ReferenceGenerator
 from pipeline.masks.sam2.segmenter import Generator, Sam2
 from pipeline.masks.segmenter import Machine
+from pipeline.masks.shards import Shards
+from pipeline.masks.store import write_store
 
 SIZE = 375, 500
 Image = NDArray[np.uint8]
@@ -64,9 +73,10 @@ def main(
     if weights is None:
         common |= _thresholds(network, photographs[0], common, survivors)
     settings = Sam2(**common)
+    full = BatchedGenerator(network, settings, Machine(device))
     engines: dict[str, Generator] = {
         "SAM2AutomaticMaskGenerator": ReferenceGenerator(network, settings),
-        "batched": BatchedGenerator(network, settings, Machine(device)),
+        "batched": full,
     }
     half = Sam2(**common, precision="bfloat16")
     if bfloat16:
@@ -81,7 +91,7 @@ def main(
     console.print(f"{crop_n_layers} layers of crops, {len(photographs)} photographs of {SIZE}")
     seconds, found = _measure(engines, photographs, rounds)
     console.print(_table(seconds, found, photographs))
-    console.print(_breakdown(engines["batched"], photographs[:1], settings, device))
+    console.print(_breakdown(full, photographs, settings, device))
 
 
 def _network(name: ModelName, weights: Path | None, device: str) -> SAM2Base:
@@ -142,68 +152,62 @@ def _replaced(owner: Any, names: dict[str, Callable]) -> Iterator[None]:
 
 def _measure(
     engines: dict[str, Generator], photographs: Sequence[Image], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[list[Region]]]]:
+) -> tuple[dict[str, list[float]], dict[str, list[Masks]]]:
     """Runs all engines by turns, after a first round that is not counted on a GPU."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
-    found: dict[str, list[list[Region]]] = {}
+    found: dict[str, list[Masks]] = {}
     if torch.cuda.is_available():
         for generate in engines.values():
             generate(photographs[:1])
     for _ in range(rounds):
         for name, generate in engines.items():
             start = time.perf_counter()
-            regions = generate(photographs)
-            found[name] = regions
-            for image, of_image in zip(photographs, regions, strict=True):
-                Masks.of(image.shape[0], image.shape[1], of_image, 2)
+            found[name] = _encoded(photographs, generate(photographs))
             seconds[name].append(time.perf_counter() - start)
     return seconds, found
 
 
+def _encoded(photographs: Sequence[Image], regions: list[list[Region]]) -> list[Masks]:
+    return [
+        Masks.of(image.shape[0], image.shape[1], of_image, 2)
+        for image, of_image in zip(photographs, regions, strict=True)
+    ]
+
+
 def _table(
     seconds: dict[str, list[float]],
-    found: dict[str, list[list[Region]]],
+    found: dict[str, list[Masks]],
     photographs: Sequence[Image],
 ) -> Table:
     reference = next(iter(seconds))
     table = Table("engine", "images/s (median)", "times", "masks an image", "found again")
     for name, taken in seconds.items():
-        shares = [
-            _share(theirs, ours, image)
-            for theirs, ours, image in zip(found[reference], found[name], photographs, strict=True)
-        ]
+        shares = map(_share, found[reference], found[name])
         table.add_row(
             name,
             f"{len(photographs) / np.median(taken):.4f}",
             f"{np.median(seconds[reference]) / np.median(taken):.2f}",
             f"{np.mean([len(masks) for masks in found[name]]):.0f}",
-            f"{np.mean(shares):.2%}",
+            f"{np.mean(list(shares)):.2%}",
         )
     return table
 
 
-def _share(theirs: Sequence[Region], ours: Sequence[Region], image: Image) -> float:
+def _share(theirs: Masks, ours: Masks) -> float:
     """The share of the masks, matched one to one, with an IoU of at least 0.99."""
-    one, other = _pixels(theirs, image), _pixels(ours, image)
-    if not len(one) or not len(other):
-        return float(len(one) == len(other))
-    common = one @ other.T
-    iou = common / np.maximum(one.sum(1)[:, None] + other.sum(1)[None] - common, 1)
+    if not len(theirs) or not len(ours):
+        return float(len(theirs) == len(ours))
+    one, other = ([masks.coco(mask) for mask in range(len(masks))] for masks in (theirs, ours))
+    iou = np.asarray(rle.iou(one, other, np.zeros(len(other), np.uint8)))
     matched = iou[linear_sum_assignment(-iou)]
     return float((matched >= 0.99).sum() / max(len(one), len(other)))
 
 
-def _pixels(regions: Sequence[Region], image: Image) -> NDArray[np.float32]:
-    found = np.zeros((len(regions), *image.shape[:2]), np.float32)
-    for mask, region in zip(found, regions, strict=True):
-        height, width = region.bitmap.shape
-        mask[region.y0 : region.y0 + height, region.x0 : region.x0 + width] = region.bitmap
-    return found.reshape(len(regions), -1)
-
-
-def _breakdown(generator: Any, photographs: Sequence[Image], settings: Sam2, device: str) -> Table:
-    """Times the parts of the batched engine; each is waited for, so that their sum is a little more
-    than the whole."""
+def _breakdown(
+    generator: BatchedGenerator, photographs: Sequence[Image], settings: Sam2, device: str
+) -> Table:
+    """Times the parts of the stage `masks`, one after the other; in the stage, files are read,
+    encoded and written while the device works."""
     spent: dict[str, float] = {}
 
     def timed(name: str, work: Callable) -> Callable:
@@ -213,33 +217,63 @@ def _breakdown(generator: Any, photographs: Sequence[Image], settings: Sam2, dev
 
         return run
 
-    parts = {"encoder": "encoder", "decoder": "decoder", "upscaler": "upscaling"}
+    parts = {"encoder": "encoder", "decoder": "decoder", "upscaler": "decoder, masks"}
     functions = {
-        "fill": "holes and specks",
-        "may_be_stable": "stability, boxes, edges",
-        "propose": "stability, boxes, edges",
-        "distinct_in_crop": "suppression",
-        "distinct": "suppression",
-        "regions": "bitmaps",
+        "fill": "post-processing, holes and specks",
+        "may_be_stable": "post-processing, thresholds",
+        "propose": "post-processing, thresholds",
+        "distinct_in_crop": "post-processing, suppression",
+        "distinct": "post-processing, suppression",
+        "regions": "post-processing, bitmaps",
     }
     in_engine = {part: timed(name, getattr(generator, part)) for part, name in parts.items()}
     in_module = {part: timed(name, getattr(batched, part)) for part, name in functions.items()}
-    with _replaced(generator, in_engine), _replaced(batched, in_module):
+    with TemporaryDirectory() as folder:
+        listed = _write_photographs(Path(folder), photographs)
         start = time.perf_counter()
-        found = generator(photographs)
+        with _clock(spent, "decoding of image files", "cpu"):
+            read = [read_photograph(Path(folder) / name) for name in listed.table["path"]]
+        with _replaced(generator, in_engine), _replaced(batched, in_module):
+            found = generator(read)
+        with _clock(spent, "run lengths", "cpu"):
+            masks = _encoded(read, found)
+        with _clock(spent, "store", "cpu"):
+            shards = Shards(Path(folder) / "shards", len(settings.score_names))
+            shards.write(dict(zip(listed.ids, masks, strict=True)))
+            write_store(Path(folder) / "masks.zarr", listed, settings, masks)
         whole = time.perf_counter() - start
-    with _clock(spent, "run lengths", "cpu"):
-        for image, regions in zip(photographs, found, strict=True):
-            Masks.of(image.shape[0], image.shape[1], regions, 2)
-    table = Table("part of the batched engine", "share", "ms an image")
-    for name, taken in spent.items():
+    table = Table("part of the stage, batched engine", "share", "ms an image")
+    for name, taken in [*spent.items(), ("the rest", whole - sum(spent.values()))]:
         table.add_row(name, f"{taken / whole:.1%}", f"{1000 * taken / len(photographs):.0f}")
-    rest = whole + spent["run lengths"] - sum(spent.values())
-    table.add_row("the rest", f"{rest / whole:.1%}", f"{1000 * rest / len(photographs):.0f}")
     crops = sum(4**layer for layer in range(settings.crop_n_layers + 1))
-    rate = crops * len(photographs) * _encoder_flops(generator.model) / spent["encoder"] / 1e12
-    table.caption = f"encoder: {rate:.2f} TFLOP/s"
+    rate = crops * len(photographs) * _encoder_flops(generator.model) / spent["encoder"]
+    peak = _peak_rate(device, generator.dtype)
+    table.caption = (
+        f"encoder: {rate / 1e12:.2f} TFLOP/s, {rate / peak:.0%} of the {peak / 1e12:.2f} "
+        f"that a product of large matrices reaches; at a time: {generator.crops.value} crops, "
+        f"{generator.points.value} points"
+    )
     return table
+
+
+def _write_photographs(folder: Path, photographs: Sequence[Image]) -> Photographs:
+    for number, image in enumerate(photographs):
+        Pillow.fromarray(image).save(folder / f"{number}.jpg", quality=92)
+    return build_index("folder", folder, list_files(folder), threads=1)[0].photographs
+
+
+def _peak_rate(device: str, dtype: torch.dtype) -> float:
+    """Measures the floating-point operations a second of a product of large square matrices, the
+    best of several."""
+    side = 8192 if device == "cuda" else 2048
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    spent = []
+    for _ in range(6):
+        taken: dict[str, float] = {}
+        with _clock(taken, "product", device):
+            matrix @ matrix
+        spent.append(taken["product"])
+    return 2 * side**3 / min(spent)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from concurrent.futures import (
 from dataclasses import replace
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from types import ModuleType
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
@@ -63,7 +64,7 @@ def segment_images(
     if scheduler is None or not batches:
         made = _make_here(batches, segmenter, shards, workers, machine)
     else:
-        made = _make_on_cluster(batches, segmenter, shards, machine, scheduler)
+        made = _cluster().make_on_cluster(batches, segmenter, shards, machine, scheduler)
     images = (None for size in made for _ in range(size))
     return sum(1 for _ in track(images, "Segmenting images", len(todo)))
 
@@ -105,21 +106,16 @@ def make_shard(
     return len(sources)
 
 
-def _make_on_cluster(
-    batches: list[list[Source]],
-    segmenter: Segmenter,
-    shards: Shards,
-    machine: Machine,
-    scheduler: str,
-) -> Iterator[int]:
+def _cluster() -> ModuleType:
+    """Imports Dask, which is not always installed."""
     try:
-        from pipeline.masks.cluster import make_on_cluster
+        from pipeline.masks import cluster
     except ModuleNotFoundError as error:
         raise ProtoMaskError(
-            f"runtime.scheduler needs the package {error.name}, which is not installed: "
-            "`pip install 'protomask[cluster]'`"
+            f"runtime.scheduler needs the package {error.name}, which is not installed: run "
+            "`pip install -c constraints.txt -e '.[cluster]'` in the repository"
         ) from None
-    return make_on_cluster(batches, segmenter, shards, machine, scheduler)
+    return cluster
 
 
 def _make_here(

@@ -100,7 +100,8 @@ def _generator(settings: Sam2, machine: Machine) -> Generator:
     except ModuleNotFoundError as error:
         raise ProtoMaskError(
             f"segmenter=sam2 needs the package {error.name}, which is not installed: "
-            "`pip install --no-build-isolation 'protomask[sam2]'`"
+            "in the repository, run `SAM2_BUILD_CUDA=0 pip install --no-build-isolation "
+            "-c constraints.txt -e '.[sam2]'`"
         ) from None
     model = load_model(settings.model, settings.weights_sha256, machine)
     if settings.engine == "reference":

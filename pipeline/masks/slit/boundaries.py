@@ -112,7 +112,8 @@ def import_transformers() -> Any:
         import transformers
     except ImportError:
         raise ProtoMaskError(
-            "the segmenter slit needs transformers: `pip install 'protomask[slit]'`"
+            "the segmenter slit needs transformers: run `pip install -c constraints.txt -e "
+            "'.[slit]'` in the repository"
         ) from None
     return transformers
 

@@ -69,19 +69,6 @@ class Slit(Segmenter):
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
     ) -> list[Masks]:
-        """Segments photographs; several threads may call it at a time.
-
-        Args:
-            images: uint8 RGB, each height×width×3, sizes may differ.
-            machine: what to work with.
-
-        Returns:
-            The masks of each image, at its own resolution.
-
-        Raises:
-            ProtoMaskError: transformers is not installed, there are no weights or they are of
-                another network, or the device has no room for a single image.
-        """
         if not images:
             return []
         with _loading:
