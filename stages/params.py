@@ -76,12 +76,26 @@ class EvaluateParams(BaseModel):
     Args:
         top_k: k, how many prototypes explain an image.
         groups: the groups of metrics.
+        explanations: what draws the saliency maps that are measured: the segmenter's `mask` itself,
+            or the relevance of its crop's pixels by `prp` or `grad`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     top_k: Annotated[int, Field(ge=1)]
-    groups: list[Literal["general", "compactness", "contrastivity", "complexity"]]
+    groups: list[
+        Literal[
+            "general",
+            "compactness",
+            "contrastivity",
+            "complexity",
+            "continuity",
+            "completeness",
+            "segmentation",
+            "truth",
+        ]
+    ]
+    explanations: Annotated[list[Literal["mask", "prp", "grad"]], Field(min_length=1)]
 
 
 class Params(BaseModel):

@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.model.network import PrototypeNetwork
@@ -120,6 +123,11 @@ class Prototypes:
 
     def __len__(self) -> int:
         return len(self.class_of_P)
+
+    def pixels(self, crops: CropStore) -> Tensor:
+        """Returns the training crops that are the prototypes: uint8, P×1×S×S×3."""
+        places = zip(self.rows_P.tolist(), self.crop_P.tolist(), strict=True)
+        return torch.from_numpy(np.stack([crops.crops([row])[:, crop] for row, crop in places]))
 
     def distinct(self, label: int) -> list[tuple[int, ...]]:
         """Returns the prototypes of a class, those that are the same crop together, by weight."""

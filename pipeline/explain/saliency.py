@@ -1,4 +1,4 @@
-"""The `mask` explanation: what the segmenter found is where the prototype looked."""
+"""Where in an image a prototype was found: the segmenter's mask itself, or relevance inside it."""
 
 from functools import lru_cache
 
@@ -10,35 +10,42 @@ from torch import Tensor
 
 from pipeline.crops.extraction import NO_MASK
 from pipeline.crops.store import CropStore
+from pipeline.explain.relevance import PrototypeRelevance, put_back
 from pipeline.masks.store import MaskStore
+
+STRONGEST = 0.95
+"""The quantile of a map from which on its pixels count as found."""
 
 
 class MaskSaliency:
-    """Draws a prototype's saliency as the mask of the crop that is nearest to it.
+    """Draws a prototype's saliency as the mask of the crop where it was found.
 
     Args:
         rows_N: int64, which images of the stores the evidence is about.
-        crop_NP: int64, each image's crop that is nearest to each prototype.
         masks: the mask store.
         crops: the crop store.
         size: S, the side of the maps.
     """
 
+    name = "mask"
+
     def __init__(
-        self,
-        rows_N: NDArray[np.int64],
-        crop_NP: Tensor,
-        masks: MaskStore,
-        crops: CropStore,
-        size: int,
+        self, rows_N: NDArray[np.int64], masks: MaskStore, crops: CropStore, size: int
     ) -> None:
-        self.rows_N, self.crop_NP = rows_N, crop_NP
-        self.masks, self.crops, self.size = masks, crops, size
+        self.rows_N, self.masks, self.crops, self.size = rows_N, masks, crops, size
         self._resized = lru_cache(maxsize=1024)(self._resize)
 
-    def maps(self, images_B: Tensor, prototypes_Bk: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns maps of 0 and 1 (float32) and the same as masks (bool), both B×k×S×S."""
-        crop_Bk = self.crop_NP[images_B[:, None], prototypes_Bk]
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        crops_BKSS3: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns maps of 0 and 1 (float32) and the same as masks (bool), both B×k×S×S.
+
+        See `pipeline.metrics.evidence.Explanation`; changed crops have the same masks.
+        """
         drawn = [
             [self._resized(image, crop) for crop in crops]
             for image, crops in zip(images_B.tolist(), crop_Bk.tolist(), strict=True)
@@ -52,6 +59,61 @@ class MaskSaliency:
         if mask == NO_MASK:
             return np.ones((self.size, self.size), bool)
         return resize_mask(self.masks.masks(row).full(mask), self.size)
+
+
+class RelevanceSaliency:
+    """Draws a prototype's saliency as the relevance of the pixels of the crop where it was found.
+
+    Negative relevance is cut, and what is left put back into the crop's box. Only the pixels at or
+    above the map's 95th percentile count, and only those with relevance; the map is zero elsewhere.
+
+    Args:
+        relevance: of the network that is explained.
+        rows_N: int64, which images of the store the evidence is about.
+        sides_N2: int64, width and height of these images.
+        crops: the crop store.
+    """
+
+    def __init__(
+        self,
+        relevance: PrototypeRelevance,
+        rows_N: NDArray[np.int64],
+        sides_N2: NDArray[np.int64],
+        crops: CropStore,
+    ) -> None:
+        self.name: str = relevance.rule
+        self.relevance, self.rows_N = relevance, rows_N
+        self.sides_N2, self.crops = sides_N2, crops
+
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        crops_BKSS3: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `pipeline.metrics.evidence.Explanation`."""
+        rows_B, (B, k) = self.rows_N[images_B.numpy()], crop_Bk.shape
+        if crops_BKSS3 is None:
+            crops_BKSS3 = torch.from_numpy(self.crops.crops(rows_B))
+        used_nSS3 = crops_BKSS3[torch.arange(B)[:, None], crop_Bk].flatten(0, 1)
+        boxes_n4 = torch.from_numpy(self.crops.boxes[rows_B[:, None], crop_Bk.numpy()])
+        sides_B2 = torch.from_numpy(self.sides_N2[images_B.numpy()])
+        maps_nSS = put_back(
+            self.relevance(used_nSS3, prototypes_Bk.flatten()).clamp_min(0).cpu(),
+            boxes_n4.flatten(0, 1),
+            sides_B2.repeat_interleave(k, dim=0),
+            self.crops.settings.size,
+        )
+        masks_nSS = strongest(maps_nSS)
+        return (maps_nSS * masks_nSS).unflatten(0, (B, k)), masks_nSS.unflatten(0, (B, k))
+
+
+def strongest(maps_nSS: Tensor) -> Tensor:
+    """Returns the pixels at or above a map's 95th percentile that are not zero: bool, n×S×S."""
+    values_nV = maps_nSS.flatten(1).numpy()
+    least_n = torch.from_numpy(np.quantile(values_nV, STRONGEST, axis=1).astype(np.float32))
+    return (maps_nSS >= least_n[:, None, None]) & (maps_nSS > 0)
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ def measure(evidence: Evidence) -> Values:
         "global_size": global_size(evidence.weights_CP),
         "sparsity": sparsity(evidence.weights_CP),
         "npr": npr(evidence.weights_CP),
-        "local_size": local_size(evidence.similarity_NP),
+        "local_size": local_size(evidence.answers.similarity_NP),
     }
 
 

@@ -7,30 +7,27 @@ metrics give one value for each of an image's k maps; an image's value is their 
 import torch
 from torch import Tensor
 
-from pipeline.metrics import Drawn, Values, over_maps
-from pipeline.metrics.evidence import Evidence
+from pipeline.metrics import Values
+from pipeline.metrics.evidence import Batch, Drawn, Evidence
 
 
-def measure(evidence: Evidence, from_maps: dict[str, Tensor] | None = None) -> Values:
-    """The mask metrics of each image, given object masks; consistency, given part locations.
-
-    Args:
-        from_maps: what `over_maps` gathered with `of_maps`; drawn here if None.
-    """
-    if from_maps is None:
-        [from_maps] = over_maps(evidence, [of_maps])
-    values: Values = {name: value for name, value in from_maps.items() if name != "hits"}
-    if "hits" in from_maps:
-        values["consistency"] = consistency(from_maps["hits"], evidence.top_Nk)
-    return values
+def unavailable(evidence: Evidence) -> dict[str, str]:
+    """What takes object masks or part locations where there are none."""
+    missing = {}
+    if evidence.object_masks is None:
+        why = "not every test image has an object mask"
+        missing = dict.fromkeys(("object_overlap", "background_overlap", "iou", "ior", "oirr"), why)
+    if evidence.parts_NQ2 is None:
+        missing["consistency"] = "the data set has no part locations"
+    return missing
 
 
-def of_maps(evidence: Evidence, drawn: Drawn) -> dict[str, Tensor]:
+def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
     """The mask metrics of a batch's images (B), and which parts their maps hit (`hits`, B×k×Q)."""
-    maps, masks = drawn.maps_BkSS, drawn.masks_BkSS
+    evidence, maps, masks = batch.evidence, drawn.maps_BkSS, drawn.masks_BkSS
     values = {}
     if evidence.object_masks is not None:
-        objects = evidence.object_masks[drawn.images_B]
+        objects = evidence.object_masks[batch.images_B]
         values = {
             "object_overlap": object_overlap(masks, objects).mean(dim=1),
             "background_overlap": background_overlap(masks, objects).mean(dim=1),
@@ -39,7 +36,15 @@ def of_maps(evidence: Evidence, drawn: Drawn) -> dict[str, Tensor]:
             "oirr": oirr(maps, objects).mean(dim=1),
         }
     if evidence.parts_NQ2 is not None:
-        values["hits"] = part_hits(maps, evidence.parts_NQ2[drawn.images_B])
+        values["hits"] = part_hits(maps, evidence.parts_NQ2[batch.images_B])
+    return values
+
+
+def from_maps(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
+    """The mask metrics as they are, and of the hits the consistency."""
+    values: Values = {name: value for name, value in gathered.items() if name != "hits"}
+    if "hits" in gathered:
+        values["consistency"] = consistency(gathered["hits"], evidence.top_Nk)
     return values
 
 
@@ -75,7 +80,7 @@ def oirr(maps_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
     """Outside-inside relevance ratio: mean non-zero value outside / inside: Bk; 0 to ∞.
 
     0 when nothing is outside; infinite when nothing is inside, as for an all-zero map. An image
-    with one infinite map is infinite, and `groups.summarise` leaves it out and counts it.
+    with one infinite map is infinite, and `summary.summarise` leaves it out and counts it.
     """
     inside_B1SS = objects_BSS[:, None]
     inside_Bk = mean_nonzero(maps_BkSS, inside_B1SS)

@@ -11,37 +11,30 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pipeline.metrics import Drawn, Values, over_maps
-from pipeline.metrics.evidence import Evidence
+from pipeline.metrics import Values
+from pipeline.metrics.evidence import Batch, Drawn, Evidence
 
 COSINE_FLOOR = 1e-5
 ENTROPY_BINS = 10
 PROBABILITY_FLOOR = 1e-3
 
 
-def measure(evidence: Evidence, from_maps: dict[str, Tensor] | None = None) -> Values:
-    """VLC, VAC, intra PD and intra FD of each image; inter PD, inter FD and entropy of the split.
-
-    Args:
-        from_maps: what `over_maps` gathered with `of_maps`; drawn here if None.
-    """
-    if from_maps is None:
-        [from_maps] = over_maps(evidence, [of_maps])
-    top_Nk = evidence.top_Nk
+def measure(evidence: Evidence) -> Values:
+    """Intra PD and intra FD of each image; inter PD, inter FD and entropy of the split."""
+    top_Nk, answers = evidence.top_Nk, evidence.answers
     prototypes_NkD = evidence.prototypes_PD[top_Nk]
-    crops_Nk = evidence.crop_NP.gather(1, top_Nk)
-    embedding_NkD = evidence.embedding_NKD[torch.arange(len(crops_Nk))[:, None], crops_Nk]
+    crops_Nk = answers.crop_NP.gather(1, top_Nk)
+    embedding_NkD = answers.embedding_NKD[torch.arange(len(crops_Nk))[:, None], crops_Nk]
     return {
-        **from_maps,
         "intra_pd": intra_pd(prototypes_NkD),
         "inter_pd": inter_pd(prototypes_NkD, evidence.labels_N),
         "intra_fd": intra_fd(embedding_NkD),
         "inter_fd": inter_fd(embedding_NkD, evidence.labels_N),
-        "entropy": float(entropy(evidence.similarity_NP[:, top_Nk.unique()]).mean()),
+        "entropy": float(entropy(answers.similarity_NP[:, top_Nk.unique()]).mean()),
     }
 
 
-def of_maps(evidence: Evidence, drawn: Drawn) -> dict[str, Tensor]:
+def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
     """VLC and VAC of a batch's images."""
     return {"vlc": vlc(drawn.masks_BkSS), "vac": vac(drawn.maps_BkSS)}
 

@@ -14,7 +14,7 @@ from pipeline.metrics.evidence import Evidence
 
 def measure(evidence: Evidence) -> Values:
     """Accuracy and top-3 accuracy (one value per image), macro F1, and each class-balanced."""
-    logits_NC, labels_N = evidence.logits_NC, evidence.labels_N
+    logits_NC, labels_N = evidence.answers.logits_NC, evidence.labels_N
     first_N = top_accuracy(logits_NC, labels_N, 1)
     third_N = top_accuracy(logits_NC, labels_N, 3)
     return {

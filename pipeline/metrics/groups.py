@@ -1,37 +1,53 @@
-"""The metric groups by name, measured together so that every saliency map is drawn once."""
+"""The metric groups by name, measured together so that every image is read and drawn once."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 
-import torch
+import pandas as pd
+from torch import Tensor
 
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics import (
-    OfMaps,
     Values,
     compactness,
+    completeness,
     complexity,
+    continuity,
     contrastivity,
     general,
-    over_maps,
+    segmentation,
+    truth,
 )
-from pipeline.metrics.evidence import Evidence
+from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.progress import track
 
-GROUPS: dict[str, Callable[..., Values]] = {
-    "general": general.measure,
-    "compactness": compactness.measure,
-    "contrastivity": contrastivity.measure,
-    "complexity": complexity.measure,
+GROUPS: dict[str, ModuleType] = {
+    "general": general,
+    "compactness": compactness,
+    "contrastivity": contrastivity,
+    "complexity": complexity,
+    "continuity": continuity,
+    "completeness": completeness,
+    "segmentation": segmentation,
+    "truth": truth,
 }
-"""Name -> `measure(evidence)`; a group in `OF_MAPS` takes what was gathered from maps as well."""
+"""Name -> the module, whose functions are described in `pipeline.metrics`."""
 
-OF_MAPS: dict[str, OfMaps] = {
-    "contrastivity": contrastivity.of_maps,
-    "complexity": complexity.of_maps,
-}
+BATCH_SIZE = 32
+
+Gathered = dict[str, dict[str, Tensor]]
+"""Group -> metric -> a tensor whose first dimension is N."""
 
 
-def measure(evidence: Evidence, groups: Sequence[str]) -> dict[str, Values]:
-    """Group -> metric -> value, for the groups named, with one pass over the saliency maps."""
+def measure(
+    evidence: Evidence, groups: Sequence[str], batch_size: int = BATCH_SIZE
+) -> dict[str, Values]:
+    """Group -> metric -> value, for the groups named, with one pass over the images.
+
+    A metric of saliency maps by another explanation than `mask` ends in its name: `vlc_prp`.
+    """
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise ProtoMaskError(
@@ -39,35 +55,74 @@ def measure(evidence: Evidence, groups: Sequence[str]) -> dict[str, Values]:
         )
     if not evidence.ids:
         raise ProtoMaskError("no metric can be measured: the split holds no image")
-    drawing = [name for name in groups if name in OF_MAPS]
-    gathered = over_maps(evidence, [OF_MAPS[name] for name in drawing])
-    arguments = {name: (values,) for name, values in zip(drawing, gathered, strict=True)}
-    return {name: GROUPS[name](evidence, *arguments.get(name, ())) for name in groups}
+    values: dict[str, Values] = {name: {} for name in groups}
+    for name in _having("measure", groups):
+        values[name] |= GROUPS[name].measure(evidence)
+    of_batches, of_maps = _over_batches(evidence, groups, batch_size)
+    for name, gathered in of_batches.items():
+        values[name] |= _finished("from_batches", name, evidence, gathered)
+    for explanation, by_group in of_maps.items():
+        suffix = "" if explanation == "mask" else f"_{explanation}"
+        for name, gathered in by_group.items():
+            found = _finished("from_maps", name, evidence, gathered)
+            values[name] |= {metric + suffix: value for metric, value in found.items()}
+    return values
 
 
-def summarise(values: dict[str, Values]) -> dict[str, dict[str, float]]:
-    """Group -> metric -> number, all finite, so that it can be written as strict JSON.
+def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Group -> metric -> why it cannot be measured, for the metrics that cannot."""
+    return {name: GROUPS[name].unavailable(evidence) for name in _having("unavailable", groups)}
 
-    A metric with one value per image becomes the mean of the finite ones. Images whose value is
-    not finite (OIRR where a map has nothing inside the object) are left out of the mean, and
-    `<metric>_undefined` then says how many they were: such a mean describes the other images
-    only, and is to be read with that number. A metric without any finite value is absent, and
-    only its `<metric>_undefined` remains (1 for a metric that is no mean over images, as NPR).
+
+def plots(evidence: Evidence, values: dict[str, Values]) -> dict[str, pd.DataFrame]:
+    """Name -> table, for the groups that draw more than their metrics."""
+    tables: dict[str, pd.DataFrame] = {}
+    for name in _having("plots", list(values)):
+        tables |= GROUPS[name].plots(evidence, values[name])
+    return tables
+
+
+def _finished(
+    function: str, group: str, evidence: Evidence, gathered: dict[str, Tensor]
+) -> Mapping[str, Tensor | float]:
+    finish = getattr(GROUPS[group], function, None)
+    return gathered if finish is None else finish(evidence, gathered)
+
+
+def _having(function: str, groups: Sequence[str]) -> list[str]:
+    return [name for name in groups if hasattr(GROUPS[name], function)]
+
+
+def _over_batches(
+    evidence: Evidence, groups: Sequence[str], batch_size: int
+) -> tuple[Gathered, dict[str, Gathered]]:
+    """Calls every group's `of_batch` and, for each explanation, `of_maps`."""
+    of_batches: Gathered = defaultdict(dict)
+    of_maps: dict[str, Gathered] = defaultdict(lambda: defaultdict(dict))
+    on_batches, on_maps = _having("of_batch", groups), _having("of_maps", groups)
+    if not on_batches and not on_maps:
+        return of_batches, of_maps
+    # A batch holds crops and copies: none is kept when the next one comes.
+    total = math.ceil(len(evidence.ids) / batch_size)
+    for batch in track(evidence.batches(batch_size), "Measuring", total):
+        for name in on_batches:
+            _store(of_batches[name], GROUPS[name].of_batch(batch), batch)
+        for explanation in evidence.explanations if on_maps else ():
+            maps = explanation.maps(batch.images_B, batch.prototypes_Bk, batch.crop_Bk)
+            drawn = Drawn(explanation, *maps)
+            for name in on_maps:
+                found = GROUPS[name].of_maps(batch, drawn)
+                _store(of_maps[explanation.name][name], found, batch)
+    return of_batches, of_maps
+
+
+def _store(gathered: dict[str, Tensor], found: dict[str, Tensor], batch: Batch) -> None:
+    """Puts a batch's values where they stay.
+
+    Kept apart, a small tensor a batch splits the memory that the next batch's maps would reuse
+    (10 GB instead of 2 for 6,000 images).
     """
-    return {
-        group: {
-            name: number
-            for metric, value in metrics.items()
-            for name, number in finite_mean(metric, value).items()
-        }
-        for group, metrics in values.items()
-    }
-
-
-def finite_mean(metric: str, value: torch.Tensor | float) -> dict[str, float]:
-    """The mean of the finite values, and how many were not finite, if any were not."""
-    per_image = torch.as_tensor(value, dtype=torch.float64).reshape(-1)
-    finite = per_image[per_image.isfinite()]
-    undefined = len(per_image) - len(finite)
-    mean = {metric: float(finite.mean())} if len(finite) else {}
-    return mean | ({f"{metric}_undefined": float(undefined)} if undefined else {})
+    for name, value in found.items():
+        if name not in gathered:
+            gathered[name] = value.new_empty(len(batch.evidence.ids), *value.shape[1:])
+        gathered[name][batch.images_B] = value

@@ -132,8 +132,8 @@ class PrototypeNetwork(nn.Module):
             return Output(self.logits(self.similarity(distance_BP)), distance_BP)
 
     def similarity(self, distance: Tensor) -> Tensor:
-        """Returns s = log((d + 1) / (d + ε)); ≥ 0, log(1/ε) at d = 0."""
-        return torch.log((distance + 1) / (distance + self.settings.epsilon))
+        """Returns s_j; see `similarity`."""
+        return similarity(distance, self.settings.epsilon)
 
     def logits(self, similarity_BP: Tensor) -> Tensor:
         """Returns y = V·s, B×C."""
@@ -144,6 +144,11 @@ class PrototypeNetwork(nn.Module):
         self.prototypes = nn.Parameter(self.prototypes.detach()[prototypes])
         self.classifier = nn.Parameter(self.classifier.detach()[:, prototypes])
         self.class_of = self.class_of[prototypes]
+
+
+def similarity(distance: Tensor, epsilon: float) -> Tensor:
+    """Returns s = log((d + 1) / (d + ε)); ≥ 0, log(1/ε) at d = 0."""
+    return torch.log((distance + 1) / (distance + epsilon))
 
 
 def crop_distances(embedding_XD: Tensor, prototypes_PD: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.crops.batches import Batch, read_batches
+from pipeline.crops.batches import read_batches
 from pipeline.crops.store import CropStore
 from pipeline.files import sweep, whole_file
 from pipeline.model.network import PrototypeNetwork
@@ -59,7 +59,7 @@ def pooled_features(
         batches = read_batches(store, unknown, IMAGES_PER_BLOCK, fabric.device)
         for number, batch in zip(missing, track(batches, "Embedding", len(missing)), strict=True):
             with fabric.autocast():
-                features = _in_passes(network, batch)
+                features = in_passes(network, batch.crops_BKSS3, batch.valid_BK)
             blocks[number] = block = features.float().cpu().numpy()
             _remember(folder, parts[number], block)
     found = np.concatenate([np.zeros((0, *shape), np.float32), *blocks])
@@ -72,12 +72,15 @@ def _whole_blocks(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[
     return among[np.isin(block_of, block_of[np.searchsorted(among, rows)])]
 
 
-def _in_passes(network: PrototypeNetwork, batch: Batch) -> Tensor:
-    """On a CPU, feature maps of more than a few dozen crops fall out of its caches."""
-    on_cpu = batch.crops_BKSS3.device.type == "cpu"
-    K = batch.valid_BK.shape[1]
-    images = max(1, CROPS_PER_PASS_ON_CPU // K) if on_cpu else len(batch.rows)
-    passes = zip(batch.crops_BKSS3.split(images), batch.valid_BK.split(images), strict=True)
+def in_passes(network: PrototypeNetwork, crops_BKSS3: Tensor, valid_BK: Tensor) -> Tensor:
+    """Returns the pooled features of crops that lie on the network's device: B×K×F.
+
+    On a CPU, feature maps of more than a few dozen crops fall out of its caches.
+    """
+    K = valid_BK.shape[1]
+    on_cpu = crops_BKSS3.device.type == "cpu"
+    images = max(1, CROPS_PER_PASS_ON_CPU // K) if on_cpu else len(valid_BK)
+    passes = zip(crops_BKSS3.split(images), valid_BK.split(images), strict=True)
     return torch.cat([network.features(crops, valid) for crops, valid in passes])
 
 

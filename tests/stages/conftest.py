@@ -22,7 +22,8 @@ train: {epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batc
   start: random}
 finetune: {epochs: 1, lr: 0.0003, batch_size: 8, penalty: 0.001}
 prune: {enabled: false, nearest: 6, threshold: 3}
-evaluate: {top_k: 2, groups: [general, compactness, contrastivity]}
+evaluate: {top_k: 2, groups: [general, compactness, contrastivity, segmentation],
+  explanations: [mask]}
 runtime: {device: cpu, workers: 1}
 """
 

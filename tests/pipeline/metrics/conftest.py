@@ -4,16 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor
 
-from pipeline.metrics.evidence import Evidence
+from pipeline.masks.masks import Masks, Region
+from pipeline.metrics.evidence import Evidence, Segmented
+from pipeline.model.answers import Answers
+from pipeline.model.network import crop_distances, nearest_crop, similarity, smallest_distance
 
 # A busy machine's first call into torch takes longer than Hypothesis' default deadline.
 settings.register_profile("no deadline", deadline=None, max_examples=40)
 settings.load_profile("no deadline")
+
+CROPS, SIDE, PARTS, SIZE, EPSILON = 4, 8, 3, 5, 1e-4
 
 
 @dataclass
@@ -22,44 +28,124 @@ class StoredExplanation:
 
     maps_NPSS: Tensor
     masks_NPSS: Tensor
+    name: str = "mask"
     drawn: list[int] = field(default_factory=list)
 
-    def maps(self, images_B: Tensor, prototypes_Bk: Tensor) -> tuple[Tensor, Tensor]:
-        self.drawn += images_B.tolist()
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        crops_BKSS3: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        if crops_BKSS3 is None:
+            self.drawn += images_B.tolist()
         place = images_B[:, None], prototypes_Bk
         return self.maps_NPSS[place], self.masks_NPSS[place]
 
 
+@dataclass
+class MeanColours:
+    """A model whose embedding of a crop is its mean colour, in three of five numbers."""
+
+    crops_NKSS3: Tensor
+    prototypes_PD: Tensor
+    weights_CP: Tensor
+    parts_NQ2: Tensor
+    pixel_std_3: Tensor = field(default_factory=lambda: torch.tensor([0.2, 0.25, 0.5]))
+
+    def crops(self, images_B: Tensor) -> Tensor:
+        return self.crops_NKSS3[images_B]
+
+    def segmented(self, image: int) -> Segmented:
+        bitmaps = [np.ones((SIDE, SIDE // (rank + 1)), bool) for rank in range(image % 3 + 1)]
+        regions = [Region(0, 0, bitmap, (1.0,)) for bitmap in bitmaps]
+        masks = Masks.of(SIDE, SIDE, regions, 1)
+        return Segmented(masks, np.eye(SIDE, dtype=bool), self.parts_NQ2[image])
+
+    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+        scale = 1 if crops_BKSS3.is_floating_point() else 255
+        colour_BK3 = crops_BKSS3.float().mean(dim=(2, 3)) / scale
+        embedding_BKD = torch.nn.functional.pad(colour_BK3, (0, SIZE - 3), value=0.5)
+        distance_BKP = crop_distances(embedding_BKD.double(), self.prototypes_PD.double())
+        distance_BP = smallest_distance(distance_BKP, valid_BK)
+        similarity_BP = similarity(distance_BP, EPSILON).float()
+        return Answers(
+            embedding_BKD,
+            distance_BP.float(),
+            nearest_crop(distance_BKP, valid_BK),
+            similarity_BP,
+            similarity_BP @ self.weights_CP.T,
+        )
+
+
+@dataclass
+class StripedTruth:
+    """Each part is a stripe of rows; classes differ in the part of their number."""
+
+    crops_NKSS3: Tensor
+    distinguishing_CCQ: Tensor
+
+    def labels(self, images_B: Tensor) -> Tensor:
+        stripes_S = torch.arange(SIDE) * (PARTS + 1) // SIDE
+        return stripes_S[:, None].expand(len(images_B), SIDE, SIDE).to(torch.uint8)
+
+    def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        crops = self.crops_NKSS3[images_B].clone()
+        crops[:, 0] //= 2
+        return crops, images_B % PARTS, self.labels(images_B)
+
+
 @pytest.fixture(scope="session")
 def make_evidence() -> Callable[..., Evidence]:
-    """Builds evidence of N images from random numbers; keyword arguments replace its fields."""
+    """Builds evidence of N images from random numbers; keyword arguments replace its fields, those
+    of `answers` among them."""
 
     def make(
         images: int = 7, prototypes: int = 6, classes: int = 3, seed: int = 0, **fields: Any
     ) -> Evidence:
         numbers = torch.Generator().manual_seed(seed)
-        crops, side, parts, size = 4, 8, 3, 5
 
         def rand(*shape: int) -> Tensor:
             return torch.rand(*shape, generator=numbers)
 
-        maps = rand(images, prototypes, side, side)
-        maps = maps * (rand(images, prototypes, side, side) > 0.4)
+        maps = rand(images, prototypes, SIDE, SIDE)
+        maps = maps * (rand(images, prototypes, SIDE, SIDE) > 0.4)
+        prototypes_PD, weights_CP = rand(prototypes, SIZE), rand(classes, prototypes) - 0.5
+        crops_NKSS3 = (rand(images, CROPS, SIDE, SIDE, 3) * 256).to(torch.uint8)
+        parts_NQ2 = rand(images, PARTS, 2) * SIDE
+        subject = MeanColours(crops_NKSS3, prototypes_PD, weights_CP, parts_NQ2)
+        corner_NK2 = rand(images, CROPS, 2) * SIDE / 2
+        found = Answers(
+            embedding_NKD=rand(images, CROPS, SIZE),
+            distance_NP=rand(images, prototypes),
+            crop_NP=(rand(images, prototypes) * CROPS).long(),
+            similarity_NP=rand(images, prototypes),
+            logits_NC=rand(images, classes),
+        )
+        of_answers = {name: fields.pop(name) for name in Answers._fields if name in fields}
+        labels = torch.arange(classes)
         evidence = Evidence(
             ids=[f"image{n}" for n in range(images)],
             labels_N=torch.arange(images) % classes,
-            logits_NC=rand(images, classes),
-            similarity_NP=rand(images, prototypes),
-            crop_NP=(rand(images, prototypes) * crops).long(),
-            embedding_NKD=rand(images, crops, size),
-            valid_NK=torch.ones(images, crops, dtype=torch.bool),
-            prototypes_PD=rand(prototypes, size),
-            weights_CP=rand(classes, prototypes) - 0.5,
+            answers=found._replace(**of_answers),
+            valid_NK=torch.ones(images, CROPS, dtype=torch.bool),
+            boxes_NK4=torch.cat([corner_NK2, corner_NK2 + SIDE / 2], dim=-1),
+            prototypes_PD=prototypes_PD,
+            weights_CP=weights_CP,
             class_of_P=torch.arange(prototypes) % classes,
+            epsilon=EPSILON,
             top_k=3,
-            explanation=StoredExplanation(maps, maps > 0.5),
-            object_masks=rand(images, side, side) > 0.5,
-            parts_NQ2=rand(images, parts, 2) * side,
+            explanations=[StoredExplanation(maps, maps > 0.5)],
+            subject=subject,
+            object_masks=rand(images, SIDE, SIDE) > 0.5,
+            part_names=[f"part {q}" for q in range(PARTS)],
+            parts_NQ2=parts_NQ2,
+            truth=StripedTruth(
+                crops_NKSS3,
+                (labels[:, None, None] != labels[:, None])
+                & (torch.arange(PARTS) == labels[:, None, None] % PARTS),
+            ),
         )
         return replace(evidence, **fields)
 

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score, precision_score, recall_score
 
-from pipeline.metrics import complexity, over_maps
+from pipeline.metrics import complexity
+from pipeline.metrics.groups import measure as measure_groups
 
 # The object is the upper row; the saliency mask the left column and the upper right pixel.
 OBJECT = torch.tensor([[[1, 1, 1], [0, 0, 0], [0, 0, 0]]], dtype=torch.bool)
@@ -15,6 +16,10 @@ EMPTY = torch.zeros_like(MASK)
 NO_OBJECT = torch.zeros_like(OBJECT)
 
 seeds = st.integers(0, 1000)
+
+
+def measured(evidence, *batch_size):
+    return measure_groups(evidence, ["complexity"], *batch_size)["complexity"]
 
 
 def rand(seed: int, *shape: int) -> torch.Tensor:
@@ -143,7 +148,7 @@ def test_relevance_ranges_and_scale(seed, scale):
 
 
 def test_measure_with_all_ground_truth(make_evidence):
-    values = complexity.measure(make_evidence(images=7))
+    values = measured(make_evidence(images=7))
     masked = {"object_overlap", "background_overlap", "iou", "ior", "oirr"}
     assert set(values) == masked | {"consistency"}
     assert all(values[name].shape == (7,) for name in masked)
@@ -151,27 +156,27 @@ def test_measure_with_all_ground_truth(make_evidence):
 
 
 def test_measure_leaves_out_what_has_no_ground_truth(make_evidence):
-    assert set(complexity.measure(make_evidence(object_masks=None))) == {"consistency"}
-    assert "consistency" not in complexity.measure(make_evidence(parts_NQ2=None))
-    assert complexity.measure(make_evidence(object_masks=None, parts_NQ2=None)) == {}
+    assert set(measured(make_evidence(object_masks=None))) == {"consistency"}
+    assert "consistency" not in measured(make_evidence(parts_NQ2=None))
+    assert measured(make_evidence(object_masks=None, parts_NQ2=None)) == {}
 
 
 def test_measure_means_an_images_maps(make_evidence):
     evidence = make_evidence(images=4, top_k=2)
     expected = []
     for image, prototypes in enumerate(evidence.top_Nk):
-        masks_kSS = evidence.explanation.masks_NPSS[image, prototypes]
+        masks_kSS = evidence.explanations[0].masks_NPSS[image, prototypes]
         object_SS = evidence.object_masks[image]
         expected.append(
             sum(100 * float((m & object_SS).sum() / object_SS.sum()) for m in masks_kSS) / 2
         )
-    assert complexity.measure(evidence)["object_overlap"].tolist() == pytest.approx(expected)
+    assert measured(evidence)["object_overlap"].tolist() == pytest.approx(expected)
 
 
 def test_measure_takes_relevance_from_the_maps(make_evidence):
     evidence = make_evidence(images=4, top_k=2)
-    maps = evidence.explanation.maps_NPSS[torch.arange(4)[:, None], evidence.top_Nk]
-    values = complexity.measure(evidence)
+    maps = evidence.explanations[0].maps_NPSS[torch.arange(4)[:, None], evidence.top_Nk]
+    values = measured(evidence)
     expected = complexity.ior(maps, evidence.object_masks).mean(dim=1)
     torch.testing.assert_close(values["ior"], expected)
     expected = complexity.oirr(maps, evidence.object_masks).mean(dim=1)
@@ -180,13 +185,13 @@ def test_measure_takes_relevance_from_the_maps(make_evidence):
 
 def test_part_values_come_from_the_map_and_not_the_mask(make_evidence):
     evidence = make_evidence()
-    evidence.explanation.masks_NPSS[:] = False
-    assert complexity.measure(evidence)["consistency"] > 0
+    evidence.explanations[0].masks_NPSS[:] = False
+    assert measured(evidence)["consistency"] > 0
 
 
 def test_batch_size_changes_nothing(make_evidence):
     evidence = make_evidence(images=7)
-    [whole] = over_maps(evidence, [complexity.of_maps], batch_size=100)
+    whole = measured(evidence, 100)
     for size in (1, 3):
-        [parts] = over_maps(evidence, [complexity.of_maps], batch_size=size)
+        parts = measured(evidence, size)
         torch.testing.assert_close(parts, whole)

@@ -9,13 +9,18 @@ from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import jaccard_score
 from sklearn.metrics.pairwise import cosine_distances
 
-from pipeline.metrics import contrastivity, over_maps
+from pipeline.metrics import contrastivity
+from pipeline.metrics.groups import measure as measure_groups
 
 LEFT = torch.tensor([[1, 0], [1, 0]], dtype=torch.bool)
 TOP = torch.tensor([[1, 1], [0, 0]], dtype=torch.bool)
 EMPTY = torch.zeros(2, 2, dtype=torch.bool)
 
 seeds = st.integers(0, 1000)
+
+
+def measured(evidence, *batch_size):
+    return measure_groups(evidence, ["contrastivity"], *batch_size)["contrastivity"]
 
 
 def rand(seed: int, *shape: int) -> torch.Tensor:
@@ -234,7 +239,7 @@ def test_entropy_agrees_with_numpy_histograms(seed):
 
 
 def test_measure_keys_and_kinds(make_evidence):
-    values = contrastivity.measure(make_evidence(images=7))
+    values = measured(make_evidence(images=7))
     assert set(values) == {
         "vlc",
         "vac",
@@ -264,7 +269,7 @@ def test_measure_takes_the_top_prototypes_and_the_crops_they_used(make_evidence)
         prototypes_PD=torch.tensor([[1.0, 0], [1, 1], [0, 1]]),
         embedding_NKD=torch.tensor([[[1.0, 0], [1, 0], [9, 9]], [[0, 1.0], [1, 0], [9, 9]]]),
     )
-    values = contrastivity.measure(evidence)
+    values = measured(evidence)
     assert values["intra_pd"].tolist() == pytest.approx([1 - 0.5**0.5, 1])
     assert values["intra_fd"].tolist() == pytest.approx([0, 1])
     # ranks: p0–p2 distance 1, p1–p0 distance 1 − √½; crops: (1,0)–(1,0) 0, (1,0)–(0,1) 1
@@ -276,25 +281,25 @@ def test_entropy_leaves_out_prototypes_in_no_images_top_k(make_evidence):
     # prototype 0 is in both images' k (bins 9 and 5: 1 bit), 1 and 2 in none
     similarity_NP = torch.tensor([[8.0, 0.1, 0.1], [4.0, 0.1, 0.1]])
     evidence = make_evidence(images=2, prototypes=3, top_k=1, similarity_NP=similarity_NP)
-    assert contrastivity.measure(evidence)["entropy"] == pytest.approx(1)
+    assert measured(evidence)["entropy"] == pytest.approx(1)
 
 
 def test_more_top_prototypes_than_prototypes_means_all_of_them(make_evidence):
     evidence = make_evidence(prototypes=3, top_k=3)
-    more = contrastivity.measure(replace(evidence, top_k=50))
-    for name, value in contrastivity.measure(evidence).items():
+    more = measured(replace(evidence, top_k=50))
+    for name, value in measured(evidence).items():
         torch.testing.assert_close(torch.as_tensor(more[name]), torch.as_tensor(value))
 
 
 @pytest.mark.parametrize("fields", [{"images": 1}, {"classes": 1}, {"prototypes": 1, "top_k": 5}])
 def test_degenerate_splits_are_finite(make_evidence, fields):
-    for value in contrastivity.measure(make_evidence(**fields)).values():
+    for value in measured(make_evidence(**fields)).values():
         assert torch.as_tensor(value).isfinite().all()
 
 
 def test_batch_size_changes_nothing(make_evidence):
     evidence = make_evidence(images=7)
-    [whole] = over_maps(evidence, [contrastivity.of_maps], batch_size=100)
+    whole = measured(evidence, 100)
     for size in (1, 3):
-        [parts] = over_maps(evidence, [contrastivity.of_maps], batch_size=size)
+        parts = measured(evidence, size)
         torch.testing.assert_close(parts, whole)

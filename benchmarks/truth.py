@@ -1,0 +1,173 @@
+"""Do explanations lie on what matters? ProtoMask beside a whole-image model, on the built-in data.
+
+Run where `dvc exp run -S evaluate=full` has finished on the data set `demo`:
+`python benchmarks/truth.py`. The other model is a logistic regression on whole-image features of
+the same backbone. Its explanation of a test image is the relevance, by `prp` or `grad`, of the
+logit of the class that it predicts, cut and measured as ProtoMask's own relevance is: the image is
+its one crop, and each class its one prototype. For ProtoMask on patches, run the experiment with
+`-S segmenter=patches`.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from whole_images import embed, fit, whole_image
+
+from pipeline.datasets.photograph import read_photograph
+from pipeline.errors import ProtoMaskError
+from pipeline.explain.relevance import LogitHead, Propagator, Rule
+from pipeline.explain.saliency import strongest
+from pipeline.metrics import truth
+from pipeline.metrics.drawn_truth import DrawnTruth, sister
+from pipeline.metrics.evidence import ranking
+from pipeline.model.backbone import Backbone
+from pipeline.progress import track
+from stages import workspace
+from stages.finished import Finished
+from stages.params import read_params
+
+RULES: tuple[Rule, ...] = ("prp", "grad")
+ROWS = ("purity", "part_agreement", "discrimination", "deletion_auc")
+BATCH = 16
+
+
+class Classifier(NamedTuple):
+    """The regression as one linear map of pooled features.
+
+    Args:
+        weights_CF: float32.
+        bias_C: float32.
+    """
+
+    weights_CF: Tensor
+    bias_C: Tensor
+
+    @classmethod
+    def of(cls, regression: Any) -> "Classifier":
+        scaler, last = regression[0], regression[-1]
+        weights = last.coef_ / scaler.scale_
+        bias = last.intercept_ - weights @ scaler.mean_
+        return cls(torch.from_numpy(weights).float(), torch.from_numpy(bias).float())
+
+    def logits(self, features_NF: Tensor) -> Tensor:
+        return features_NF @ self.weights_CF.T + self.bias_C
+
+
+class Whole(NamedTuple):
+    """Test images and their redrawings, as the regression sees them.
+
+    Args:
+        images_NSS3: uint8.
+        logits_NC: of the images.
+        redrawn_NC: of the same with one part of another class.
+    """
+
+    images_NSS3: Tensor
+    logits_NC: Tensor
+    redrawn_NC: Tensor
+
+
+def main() -> None:
+    params, finished = read_params(workspace.PARAMS), Finished.read()
+    index, crops, rows = finished.index, finished.crops, finished.index.rows("test")
+    if index.dataset != "demo":
+        raise ProtoMaskError("only the data set demo knows what tells its classes apart")
+    known = DrawnTruth(workspace.INDEX_FOLDER, index, rows, finished.masks(), crops)
+    backbone = Backbone(params.model.backbone, params.model.pretrained).eval()
+    paths = [workspace.root_of(params) / path for path in index.table["path"]]
+    size = crops.settings.size
+    features = embed(backbone, paths, size)
+    others = np.setdiff1d(np.arange(len(index)), rows)
+    classifier = Classifier.of(fit(features[others], index.labels[others]))
+    images = np.stack([whole_image(read_photograph(paths[row]), size) for row in rows])
+    redrawn = np.stack([whole_image(drawing, size) for drawing in _redrawn(known)])
+    whole = Whole(
+        torch.from_numpy(images),
+        classifier.logits(torch.from_numpy(features[rows])),
+        classifier.logits(_features(backbone, redrawn)),
+    )
+    columns = {
+        rule: _truths(known, whole, _maps(backbone, classifier, whole, rule)) for rule in RULES
+    }
+    accuracy = (whole.logits_NC.argmax(1).numpy() == index.labels[rows]).mean()
+    _print(columns, float(accuracy))
+
+
+def _redrawn(known: DrawnTruth) -> Iterator[NDArray[np.uint8]]:
+    """Yields every test image with one part of its sister class."""
+    names = known.index.table["class_name"].iloc[known.rows_N]
+    for image, name in enumerate(track(names.tolist(), "Drawing")):
+        part, donor = sister(name)
+        yield known.drawn(image, {part: donor}).image
+
+
+@torch.inference_mode()
+def _features(backbone: Backbone, images: NDArray[np.uint8]) -> Tensor:
+    batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(BATCH)
+    return torch.cat([backbone(batch.float() / 255) for batch in batches])
+
+
+def _maps(propagator: Propagator, classifier: Classifier, whole: Whole) -> Tensor:
+    """Returns the strongest positive relevance of the predicted classes' logits, N×S×S."""
+    weights_NF = classifier.weights_CF[whole.logits_NC.argmax(1)]
+    batches = list(zip(whole.images_NSS3.split(BATCH), weights_NF.split(BATCH), strict=True))
+    maps = [
+        propagator.maps(images, LogitHead(weights)).detach()
+        for images, weights in track(batches, f"Relevance by {propagator.rule}")
+    ]
+    maps_NSS = torch.cat(maps).clamp_min(0)
+    return maps_NSS * strongest(maps_NSS)
+
+
+def _truths(known: DrawnTruth, whole: Whole, maps_NSS: Tensor) -> dict[str, float]:
+    """Measures the maps as the group `truth` measures those of prototypes."""
+    images_N, Q = torch.arange(len(maps_NSS)), known.distinguishing_CCQ.shape[-1]
+    maps_N1SS, labels_NSS = maps_NSS[:, None], known.labels(images_N)
+    share_N1Q = truth.part_shares(maps_N1SS, labels_NSS, Q)
+    predicted_N, runner_up_N = ranking(whole.logits_NC)[:, :2].unbind(1)
+    _, part_N, now_NSS = known.redrawn(images_N)
+    label_N11 = part_N[:, None, None] + 1
+    either_NSS = torch.where(now_NSS == label_N11, label_N11, labels_NSS)
+    found_N1 = truth.main_part(truth.part_shares(maps_N1SS, either_NSS, Q))
+    logit_N1, after_N1 = (
+        logits.gather(1, predicted_N[:, None]) for logits in (whole.logits_NC, whole.redrawn_NC)
+    )
+    parts_NQ = known.distinguishing_CCQ[predicted_N, runner_up_N]
+    discrimination_N = truth.discrimination(share_N1Q, torch.ones(len(maps_NSS), 1), parts_NQ)
+    agreement = truth.part_agreement(truth.main_part(share_N1Q), predicted_N[:, None], Q)
+    change_N1 = truth.similarity_change(logit_N1, after_N1)
+    return {
+        "purity": float(truth.purity(share_N1Q).nanmean()),
+        "part_agreement": agreement,
+        "discrimination": float(discrimination_N.nanmean()),
+        "deletion_auc": truth.deletion_auc(change_N1, found_N1 == part_N[:, None]),
+    }
+
+
+def _print(columns: dict[Rule, dict[str, float]], accuracy: float) -> None:
+    metrics = json.loads(workspace.METRICS.read_text())
+    ours = {"mask": "", "prp": "_prp", "grad": "_grad"}
+    measured = {name: end for name, end in ours.items() if f"purity{end}" in metrics["truth"]}
+    table = Table(
+        "%",
+        *(f"ProtoMask, {name}" for name in measured),
+        *(f"whole image, {rule}" for rule in columns),
+        title=f"test accuracy {metrics['general']['accuracy']:.4f} and {accuracy:.4f}",
+    )
+    for row in ROWS:
+        found = [metrics["truth"].get(f"{row}{end}") for end in measured.values()]
+        found += [column[row] for column in columns.values()]
+        table.add_row(row, *("–" if value is None else f"{value:.1f}" for value in found))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)

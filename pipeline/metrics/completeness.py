@@ -1,0 +1,98 @@
+"""Output completeness: how far answers move when everything outside the explanation changes.
+
+Formulas: method.md, "Metrics", Output completeness; Schlinge et al. 2025 (arXiv 2507.06819). For
+each of an image's k prototypes there is one copy of the image, with noise everywhere outside the
+bounding box of that prototype's saliency map (`perturbation.noise_outside`). If the map shows all
+that the prototype answers to, nothing moves: 0. The metrics are those of `continuity`, which
+describes them; an image's value is their mean over its k copies.
+"""
+
+import torch
+from torch import Tensor
+
+from pipeline.metrics import continuity
+from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.metrics.perturbation import noise_outside, outside
+from pipeline.model.answers import Answers
+from pipeline.model.network import crop_distances, nearest_crop, similarity, smallest_distance
+
+IMAGES_AT_ONCE = 2
+"""So few, since each has k copies: 2·5 of 11 crops of 224×224 pixels are 66 MB."""
+
+
+def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
+    """VLC, VAC, PLC, PALC, PAC, PSC and PRC of a batch's images."""
+    places = torch.arange(len(batch.images_B)).split(IMAGES_AT_ONCE)
+    found = [_of_places(batch, drawn, place_B) for place_B in places]
+    return {name: torch.cat([values[name] for values in found]) for name in found[0]}
+
+
+def bounding_boxes(maps_SS: Tensor) -> Tensor:
+    """The tight boxes (x0, y0, x1, y1), half-open, of maps' non-zero pixels: int64, …×4.
+
+    An all-zero map has no box: all four are 0, and nothing lies inside.
+    """
+    x0, x1 = _span((maps_SS != 0).any(dim=-2))
+    y0, y1 = _span((maps_SS != 0).any(dim=-1))
+    return torch.stack([x0, y0, x1, y1], dim=-1)
+
+
+def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]:
+    """The metrics of some of a batch's images.
+
+    Each of the X = B·k copies is then an image of its own, with one prototype.
+    """
+    evidence, images_B = batch.evidence, batch.images_B[place_B]
+    maps_BkSS, masks_BkSS = drawn.maps_BkSS[place_B], drawn.masks_BkSS[place_B]
+    B, k = maps_BkSS.shape[:2]
+    crops_BKSS3 = batch.crops_BKSS3[place_B]
+    outside_BkKSS = outside(
+        evidence.boxes_NK4[images_B], bounding_boxes(maps_BkSS), crops_BKSS3.shape[2]
+    )
+    copies_XKSS3 = noise_outside(
+        crops_BKSS3, outside_BkKSS, evidence.subject.pixel_std_3, evidence.seed, images_B
+    ).flatten(0, 1)
+    changed_XK = outside_BkKSS.any(dim=(-2, -1)).flatten(0, 1)
+
+    place_X = place_B.repeat_interleave(k)
+    images_X, prototypes_X1 = batch.images_B[place_X], batch.prototypes_Bk[place_B].reshape(-1, 1)
+    first = Answers(*(tensor[place_X] for tensor in batch.answers))
+    second = _ask(evidence, copies_XKSS3, changed_XK, images_X)
+    crop_X1 = second.crop_NP.gather(1, prototypes_X1)
+    maps_X1SS, masks_X1SS = drawn.explanation.maps(images_X, prototypes_X1, crop_X1, copies_XKSS3)
+    changes = {
+        "vlc": continuity.vlc(masks_BkSS, masks_X1SS.reshape(masks_BkSS.shape)),
+        "vac": continuity.vac(maps_BkSS, maps_X1SS.reshape(maps_BkSS.shape)),
+    } | continuity.of_answers(evidence, first, second, batch.valid_BK[place_X], prototypes_X1)
+    return {name: change.reshape(B, k).nanmean(dim=1) for name, change in changes.items()}
+
+
+def _ask(evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X: Tensor) -> Answers:
+    """What the model says of the copies; crops that the noise does not touch are not asked about.
+
+    Each of the others is shown as an image of its own, and their answers are put together here.
+    """
+    valid_XK = evidence.valid_NK[images_X]
+    asked_XK = changed_XK & valid_XK
+    embedding_XKD = evidence.answers.embedding_NKD[images_X]
+    if asked_XK.any():
+        crops_Y1SS3 = copies_XKSS3[asked_XK][:, None]
+        alone = torch.ones(len(crops_Y1SS3), 1, dtype=torch.bool)
+        embedding_XKD[asked_XK] = evidence.subject.ask(crops_Y1SS3, alone).embedding_NKD[:, 0]
+    distance_XKP = crop_distances(embedding_XKD.double(), evidence.prototypes_PD.double())
+    distance_XP = smallest_distance(distance_XKP, valid_XK)
+    similarity_XP = similarity(distance_XP, evidence.epsilon).float()
+    return Answers(
+        embedding_XKD,
+        distance_XP.float(),
+        nearest_crop(distance_XKP, valid_XK),
+        similarity_XP,
+        similarity_XP @ evidence.weights_CP.T,
+    )
+
+
+def _span(hit_S: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place that is hit and the one after the last; 0 and 0 where none is."""
+    place_S = torch.arange(hit_S.shape[-1])
+    end = torch.where(hit_S, place_S + 1, 0).amax(dim=-1)
+    return torch.where(hit_S, place_S, end[..., None]).amin(dim=-1), end

@@ -1,0 +1,33 @@
+"""Whether explanations say more of a model than of one that has learned nothing."""
+
+import numpy as np
+import torch
+
+from pipeline.metrics import Values
+from pipeline.metrics.summary import bootstrap
+
+HIGHER_IS_BETTER = ("purity", "part_agreement", "discrimination", "deletion_auc")
+
+
+def no_better(learned: Values, control: Values, seed: int) -> list[str]:
+    """Returns the metrics of the group `truth` in which a model does not beat its control.
+
+    A metric with a value per image is better where the bootstrap 95 % interval of the images'
+    differences lies above 0 (see `summary.bootstrap`); one that is no mean over images, where it is
+    larger. A metric that either model lacks is not beaten.
+
+    Args:
+        learned: the model's.
+        control: those of a model with random weights, or of random prototypes.
+        seed: of the resampling.
+    """
+    names = [name for name in learned if name.startswith(HIGHER_IS_BETTER)]
+    return [name for name in names if not _beats(learned, control, name, seed)]
+
+
+def _beats(learned: Values, control: Values, name: str, seed: int) -> bool:
+    ours, theirs = (torch.as_tensor(values[name]).double() for values in (learned, control))
+    difference = (ours - theirs).numpy()
+    if difference.ndim == 0:
+        return bool(difference > 0)
+    return bool(np.isfinite(difference).any()) and bootstrap(difference, seed)[0] > 0

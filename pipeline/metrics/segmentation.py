@@ -1,0 +1,185 @@
+"""Masks alone: what the segmenter found, before anything is learned from it.
+
+Formulas: method.md, "Metrics", Masks alone. Numbers and areas are those of all masks of an image;
+what is measured by rank, and the parts, are of the K largest, those that become crops.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.masks.masks import Masks
+from pipeline.metrics import Values
+from pipeline.metrics.complexity import area, part_hits
+from pipeline.metrics.evidence import Batch, Evidence
+
+SETS_SHOWN = 10
+"""How many sets of parts of a class a plot shows."""
+
+
+def unavailable(evidence: Evidence) -> dict[str, str]:
+    """What takes object masks or part locations where there are none."""
+    missing = {}
+    if evidence.object_masks is None:
+        missing["object_coverage"] = "not every test image has an object mask"
+    if evidence.parts_NQ2 is None:
+        missing["mask_consistency"] = "the data set has no part locations"
+    return missing
+
+
+def of_batch(batch: Batch) -> dict[str, Tensor]:
+    """Number, areas, coverage and parts of a batch's masks.
+
+    Returns:
+        For each image (B, float32) `masks`, their number; `area_median`, the median of their
+        areas, in % of the image, NaN without any; `object_coverage`, see `coverage`.
+        For plots (B×K) `rank_area`, in % of the image, `rank_coverage` and `rank_union`, see
+        `coverage`; and int64 `part_sets`, see `part_sets`.
+    """
+    rows = [_of_image(batch, image) for image in batch.images_B.tolist()]
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _of_image(batch: Batch, image: int) -> dict[str, Tensor]:
+    evidence = batch.evidence
+    masks, object_mask, parts_Q2 = evidence.subject.segmented(image)
+    masks_KHW = largest_masks(masks, evidence.valid_NK.shape[1])
+    missing_K = torch.arange(len(masks_KHW)) >= len(masks)
+    percent = 100 / (masks.height * masks.width)
+    median = percent * np.median(masks.areas) if len(masks) else math.nan
+    values = {
+        "masks": torch.tensor(float(len(masks))),
+        "area_median": torch.tensor(median, dtype=torch.float32),
+        "rank_area": (percent * area(masks_KHW)).where(~missing_K, torch.nan),
+    }
+    if evidence.object_masks is not None:
+        assert object_mask is not None
+        alone_K, union_K = coverage(masks_KHW, torch.from_numpy(object_mask))
+        values["object_coverage"] = union_K[-1]
+        values["rank_coverage"] = alone_K.where(~missing_K, torch.nan)
+        values["rank_union"] = union_K
+    if evidence.parts_NQ2 is not None:
+        assert parts_Q2 is not None
+        values["part_sets"] = part_sets(masks_KHW, parts_Q2)
+    return values
+
+
+def from_batches(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
+    """What was gathered, and of the sets of parts the mask consistency."""
+    values: Values = {**gathered}
+    if "part_sets" in gathered:
+        values["mask_consistency"] = mask_consistency(gathered["part_sets"], evidence.labels_N)
+    return values
+
+
+def plots(evidence: Evidence, values: Values) -> dict[str, pd.DataFrame]:
+    """Tables of what a segmenter's masks are like.
+
+    Returns:
+        `mask_areas`: for each rank from 1, the median area of its masks, in % of the image.
+        `object_coverage`: for each rank, the % of the object under its mask and under all masks
+        up to it, means over images.
+        `mask_consistency`: each class's most frequent sets of parts, and in how many % of its
+        images one mask covers them. Ranks without any mask are left out.
+    """
+    tables = {"mask_areas": _by_rank({"area": _frame(values["rank_area"]).median()})}
+    if "rank_coverage" in values:
+        columns = {
+            "coverage": _frame(values["rank_coverage"]).mean(),
+            "union": _frame(values["rank_union"]).mean(),
+        }
+        tables["object_coverage"] = _by_rank(columns)
+    if "part_sets" in values:
+        part_sets_NK = torch.as_tensor(values["part_sets"])
+        shares = set_shares(part_sets_NK, evidence.labels_N)
+        tables["mask_consistency"] = _most_frequent(shares, evidence.part_names)
+    return tables
+
+
+def largest_masks(masks: Masks, K: int) -> Tensor:
+    """The K largest masks of an image, bool K×H×W; missing ones are empty."""
+    masks_KHW = np.zeros((K, masks.height, masks.width), bool)
+    for rank in range(min(K, len(masks))):
+        masks_KHW[rank] = masks.full(rank)
+    return torch.from_numpy(masks_KHW)
+
+
+def coverage(masks_KHW: Tensor, object_HW: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of the object lies under masks, ×100: K and K; 0 to 100. NaN for an empty object.
+
+    Returns:
+        Under each mask, and under the union of each mask and all before it.
+    """
+    unions_KHW = torch.from_numpy(np.logical_or.accumulate(masks_KHW.numpy(), axis=0))
+    alone_K, union_K = area(masks_KHW & object_HW), area(unions_KHW & object_HW)
+    return 100 * alone_K / area(object_HW), 100 * union_K / area(object_HW)
+
+
+def part_sets(masks_KHW: Tensor, parts_Q2: Tensor) -> Tensor:
+    """The set of parts that lie on each mask: int64 K, bit q for the q-th of at most 63 parts.
+
+    Args:
+        masks_KHW: bool.
+        parts_Q2: float32, (x, y) in the masks' pixels; a part at NaN lies on no mask.
+    """
+    hits_KQ = part_hits(masks_KHW[None], parts_Q2[None])[0]
+    return (hits_KQ.long() << torch.arange(len(parts_Q2))).sum(dim=1)
+
+
+def mask_consistency(part_sets_NK: Tensor, labels_N: Tensor) -> float:
+    """How reliably the images of a class are cut into the same sets of parts, ×100: 0 to 100.
+
+    For each class and each set of parts (not the empty one) that some mask of the class covers,
+    no part more and no part less: the share of the class's images in which a mask covers just
+    this set. Then the mean over the class's sets (0 for a class without any), and the mean over
+    classes. A part that is not visible in an image lies on no mask there.
+    """
+    of_class = set_shares(part_sets_NK, labels_N).groupby("label")["share"].mean()
+    return float(of_class.reindex(labels_N.unique().numpy(), fill_value=0.0).mean())
+
+
+def set_shares(part_sets_NK: Tensor, labels_N: Tensor) -> pd.DataFrame:
+    """The sets of parts that masks cover, not the empty one, and how often: a row a class and set.
+
+    Returns:
+        `label`, `parts` (a bit set), and `share`, the % of the class's images that have it.
+    """
+    N, K = part_sets_NK.shape
+    covered = pd.DataFrame(
+        {
+            "label": labels_N.repeat_interleave(K).numpy(),
+            "image": np.arange(N).repeat(K),
+            "parts": part_sets_NK.flatten().numpy(),
+        }
+    )
+    covered = covered[covered["parts"] != 0].drop_duplicates()
+    shares = covered.groupby(["label", "parts"]).size().reset_index(name="share")
+    images_C = np.bincount(labels_N.numpy())
+    return shares.assign(share=100 * shares["share"] / images_C[shares["label"]])
+
+
+def _most_frequent(shares: pd.DataFrame, part_names: Sequence[str]) -> pd.DataFrame:
+    """Returns each class's largest shares, the largest first, with the parts by name."""
+    order = ["label", "share", "parts"]
+    shown = shares.sort_values(order, ascending=[True, False, True])
+    shown = shown.groupby("label").head(SETS_SHOWN).reset_index(drop=True)
+    names = [
+        " + ".join(name for q, name in enumerate(part_names) if parts >> q & 1)
+        for parts in shown["parts"]
+    ]
+    return shown.assign(parts=names)
+
+
+def _frame(values_NK: Tensor | float) -> pd.DataFrame:
+    """Returns a table whose means and medians over images leave NaN out."""
+    return pd.DataFrame(torch.as_tensor(values_NK).numpy())
+
+
+def _by_rank(columns: dict[str, pd.Series]) -> pd.DataFrame:
+    table = pd.DataFrame(columns)
+    table.insert(0, "rank", table.index + 1)
+    return table.dropna().reset_index(drop=True)

@@ -1,0 +1,189 @@
+"""Truth: whether prototypes see what is known to matter, in a data set that was drawn.
+
+A drawing knows which part each pixel shows and in which parts two classes differ, and can be made
+again with one part of another class. Where a prototype was found is here its relevance: its
+saliency map within its saliency mask.
+"""
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from pipeline.metrics import Values
+from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
+
+METRICS = (
+    "purity",
+    "part_agreement",
+    "discrimination",
+    "deletion_on",
+    "deletion_off",
+    "deletion_auc",
+)
+NO_PART = -1
+
+
+def unavailable(evidence: Evidence) -> dict[str, str]:
+    """Everything, for all data sets that were not drawn."""
+    if evidence.truth is not None:
+        return {}
+    why = "the data set does not know what tells its classes apart (only `demo` does)"
+    return dict.fromkeys(METRICS, why)
+
+
+def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
+    """Purity, discrimination and deletion of a batch's images.
+
+    Returns:
+        For each image (B) `purity`; `discrimination`; `deletion_on` and `deletion_off`, the mean
+        `similarity_change` of the prototypes that were found mainly on the replaced part (its
+        pixels in either drawing), and of the others; NaN without any such prototype.
+        For `from_maps` (B×k) `main_part`; `on_replaced`, whether a prototype is one of the former;
+        and its `change`.
+    """
+    truth = batch.evidence.truth
+    if truth is None:
+        return {}
+    num_parts = truth.distinguishing_CCQ.shape[-1]
+    relevance_BkSS = drawn.maps_BkSS * drawn.masks_BkSS
+    labels_BSS = truth.labels(batch.images_B)
+    share_BkQ = part_shares(relevance_BkSS, labels_BSS, num_parts)
+    part_B, either_BSS = batch.redrawn.part_B, _labels_of_both(batch, labels_BSS)
+    on_Bk = main_part(part_shares(relevance_BkSS, either_BSS, num_parts)) == part_B[:, None]
+    change_Bk = _changes(batch)
+    return {
+        "purity": purity(share_BkQ),
+        "discrimination": discrimination(share_BkQ, *_class_evidence(batch)),
+        "deletion_on": change_Bk.where(on_Bk, torch.nan).nanmean(dim=1),
+        "deletion_off": change_Bk.where(~on_Bk, torch.nan).nanmean(dim=1),
+        "main_part": main_part(share_BkQ),
+        "on_replaced": on_Bk,
+        "change": change_Bk,
+    }
+
+
+def from_maps(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
+    """The values per image as they are, and of the others part agreement and deletion AUC."""
+    if evidence.truth is None:
+        return {}
+    num_parts = evidence.truth.distinguishing_CCQ.shape[-1]
+    return {
+        **{name: value for name, value in gathered.items() if name in METRICS},
+        "part_agreement": part_agreement(gathered["main_part"], evidence.top_Nk, num_parts),
+        "deletion_auc": deletion_auc(gathered["change"], gathered["on_replaced"]),
+    }
+
+
+def part_shares(relevance_BkSS: Tensor, labels_BSS: Tensor, num_parts: int) -> Tensor:
+    """The share of a map's relevance on each part: B×k×Q; 0 to 1, NaN for an all-zero map.
+
+    Args:
+        relevance_BkSS: float32 ≥ 0.
+        labels_BSS: which part each pixel shows, 0 for none, q + 1 for the q-th.
+        num_parts: Q.
+    """
+    relevance_BkV = relevance_BkSS.flatten(2)
+    labels_BkV = labels_BSS.long().flatten(1)[:, None].expand_as(relevance_BkV)
+    # A sixth of the time of a matrix product with one-hot labels.
+    on_BkL = relevance_BkSS.new_zeros(*relevance_BkV.shape[:2], num_parts + 1)
+    on_BkL.scatter_add_(2, labels_BkV, relevance_BkV)
+    return on_BkL[..., 1:] / on_BkL.sum(dim=-1, keepdim=True)
+
+
+def main_part(share_BkQ: Tensor) -> Tensor:
+    """The part with most of a map's relevance: int64 Bk; −1 if none lies on any part."""
+    most_Bk, part_Bk = share_BkQ.nan_to_num().max(dim=-1)
+    return part_Bk.where(most_Bk > 0, NO_PART)
+
+
+def purity(share_BkQ: Tensor) -> Tensor:
+    """The share of a map's relevance on its main part, ×100: B; 0 to 100.
+
+    The mean over the image's k maps; all-zero ones are left out, and an image that has no other
+    is NaN.
+    """
+    return 100 * share_BkQ.amax(dim=-1).nanmean(dim=1)
+
+
+def discrimination(share_BkQ: Tensor, support_Bk: Tensor, parts_BQ: Tensor) -> Tensor:
+    """The share of a class's evidence that lies on distinguishing parts, ×100: B; 0 to 100.
+
+    The k prototypes' support, each shared out as its map is. Support with an all-zero map lies on
+    no part. NaN without any support, or without a distinguishing part.
+
+    Args:
+        share_BkQ: see `part_shares`.
+        support_Bk: each prototype's evidence for the class, ≥ 0.
+        parts_BQ: bool, the parts that tell the class from the runner-up.
+    """
+    on_Bk = (share_BkQ.nan_to_num() * parts_BQ[:, None]).sum(dim=-1)
+    value_B = 100 * (support_Bk * on_Bk).sum(dim=1) / support_Bk.sum(dim=1)
+    return value_B.where(parts_BQ.any(dim=1), torch.nan)
+
+
+def part_agreement(main_part_Nk: Tensor, top_Nk: Tensor, num_parts: int) -> float:
+    """How reliably a prototype is found on the same part, ×100: 0 to 100.
+
+    For each prototype in the k of at least two images: the share of these images in which its main
+    part is its most frequent one (no part counts as another one). Then the mean over these
+    prototypes; NaN if there is none.
+
+    Args:
+        main_part_Nk: see `main_part`.
+        top_Nk: the prototypes.
+        num_parts: Q.
+    """
+    used_P, place_Nk, count_P = top_Nk.unique(return_inverse=True, return_counts=True)
+    found_XQ = main_part_Nk.flatten()[:, None] == torch.arange(num_parts)
+    found_PQ = torch.zeros(len(used_P), num_parts, dtype=torch.float64)
+    found_PQ.index_add_(0, place_Nk.flatten(), found_XQ.double())
+    share_P = found_PQ.amax(dim=1) / count_P
+    return 100 * float(share_P[count_P > 1].mean())
+
+
+def similarity_change(before: Tensor, after: Tensor) -> Tensor:
+    """|s − s'| / s, ×100: 0 or more; NaN where s is 0."""
+    return (100 * (before - after).abs() / before).where(before > 0, torch.nan)
+
+
+def deletion_auc(change_Nk: Tensor, on_Nk: Tensor) -> float:
+    """How well the change of similarity tells what was replaced, ×100: 0 to 100.
+
+    The probability that a prototype on the replaced part changes more than one that is not (the
+    area under the ROC curve; equal changes count half), over all prototypes of all images. 50 is
+    chance; NaN if there are not both kinds.
+
+    Args:
+        change_Nk: see `similarity_change`; NaN is left out.
+        on_Nk: bool, whether the prototype was found on the replaced part.
+    """
+    known_Nk = change_Nk.isfinite()
+    on_X, change_X = on_Nk[known_Nk], change_Nk[known_Nk]
+    if on_X.all() or not on_X.any():
+        return torch.nan
+    return 100 * float(roc_auc_score(on_X.numpy(), change_X.numpy()))
+
+
+def _class_evidence(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Returns each prototype's evidence for the predicted class (similarity × weight, at least 0:
+    Bk), and the parts that tell this class from the runner-up (bool BQ; none of a single class)."""
+    evidence = batch.evidence
+    assert evidence.truth is not None
+    classes_BC = ranking(batch.answers.logits_NC)[:, :2]
+    predicted_B, runner_up_B = classes_BC[:, 0], classes_BC[:, -1]
+    weights_Bk = evidence.weights_CP[predicted_B].gather(1, batch.prototypes_Bk)
+    similarity_Bk = batch.answers.similarity_NP.gather(1, batch.prototypes_Bk)
+    parts_BQ = evidence.truth.distinguishing_CCQ[predicted_B, runner_up_B]
+    return (similarity_Bk * weights_Bk).clamp(min=0), parts_BQ
+
+
+def _labels_of_both(batch: Batch, labels_BSS: Tensor) -> Tensor:
+    """Returns which part each pixel shows: the replaced one where either drawing shows it."""
+    label_B11 = batch.redrawn.part_B[:, None, None] + 1
+    return torch.where(batch.redrawn.labels_BSS == label_B11, label_B11, labels_BSS)
+
+
+def _changes(batch: Batch) -> Tensor:
+    """Returns how much the k prototypes' similarities change where a part was replaced: Bk."""
+    both = (batch.answers, batch.redrawn.copies.answers)
+    return similarity_change(*(a.similarity_NP.gather(1, batch.prototypes_Bk) for a in both))

@@ -1,0 +1,176 @@
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from skimage.measure import regionprops
+from torch import Tensor
+
+from pipeline.metrics import completeness, continuity
+from pipeline.metrics.evidence import Batch, Drawn, Evidence, Subject
+from pipeline.metrics.perturbation import noise_outside, outside
+from pipeline.model.answers import Answers
+
+METRICS = {"vlc", "vac", "plc", "palc", "pac", "psc", "prc"}
+
+
+def test_bounding_boxes_by_hand():
+    maps_SS = torch.zeros(3, 4, 5)
+    maps_SS[0, 1, 2], maps_SS[0, 3, 1] = 0.1, 7.0
+    maps_SS[1] = 1.0
+    boxes = completeness.bounding_boxes(maps_SS)
+    assert boxes.tolist() == [[1, 1, 3, 4], [0, 0, 5, 4], [0, 0, 0, 0]]
+
+
+@given(seed=st.integers(0, 1000))
+def test_bounding_boxes_agree_with_scikit_image(seed):
+    mask_SS = torch.rand(7, 9, generator=torch.Generator().manual_seed(seed)) > 0.9
+    mask_SS[seed % 7, seed % 9] = True
+    (region,) = regionprops(mask_SS.numpy().astype("uint8"))
+    y0, x0, y1, x1 = region.bbox
+    assert completeness.bounding_boxes(mask_SS.float()).tolist() == [x0, y0, x1, y1]
+
+
+@dataclass
+class CropBoxes:
+    """Draws the box of a crop, as bright as the crop is."""
+
+    boxes_NK4: Tensor
+    crops_NKSS3: Tensor
+    name: str = "boxes"
+
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        crops_BKSS3: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        size = self.crops_NKSS3.shape[2]
+        crops = self.crops_NKSS3[images_B] / 255 if crops_BKSS3 is None else crops_BKSS3
+        bright_Bk = crops.mean(dim=(2, 3, 4)).gather(1, crop_Bk)
+        boxes_Bk4 = self.boxes_NK4[images_B[:, None], crop_Bk]
+        whole_image = torch.tensor([0.0, 0, size, size]).expand(len(images_B), 1, 4)
+        masks = ~outside(whole_image, boxes_Bk4, size)[:, :, 0]
+        return masks * bright_Bk[..., None, None], masks
+
+
+@dataclass
+class Asked:
+    """Another subject, and how many crops it was asked about."""
+
+    subject: Subject
+    crops_asked: list[int] = field(default_factory=list)
+
+    @property
+    def pixel_std_3(self) -> Tensor:
+        return self.subject.pixel_std_3
+
+    def crops(self, images_B: Tensor) -> Tensor:
+        return self.subject.crops(images_B)
+
+    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+        self.crops_asked.append(int(valid_BK.sum()))
+        return self.subject.ask(crops_BKSS3, valid_BK)
+
+
+@pytest.fixture
+def evidence(make_evidence) -> Evidence:
+    """What the model of `conftest` truly says; some images lack crops.
+
+    The noise has some three times the range of the pixels, so that answers to so few of them move.
+    """
+    made = make_evidence(images=5)
+    subject = replace(made.subject, pixel_std_3=torch.tensor([50.0, 60.0, 70.0]))
+    valid_NK = torch.ones_like(made.valid_NK)
+    valid_NK[1, 2:], valid_NK[4, 1:] = False, False
+    return replace(
+        made,
+        subject=Asked(subject),
+        valid_NK=valid_NK,
+        answers=subject.ask(subject.crops_NKSS3, valid_NK),
+        explanations=[CropBoxes(made.boxes_NK4, subject.crops_NKSS3)],
+    )
+
+
+def drawn(batch: Batch) -> Drawn:
+    explanation = batch.evidence.explanations[0]
+    return Drawn(explanation, *explanation.maps(batch.images_B, batch.prototypes_Bk, batch.crop_Bk))
+
+
+def measured(evidence: Evidence, batch_size: int) -> dict[str, Tensor]:
+    found = [completeness.of_maps(b, drawn(b)) for b in evidence.batches(batch_size)]
+    return {name: torch.cat([values[name] for values in found]) for name in found[0]}
+
+
+def test_of_maps_against_a_loop_that_asks_about_whole_copies(evidence):
+    values = measured(evidence, 5)
+    assert set(values) == METRICS
+    explanation, subject = evidence.explanations[0], evidence.subject
+    for image in range(5):
+        one = torch.tensor([image])
+        valid_1K, first = evidence.valid_NK[one], Answers(*(t[one] for t in evidence.answers))
+        of_prototypes: dict[str, list[float]] = {name: [] for name in METRICS}
+        for j in evidence.top_Nk[image].view(-1, 1, 1):
+            maps, masks = explanation.maps(one, j, first.crop_NP[:, j[0]])
+            box = completeness.bounding_boxes(maps)
+            noisy = outside(evidence.boxes_NK4[one], box, 8)
+            copy = noise_outside(subject.crops(one), noisy, subject.pixel_std_3, 0, one)[:, 0]
+            second = subject.ask(copy, valid_1K)
+            maps2, masks2 = explanation.maps(one, j, second.crop_NP[:, j[0]], copy)
+            changes = continuity.of_answers(evidence, first, second, valid_1K, j[0][None])
+            changes |= {"vlc": continuity.vlc(masks, masks2), "vac": continuity.vac(maps, maps2)}
+            for name, change in changes.items():
+                of_prototypes[name].append(change.item())
+        for name, changes in of_prototypes.items():
+            expected = torch.tensor(changes).mean().item()
+            assert values[name][image].item() == pytest.approx(expected, rel=1e-4, abs=1e-4), name
+    for name, value_N in values.items():
+        assert value_N.count_nonzero() > 0, name
+
+
+def test_batches_change_nothing(evidence):
+    together = measured(evidence, 5)
+    for size in (1, 3):
+        for name, values in measured(evidence, size).items():
+            torch.testing.assert_close(values, together[name])
+
+
+def test_nothing_is_asked_or_moves_where_the_map_is_the_whole_image(evidence):
+    batch = Batch(evidence, torch.arange(5))
+    everywhere = torch.ones(5, 3, 8, 8)
+    whole = replace(
+        evidence.explanations[0], boxes_NK4=torch.tensor([0.0, 0, 8, 8]).expand(5, 4, 4)
+    )
+    values = completeness.of_maps(batch, Drawn(whole, everywhere, everywhere > 0))
+    assert evidence.subject.crops_asked == []
+    for name in METRICS - {"vac"}:
+        assert values[name].tolist() == [0] * 5, name
+
+
+def test_all_crops_change_where_the_map_is_empty(evidence):
+    batch = Batch(evidence, torch.arange(5))
+    nothing = torch.zeros(5, 3, 8, 8)
+    explanation = evidence.explanations[0]
+    values = completeness.of_maps(batch, Drawn(explanation, nothing, nothing > 0))
+    # each image's valid crops, once for each of its three prototypes
+    assert sum(evidence.subject.crops_asked) == 3 * int(evidence.valid_NK.sum())
+    assert (values["psc"] > 0).all()
+    assert values["vlc"].tolist() == [100] * 5
+
+
+def test_the_crop_that_was_found_is_never_asked_about(evidence):
+    # Its map is its box, on a grid that its pixels' centres never cross.
+    boxes_NK4 = evidence.boxes_NK4.round()
+    explanation = replace(evidence.explanations[0], boxes_NK4=boxes_NK4)
+    on_grid = replace(evidence, boxes_NK4=boxes_NK4, explanations=[explanation])
+    single = torch.tensor([4])
+    completeness.of_maps(Batch(on_grid, single), drawn(Batch(on_grid, single)))
+    assert evidence.subject.crops_asked == []
+
+
+def test_the_noise_follows_from_the_seed(evidence):
+    first = measured(evidence, 5)["psc"]
+    assert torch.equal(first, measured(evidence, 5)["psc"])
+    assert not torch.equal(first, measured(replace(evidence, seed=1), 5)["psc"])
