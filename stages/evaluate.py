@@ -18,9 +18,9 @@ from pipeline.files import whole_file, whole_folder
 from pipeline.metrics import Values
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.evidence import Evidence
-from pipeline.metrics.groups import measure, plots, unavailable
+from pipeline.metrics.groups import GROUPS, measure, plots, unavailable
 from pipeline.metrics.sanity import no_better
-from pipeline.metrics.summary import intervals, per_image, plot_table, summarise
+from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
 from pipeline.training.devices import make_fabric
 from stages import workspace
 from stages.finished import Finished
@@ -92,7 +92,7 @@ def _write(
         (folder / "notes.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
         _write_predictions(index, rows, answers.logits_NC.argmax(1).numpy(), folder)
         (folder / "plots").mkdir()
-        for name, drawn in (plot_table(metrics, sure) | plots(evidence, values)).items():
+        for name, drawn in (plot_tables(GROUPS, metrics, sure) | plots(evidence, values)).items():
             drawn.to_csv(folder / "plots" / f"{name}.csv", index=False)
     with whole_file(workspace.METRICS) as part:
         text = json.dumps({**metrics, "intervals": sure}, indent=2, allow_nan=False)

@@ -25,15 +25,15 @@ from zennit.types import Activation
 
 from pipeline.errors import ProtoMaskError
 
-FAMILIES = (ResNet, EfficientNet, ConvNeXt)
-HEADS = ("global_pool", "fc", "classifier", "head")
+_FAMILIES = (ResNet, EfficientNet, ConvNeXt)
+_HEADS = ("global_pool", "fc", "classifier", "head")
 GATES = (SqueezeExcite, SEModule)
 ACTIVATIONS = (Activation, GELU, GELUTanh, Sigmoid)
 
 _MOBILE = (ConvBnAct, DepthwiseSeparableConv, EdgeResidual, InvertedResidual)
 _LAYERS = (nn.Conv2d, nn.Linear, nn.LayerNorm, nn.MaxPool2d, nn.AvgPool2d, *ACTIVATIONS)
 _BLOCKS = (*_MOBILE, BasicBlock, Bottleneck, ConvNeXtBlock, ConvNeXtStage, Downsample, Mlp)
-_KNOWN = (*FAMILIES, *_LAYERS, *_BLOCKS, *GATES, nn.Sequential, nn.Identity, nn.Dropout, DropPath)
+_KNOWN = (*_FAMILIES, *_LAYERS, *_BLOCKS, *GATES, nn.Sequential, nn.Identity, nn.Dropout, DropPath)
 
 
 class Residual(nn.Module):
@@ -66,10 +66,10 @@ def canonical(network: Any, name: str) -> Any:
     Raises:
         ProtoMaskError: it is of no family that is understood, or has a layer that is not.
     """
-    if not isinstance(network, FAMILIES):
+    if not isinstance(network, _FAMILIES):
         raise _not_understood(name, type(network).__name__)
     network = copy.deepcopy(network).eval().requires_grad_(False)
-    for head in HEADS:
+    for head in _HEADS:
         if hasattr(network, head):
             setattr(network, head, nn.Identity())
     _merge_batch_norms(network)

@@ -104,9 +104,9 @@ class Propagator:
         rule: `prp` hands the score down layer by layer (Bach et al., 2015), so that a map's sum is
             the score: in proportion to the positive contributions in convolutions (α = 1, β = 0),
             to those within the range of pixels in the first one (Montavon et al., 2017), to the
-            values in sums and means, to the largest value in maxima. Activations, norms and gates
-            pass it on as it is, and biases get nothing. `grad` multiplies the normalised pixels by
-            the score's gradient.
+            terms of its sign in a residual sum, to the values in a mean, to the largest in a
+            maximum. Activations, norms and gates pass it on as it is, and biases get nothing.
+            `grad` multiplies the normalised pixels by the score's gradient.
 
     Raises:
         ProtoMaskError: `prp`, and the backbone has layers without a rule.
@@ -226,7 +226,8 @@ def _composite(low: Tensor, high: Tensor) -> SpecialFirstLayerMapComposite:
     """Returns the rule of each kind of layer, for normalised pixels from low to high."""
     rules: list[tuple[Any, Hook]] = [
         ((*ACTIVATIONS, *GATES, nn.LayerNorm), Pass()),
-        ((Sum, nn.AvgPool2d), Norm()),
+        (Sum, SameSign()),
+        (nn.AvgPool2d, Norm()),
         ((nn.Conv2d, nn.Linear), PositiveContributions()),
     ]
     box = ZBox(low - MARGIN, high + MARGIN, stabilizer=SMALLEST**2, zero_params="bias")
@@ -261,3 +262,21 @@ def _through(module: nn.Module, half: Tensor, sign: int) -> Tensor:
     modifier = ParamMod(lambda weight, _: (sign * weight).clamp(min=SMALLEST), zero_params="bias")
     with modifier(module) as modified:
         return modified.forward(half.requires_grad_())
+
+
+class SameSign(Hook):
+    """Shares the relevance of a sum among the terms of its sign, in proportion to them.
+
+    In proportion to all terms, as zennit's `Norm` does, two large ones that nearly cancel would get
+    huge relevance of both signs; along the residual sums of a ConvNeXt it grows until little of the
+    map is anything else.
+    """
+
+    def forward(self, module: Any, input: tuple[Tensor, ...], output: Tensor) -> None:
+        signed = torch.where(output < 0, -1, 1).unsqueeze(module.dim) * input[0]
+        self.stored_tensors["shares"] = signed.detach().clamp(min=SMALLEST)
+
+    def backward(self, module: Any, grad_input: Any, grad_output: Any) -> tuple[Tensor]:
+        shares = self.stored_tensors["shares"]
+        units = grad_output[0] / shares.sum(module.dim)
+        return (shares * units.unsqueeze(module.dim),)

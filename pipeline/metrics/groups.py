@@ -75,10 +75,10 @@ def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str
 
 
 def plots(evidence: Evidence, values: dict[str, Values]) -> dict[str, pd.DataFrame]:
-    """Name -> table, for the groups that draw more than their metrics."""
+    """Name -> table, of all groups that draw more than their metrics; empty if not measured."""
     tables: dict[str, pd.DataFrame] = {}
-    for name in _having("plots", list(values)):
-        tables |= GROUPS[name].plots(evidence, values[name])
+    for name in _having("plots", list(GROUPS)):
+        tables |= GROUPS[name].plots(evidence, values.get(name, {}))
     return tables
 
 

@@ -84,9 +84,16 @@ def plots(evidence: Evidence, values: Values) -> dict[str, pd.DataFrame]:
         `object_coverage`: for each rank, the % of the object under its mask and under all masks
         up to it, means over images.
         `mask_consistency`: each class's most frequent sets of parts, and in how many % of its
-        images one mask covers them. Ranks without any mask are left out.
+        images one mask covers them. Ranks without any mask are left out, and a table of what was
+        not measured is empty.
     """
-    tables = {"mask_areas": _by_rank({"area": _frame(values["rank_area"]).median()})}
+    tables = {
+        "mask_areas": pd.DataFrame(columns=["rank", "area"]),
+        "object_coverage": pd.DataFrame(columns=["rank", "coverage", "union"]),
+        "mask_consistency": pd.DataFrame(columns=["label", "parts", "share"]),
+    }
+    if "rank_area" in values:
+        tables["mask_areas"] = _by_rank({"area": _frame(values["rank_area"]).median()})
     if "rank_coverage" in values:
         columns = {
             "coverage": _frame(values["rank_coverage"]).mean(),

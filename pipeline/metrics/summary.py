@@ -1,6 +1,6 @@
 """From values to numbers: means and how sure they are, and a table with a row an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 import numpy as np
@@ -103,17 +103,22 @@ def per_image(ids: Sequence[str], values: dict[str, Values]) -> pd.DataFrame:
     return pd.DataFrame({"image": list(ids), **columns})
 
 
-def plot_table(
-    metrics: dict[str, dict[str, float]], sure: dict[str, dict[str, dict[str, float]]]
+def plot_tables(
+    groups: Iterable[str],
+    metrics: dict[str, dict[str, float]],
+    sure: dict[str, dict[str, dict[str, float]]],
 ) -> dict[str, pd.DataFrame]:
-    """Returns for each group a table that `dvc plots` draws: metric, value, low and high."""
+    """Returns for each group a table that `dvc plots` draws: metric, value, low and high.
+
+    That of a group that was not measured is empty, since DVC complains of a file that is not there.
+    """
     return {
         group: pd.DataFrame(
             [
                 {"metric": name, "value": value, **sure.get(group, {}).get(name, {})}
-                for name, value in values.items()
+                for name, value in metrics.get(group, {}).items()
             ],
             columns=["metric", "value", "low", "high"],
         )
-        for group, values in metrics.items()
+        for group in groups
     }

@@ -208,7 +208,13 @@ def test_what_is_not_known_is_named_and_absent(strips: Evidence) -> None:
     missing = unavailable(bare, ["segmentation"])["segmentation"]
     assert set(missing) == {"object_coverage", "mask_consistency"}
     assert unavailable(strips, ["segmentation"]) == {"segmentation": {}}
-    assert list(plots(bare, {"segmentation": values})) == ["mask_areas"]
+    tables = plots(bare, {"segmentation": values})
+    assert {name: len(table) for name, table in tables.items()} == {
+        "mask_areas": 3,
+        "object_coverage": 0,
+        "mask_consistency": 0,
+    }
+    assert not any(len(table) for table in plots(strips, {}).values())
 
 
 def test_batch_size_changes_nothing(strips: Evidence) -> None:

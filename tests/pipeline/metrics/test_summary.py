@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from pipeline.metrics.summary import bootstrap, intervals, per_image, summarise
+from pipeline.metrics.summary import bootstrap, intervals, per_image, plot_tables, summarise
 
 
 def test_summary_by_hand():
@@ -70,3 +70,15 @@ def test_table_has_a_row_an_image():
         "a.x": [1.0, math.inf],
         "b.y": [1.0, 1.0],
     }
+
+
+def test_tables_for_plots():
+    metrics = {"a": {"x": 1.0, "plain": 2.0}}
+    tables = plot_tables(["a", "b"], metrics, {"a": {"x": {"low": 0.5, "high": 1.5}}})
+    assert tables["a"].fillna(-1).to_dict("list") == {
+        "metric": ["x", "plain"],
+        "value": [1.0, 2.0],
+        "low": [0.5, -1.0],
+        "high": [1.5, -1.0],
+    }
+    assert list(tables["b"]) == ["metric", "value", "low", "high"] and len(tables["b"]) == 0
