@@ -95,7 +95,8 @@ def main() -> None:
         classifier.logits(_features(backbone, redrawn)),
     )
     columns = {
-        rule: _truths(known, whole, _maps(backbone, classifier, whole, rule)) for rule in RULES
+        rule: _truths(known, whole, _maps(Propagator(backbone, rule), classifier, whole))
+        for rule in RULES
     }
     accuracy = (whole.logits_NC.argmax(1).numpy() == index.labels[rows]).mean()
     _print(columns, float(accuracy))

@@ -183,14 +183,32 @@ def evaluate() -> None:
 
 
 @app.command(rich_help_panel=STAGES)
-def explain() -> None:
-    """Write the report, one page that shows every prototype and what it decides.
+def explain(
+    photograph: Annotated[
+        Path | None, typer.Argument(help="An image file of any kind.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The page to write about it.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the report on every prototype and what it decides, or a page about one photograph.
 
-    Reads everything before it; writes artifacts/report/index.html.
+    Without a photograph this is the stage: it reads everything before it, and writes
+    artifacts/report/: index.html, and a page for each class.
+
+    With one, it is classified by the finished model, and the page `--out` says why: its class and
+    the runner-up, its crops, the prototypes they look like, and by which of their pixels.
     """
-    from stages import explain
+    if photograph is None and out is None:
+        from stages import explain
 
-    explain.run()
+        explain.run()
+    elif photograph is None or out is None:
+        raise typer.BadParameter("a photograph and --out PAGE.html go together")
+    else:
+        from stages import predict
+
+        predict.write_page(photograph, out)
 
 
 @app.command(rich_help_panel=PEOPLE)

@@ -1,19 +1,25 @@
-"""Everything before it → artifacts/report/index.html, one page."""
+"""Everything before it → artifacts/report/: index.html, and a page for each class."""
 
 import json
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import SPLITS, Index
 from pipeline.errors import ProtoMaskError
+from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.gallery import Gallery
+from pipeline.explain.metric_table import Measured
+from pipeline.explain.overlay import relevance_of
 from pipeline.explain.prototypes import Prototypes
-from pipeline.explain.report import ImageAnswers, Report
+from pipeline.explain.report import Report
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
+from pipeline.training.devices import device_of
 from stages import workspace
 from stages.finished import Finished
 from stages.params import Params, read_params
@@ -24,17 +30,29 @@ def run() -> None:
     finished = Finished.read()
     index, crops, masks = finished.index, finished.crops, finished.masks()
     prototypes = finished.prototypes()
+    network = finished.network.to(device_of(params.runtime))
     gallery = Gallery(index, workspace.root_of(params), masks, crops)
-    report = Report(index, gallery, prototypes, _read_answers(index))
-    facts, metrics = _facts(params, index, masks, crops, prototypes), _read_metrics()
+    report = Report(
+        index,
+        gallery,
+        prototypes,
+        network.prototypes.detach().cpu().numpy(),
+        _read_answers(index),
+        relevance_of(network),
+    )
+    facts, measured = _facts(params, index, masks, crops, prototypes), _read_measured()
     with whole_folder(workspace.REPORT) as folder:
-        report.write(folder / "index.html", facts, metrics)
-    page = workspace.REPORT / "index.html"
-    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(prototypes)} prototypes")
+        report.write(folder, facts, measured, params.seed)
+    page, pages = workspace.REPORT / "index.html", workspace.REPORT / "classes"
+    sizes = [path.stat().st_size / 1e6 for path in pages.iterdir()]
+    print(
+        f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(prototypes)} prototypes; "
+        f"{len(sizes)} pages of classes, {max(sizes):.1f} MB at most, {sum(sizes):.1f} MB together"
+    )
     if gallery.missing:
         print(
             f"{len(gallery.missing)} photographs are not in {workspace.root_of(params)}, or are "
-            "others there; the page shows only the crops of these"
+            "others there; the pages show only the crops of these"
         )
 
 
@@ -92,13 +110,29 @@ def _read_answers(index: Index) -> ImageAnswers:
         logits_NC, similarity_NP, crop_NP = (np.asarray(found[name]) for name in names)
     except (OSError, KeyError, SafetensorError) as error:
         raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None
-    return ImageAnswers(index.rows("test"), logits_NC, similarity_NP, crop_NP)
+    rows_N = index.rows("test")
+    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, crop_NP)
 
 
-def _read_metrics() -> dict[str, dict[str, float]]:
+def _read_measured() -> Measured:
+    metrics = _read_json(workspace.METRICS, "intervals")
+    notes = _read_json(workspace.EVALUATE / "notes.json", "unavailable", "no_better")
+    plots = sorted((workspace.EVALUATE / "plots").glob("*.csv"))
+    return Measured(
+        {group: values for group, values in metrics.items() if group != "intervals"},
+        metrics["intervals"],
+        notes["unavailable"],
+        notes["no_better"],
+        {path.stem: pd.read_csv(path) for path in plots},
+    )
+
+
+def _read_json(path: Path, *wanted: str) -> dict[str, dict]:
     try:
-        return json.loads(workspace.METRICS.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ProtoMaskError(
-            f"{workspace.METRICS} cannot be read ({error}): run `dvc repro evaluate`"
-        ) from None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in wanted if key not in found]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+        return found
+    except (OSError, TypeError, ValueError) as error:
+        raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None

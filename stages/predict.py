@@ -1,4 +1,4 @@
-"""Photographs → their classes, and a picture of why for each."""
+"""Photographs → their classes, and a picture or a page of why."""
 
 import sys
 from itertools import count
@@ -18,10 +18,12 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.listing import sha256
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
 from pipeline.errors import ProtoMaskError
+from pipeline.explain.looks import Looks
+from pipeline.explain.overlay import relevance_of
 from pipeline.explain.panel import Reason, draw_reasons
+from pipeline.explain.photograph_page import Asked, write_photograph_page
 from pipeline.explain.prototypes import Points, Prototypes
 from pipeline.files import whole_file
-from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Machine, Segmenter
 from pipeline.model.answers import Answers, answers
 from pipeline.model.network import PrototypeNetwork
@@ -31,7 +33,7 @@ from stages import workspace
 from stages.finished import Finished
 from stages.params import Params, read_params
 
-RANKS, ROWS = 3, 5
+RANKS, ROWS, EXPLAINED = 3, 5, 2
 SOURCE = "ProtoMask photograph"
 
 
@@ -53,6 +55,20 @@ def run(photographs: list[Path], out: Path) -> None:
         print(f"{path}: {said} → {target}")
     if unreadable:
         raise ProtoMaskError(f"{unreadable} of {len(photographs)} photographs could not be read")
+
+
+def write_page(photograph: Path, out: Path) -> None:
+    if out.is_dir():
+        raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
+    if out.exists() and out.samefile(photograph):
+        raise ProtoMaskError(f"{out} is the photograph itself; --out names the page to write")
+    pixels = read_photograph(photograph)
+    predictor = Predictor.load(read_params(workspace.PARAMS))
+    asked = predictor.ask(photograph.name, pixels)
+    with whole_file(out) as part:
+        write_photograph_page(part, asked, predictor.looks())
+    (name, score), *_ = asked.ranking
+    print(f"{photograph}: {name} {score:.2f} → {out}")
 
 
 class Predictor(NamedTuple):
@@ -95,19 +111,34 @@ class Predictor(NamedTuple):
 
     def explain(self, photograph: NDArray[np.uint8]) -> tuple[list[tuple[str, float]], Image.Image]:
         """Returns the first classes with their scores, and the picture of why."""
-        masks, crops, found = self._ask(photograph)
-        logits_C = found.logits_NC[0].numpy()
-        order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]
-        ranking = [(self.about.class_names[label], float(logits_C[label])) for label in order]
-        similarity_P, crop_P = found.similarity_NP[0].numpy(), found.crop_NP[0].numpy()
-        score = self.prototypes.score(order[0], similarity_P, crop_P, ROWS).rounded()
+        asked = self.ask("", photograph)
+        score = asked.scores[0]
         reasons = [self._reason(points) for points in score.rows]
-        return ranking, draw_reasons(photograph, masks, crops, ranking, score, reasons)
+        return asked.ranking, draw_reasons(
+            photograph, asked.masks, asked.crops, asked.ranking, score, reasons
+        )
 
-    @torch.inference_mode()
-    def _ask(self, photograph: NDArray[np.uint8]) -> tuple[Masks, Crops, Answers]:
+    def ask(self, name: str, photograph: NDArray[np.uint8]) -> Asked:
+        """Segments a photograph and asks the model about its crops."""
         (masks,) = self.segmenter.segment([photograph], self.machine)
         crops = extract_crops(photograph, masks, self.about.crops)
+        found = self._answers(crops)
+        logits_C = found.logits_NC[0].numpy()
+        order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]
+        similarity_P, crop_P = found.similarity_NP[0].numpy(), found.crop_NP[0].numpy()
+        scores = [
+            self.prototypes.score(label, similarity_P, crop_P, ROWS).rounded()
+            for label in order[:EXPLAINED]
+        ]
+        ranking = [(self.about.class_names[label], float(logits_C[label])) for label in order]
+        return Asked(name, photograph, masks, crops, ranking, scores)
+
+    def looks(self) -> Looks:
+        """Returns what draws the lines of a page."""
+        return Looks(self.prototypes, relevance_of(self.network), self.crops, self.images)
+
+    @torch.inference_mode()
+    def _answers(self, crops: Crops) -> Answers:
         crops_1KSS3, valid_1K = (
             torch.from_numpy(crops.pixels)[None],
             torch.from_numpy(crops.valid)[None],
@@ -115,7 +146,7 @@ class Predictor(NamedTuple):
         device = self.fabric.device
         with self.fabric.autocast():
             features_1KF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
-        return masks, crops, answers(self.network, features_1KF.float().cpu(), valid_1K)
+        return answers(self.network, features_1KF.float().cpu(), valid_1K)
 
     def _reason(self, points: Points) -> Reason:
         first = points.prototypes[0]

@@ -133,9 +133,7 @@ def _explanation(
     return RelevanceSaliency(PrototypeRelevance(network, name), rows_N, sides_N2, crops)
 
 
-def crop_boxes(
-    crops: CropStore, rows_N: NDArray[np.int64], sides_N2: NDArray[np.int64]
-) -> Tensor:
+def crop_boxes(crops: CropStore, rows_N: NDArray[np.int64], sides_N2: NDArray[np.int64]) -> Tensor:
     """Returns each crop's box in S×S pixels of its image: float32, N×K×4."""
     scale_N14 = crops.settings.size / np.tile(sides_N2, 2)[:, None]
     return torch.from_numpy((crops.boxes[rows_N] * scale_N14).astype(np.float32))

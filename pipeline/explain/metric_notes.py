@@ -2,6 +2,10 @@
 
 from typing import Literal, NamedTuple
 
+UNDEFINED = "_undefined"
+EXPLANATIONS = {"prp": "PRP", "grad": "gradient"}
+CONTROLS = {"random_weights": "random weights", "random_prototypes": "random prototypes"}
+
 Better = Literal["higher", "lower", "depends"]
 
 
@@ -28,6 +32,8 @@ GROUPS = {
     "complexity": "Is what it looks at on the object?",
     "continuity": "Does a slightly changed photograph get the same explanation?",
     "completeness": "Is what it shows all that it used?",
+    "segmentation": "What are the masks like, before anything is learned from them?",
+    "truth": "Does it look where the classes are known to differ?",
 }
 
 SHARE, PERCENT = "0 to 1", "%"
@@ -123,25 +129,68 @@ NOTES: dict[str, dict[str, Note]] = {
         ),
     },
     "continuity": {
-        "vlc": Note("Location change", PERCENT, "lower", "How far saliency moves."),
-        "vac": Note("Activation change", PERCENT, "lower", "How differently the maps are filled."),
+        "vlc": Note("Location change", PERCENT, "lower", "How far a prototype's saliency moves."),
+        "vac": Note("Activation change", PERCENT, "lower", "How differently its map is filled."),
         "plc": Note(
-            "Prototype location", "crops", "lower", "How far the nearest crop's number moves."
+            "Crop change", "crops", "lower", "How far the number of its nearest crop moves."
         ),
-        "psc": Note("Prototype similarity", PERCENT, "lower", "How much the similarity changes."),
+        "psc": Note("Similarity change", PERCENT, "lower", "How much its similarity changes."),
         "prc": Note(
-            "Prototype rank", "ranks", "lower", "How many places a prototype rises or falls."
+            "Rank change", "ranks", "lower", "How many places it rises or falls among all."
         ),
         "palc": Note(
-            "Similarity map overlap", PERCENT, "lower", "How far the similarity map moves."
+            "Similarity map location", PERCENT, "lower", "How far the crops most like it move."
         ),
-        "pac": Note("Similarity map values", PERCENT, "lower", "How its values change."),
-        "cac": Note("Class scores", PERCENT, "lower", "How the class scores change."),
+        "pac": Note(
+            "Similarity map values", PERCENT, "lower", "How much its similarities to crops change."
+        ),
+        "cac": Note("Class scores", PERCENT, "lower", "How much the class scores change."),
         "crc": Note(
             "Class rank", "rank", "lower", "New rank of the class that came first; 0 is first."
         ),
         "stability": Note(
             "Stability", PERCENT, "higher", "Share of the parts hit that are hit again."
+        ),
+    },
+    "segmentation": {
+        "masks": Note("Masks", "an image", "depends", "How many masks the segmenter finds."),
+        "area_median": Note(
+            "Median area", PERCENT, "depends", "Half of an image's masks take more of it than this."
+        ),
+        "object_coverage": Note(
+            "Object coverage", PERCENT, "higher", "Share of the object under the crops' masks."
+        ),
+        "mask_consistency": Note(
+            "Mask consistency", PERCENT, "higher", "How often a class's masks show the same parts."
+        ),
+    },
+    "truth": {
+        "purity": Note(
+            "Purity", PERCENT, "higher", "Share of a prototype's saliency on a single part."
+        ),
+        "part_agreement": Note(
+            "Part agreement", PERCENT, "higher", "How often a prototype is found on the same part."
+        ),
+        "discrimination": Note(
+            "Discrimination",
+            PERCENT,
+            "higher",
+            "Share of the evidence on parts that tell the class from the runner-up.",
+        ),
+        "deletion_on": Note(
+            "Deletion, on it",
+            PERCENT,
+            "higher",
+            "How much a similarity changes when its own part is replaced.",
+        ),
+        "deletion_off": Note(
+            "Deletion, off it", PERCENT, "lower", "And how much when another part is."
+        ),
+        "deletion_auc": Note(
+            "Deletion AUC",
+            PERCENT,
+            "higher",
+            "How well these changes tell which part was replaced; 50 is chance.",
         ),
     },
 }
@@ -152,11 +201,32 @@ NOTES["completeness"] = {
 UNKNOWN = Note("", "", "depends", "")
 
 
-def note_on(group: str, metric: str) -> Note:
+class Name(NamedTuple):
+    """A metric's name in metrics.json, taken apart.
+
+    Args:
+        metric: what is measured.
+        explanation: what drew the saliency maps: `prp`, `grad`, or "" for the mask itself.
+        control: which model that has learned nothing it is of, "" for ours.
+        undefined: whether it says of how many images it is left out.
+    """
+
+    metric: str
+    explanation: str
+    control: str
+    undefined: bool
+
+
+def taken_apart(name: str) -> Name:
+    """Takes a name apart: `purity_prp_random_weights_undefined`."""
+    metric, undefined = name.removesuffix(UNDEFINED), name.endswith(UNDEFINED)
+    control = next((control for control in CONTROLS if metric.endswith(f"_{control}")), "")
+    metric = metric.removesuffix(f"_{control}")
+    explanation = next((rule for rule in EXPLANATIONS if metric.endswith(f"_{rule}")), "")
+    return Name(metric.removesuffix(f"_{explanation}"), explanation, control, undefined)
+
+
+def note_on(group: str, name: str) -> Note:
     """Returns how to read a metric; one that is not known keeps its own name."""
-    if metric.endswith("_undefined"):
-        of = note_on(group, metric.removesuffix("_undefined")).label
-        return Note(
-            f"{of}: left out", "images", "depends", "Without a finite value; not in the mean."
-        )
+    metric = taken_apart(name).metric
     return NOTES.get(group, {}).get(metric, UNKNOWN._replace(label=metric.replace("_", " ")))

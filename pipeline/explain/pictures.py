@@ -25,7 +25,7 @@ COLOURS: tuple[Colour, ...] = (
 )
 """Bright ones, told apart by the colour-blind in the order given; each stands on a dark casing."""
 CASING: Colour = (20, 20, 20)
-QUALITY = 78
+QUALITY, QUALITY_SMALL = 78, 70
 LARGEST_LABEL, THICKEST = 20, 3
 
 
@@ -46,6 +46,11 @@ class Outline(NamedTuple):
 def colour_of(number: int) -> Colour:
     """Returns the colour of the mask with this number, again from the first after the last."""
     return COLOURS[number % len(COLOURS)]
+
+
+def web_colour(colour: Colour) -> str:
+    """Returns a colour as CSS writes it: `#ffaa00`."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def resized(pixels: NDArray[np.uint8], side: int) -> Image.Image:
@@ -85,10 +90,11 @@ def outlined(
     return picture
 
 
-def data_uri(picture: Image.Image) -> str:
-    """Returns a picture as WebP in a data URI; the same pixels give the same characters."""
+def data_uri(picture: Image.Image, quality: int = QUALITY) -> str:
+    """Returns a picture as WebP, of a quality of 0..100, in a data URI; the same pixels give the
+    same characters."""
     stream = BytesIO()
-    picture.save(stream, "WEBP", quality=QUALITY, method=4)
+    picture.save(stream, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

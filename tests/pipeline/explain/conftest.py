@@ -5,16 +5,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
+from torch import Tensor
 
-from pipeline.crops.extraction import CropSettings
+from pipeline.crops.extraction import CropSettings, extract_crops
 from pipeline.crops.store import CropStore, write_crops
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
+from pipeline.datasets.photograph import read_photograph
 from pipeline.datasets.prepare import build_index
+from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.gallery import Gallery
+from pipeline.explain.looks import Looks
+from pipeline.explain.metric_table import Measured
+from pipeline.explain.photograph_page import Asked, write_photograph_page
 from pipeline.explain.prototypes import Prototypes
-from pipeline.explain.report import ImageAnswers, Report
+from pipeline.explain.report import Report
 from pipeline.files import whole_folder
 from pipeline.masks.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
@@ -24,9 +31,41 @@ NAMES = ["Grünspecht & Co", "<b>bold</b>", 'the "quoted" one']
 FACTS = {"Data set": "folder, 3 classes", "Seed": "0"}
 METRICS = {
     "general": {"accuracy": 0.5, "f1_macro": 0.25},
-    "complexity": {"ior": -0.125, "oirr_undefined": 3.0},
+    "complexity": {"ior": -0.125, "ior_prp": 0.5, "oirr_undefined": 3.0},
+    "truth": {
+        "purity": 60.0,
+        "deletion_auc": 70.0,
+        "purity_random_weights": 61.0,
+        "purity_random_weights_undefined": 2.0,
+    },
     "weather": {"rain": 1.0},
 }
+INTERVALS = {
+    "general": {"accuracy": {"low": 0.4049, "high": 0.5951}},
+    "complexity": {"ior": {"low": -0.2, "high": -0.05}},
+    "truth": {"purity": {"low": 55.0, "high": 65.7}},
+}
+PLOTS = {
+    "object_coverage": {"rank": [1, 2], "coverage": [50.0, 25.0], "union": [50.0, 70.0]},
+    "mask_areas": {"rank": [1, 2], "area": [25.0, 2.5]},
+}
+MEASURED = Measured(
+    METRICS,
+    INTERVALS,
+    {"complexity": {"consistency": "the data set has no part locations"}},
+    {"random_weights": ["purity"]},
+    {name: pd.DataFrame(columns) for name, columns in PLOTS.items()},
+)
+
+
+class Brightness:
+    """Stands for a network's relevance: bright pixels speak for a prototype, dark ones against."""
+
+    rule = "prp"
+
+    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+        assert len(crops_nSS3) == len(prototypes_n)
+        return crops_nSS3.float().mean(-1) - 100
 
 
 class Tiny(NamedTuple):
@@ -35,17 +74,37 @@ class Tiny(NamedTuple):
     masks: MaskStore
     crops: CropStore
     prototypes: Prototypes
+    embedding_PD: np.ndarray
     answers: ImageAnswers
 
     def report(self, root: Path | None = None) -> Report:
         gallery = Gallery(self.index, root or self.root, self.masks, self.crops)
-        return Report(self.index, gallery, self.prototypes, self.answers)
+        return Report(
+            self.index, gallery, self.prototypes, self.embedding_PD, self.answers, Brightness()
+        )
 
     def write(self, folder: Path, root: Path | None = None) -> Path:
-        """Writes the page as the stage does; returns it."""
+        """Writes the pages as the stage does; returns index.html."""
         with whole_folder(folder) as part:
-            self.report(root).write(part / "index.html", FACTS, METRICS)
+            self.report(root).write(part, FACTS, MEASURED, 0)
         return folder / "index.html"
+
+    def write_photograph(self, page: Path) -> Path:
+        """Writes the page of a photograph; returns it."""
+        photograph = read_photograph(self.root / self.index.table["path"][0])
+        (masks,) = Patches().segment([photograph])
+        crops = extract_crops(photograph, masks, self.crops.settings)
+        scores = [
+            self.prototypes.score(
+                label, self.answers.similarity_NP[0], self.answers.crop_NP[0], 3
+            ).rounded()
+            for label in (1, 0)
+        ]
+        ranking = [(NAMES[score.label], score.score) for score in scores]
+        asked = Asked("<photo>.png", photograph, masks, crops, ranking, scores)
+        looks = Looks(self.prototypes, Brightness(), self.crops, self.index.ids)
+        write_photograph_page(page, asked, looks)
+        return page
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +126,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..
         masks,
         CropStore(folder / "crops.zarr"),
         prototypes,
+        np.random.default_rng(2).random((C * M, 8))[[0, 0, 2, 3, 4, 5]],
         _answers(index, prototypes),
     )
 
@@ -93,4 +153,4 @@ def _answers(index: Index, prototypes: Prototypes) -> ImageAnswers:
     crop_NP = random.integers(0, K, (len(rows_N), C * M))
     crop_NP[:, 1] = crop_NP[:, 0]
     logits_NC = (similarity_NP @ prototypes.weights_CP.T).astype(np.float32)
-    return ImageAnswers(rows_N, logits_NC, similarity_NP, crop_NP)
+    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, crop_NP)

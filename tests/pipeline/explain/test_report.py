@@ -1,4 +1,4 @@
-"""The report: what it chooses, and what stands on the page."""
+"""The report: what it chooses, and what stands on its pages."""
 
 import re
 import shutil
@@ -11,35 +11,52 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ProtoMaskError
+from pipeline.explain.answers import ImageAnswers
+from pipeline.explain.class_pages import NUM_NEAREST, NUM_WRONG
 from pipeline.explain.gallery import Gallery
-from pipeline.explain.metric_notes import NOTES, note_on
-from pipeline.explain.report import NUM_DECISIONS, ImageAnswers, Report, metric_rows
+from pipeline.explain.report import NUM_DECISIONS, Report
 
 
 class Outside(HTMLParser):
-    """Collects what a browser would fetch, and the ids and the links inside the page."""
+    """Collects what a browser would fetch, and a page's ids and links."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: Path) -> None:
         super().__init__()
         self.fetched: list[str] = []
         self.ids: list[str] = []
         self.links: list[str] = []
+        self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        for name, value in attributes:
-            value = value or ""
-            if name in ("src", "href", "srcset", "poster") and not value.startswith(("data:", "#")):
-                self.fetched.append(value)
-            if name == "id":
-                self.ids.append(value)
-            if name == "href" and value.startswith("#"):
-                self.links.append(value[1:])
         assert tag != "script"
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value or "")
+            elif name == "href" and tag == "a":
+                self.links.append(value or "")
+            elif name in ("src", "href", "srcset", "poster") and not str(value).startswith("data:"):
+                self.fetched.append(value or "")
 
 
 @pytest.fixture(scope="module")
-def page(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return tiny.write(tmp_path_factory.mktemp("report") / "report").read_text(encoding="utf-8")
+def index_page(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("report") / "report")
+
+
+@pytest.fixture(scope="module")
+def page(index_page: Path) -> str:
+    return index_page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def class_pages(index_page: Path) -> list[str]:
+    folder = index_page.parent / "classes"
+    return [(folder / f"{label}.html").read_text(encoding="utf-8") for label in range(3)]
+
+
+def said(page: str) -> str:
+    """Returns a page's text."""
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.partition("<body>")[2] or page))
 
 
 def test_every_score_adds_up_to_the_logit(tiny: Any) -> None:
@@ -56,58 +73,126 @@ def test_every_score_adds_up_to_the_logit(tiny: Any) -> None:
             assert sum(cents) == round(100 * shown.score)
 
 
+def of(labels_N: np.ndarray, logits_NC: np.ndarray) -> ImageAnswers:
+    N = len(labels_N)
+    return ImageAnswers(
+        np.arange(N), labels_N, logits_NC, np.zeros((N, 6)), np.zeros((N, 6), np.int64)
+    )
+
+
 def test_typical_images_are_the_first_of_evenly_spaced_classes(tiny: Any) -> None:
     report = tiny.report()
-    report.labels_N = np.array([0, 0, 1, 2, 2])
+    report.answers = of(np.array([0, 0, 1, 2, 2]), np.zeros((5, 3)))
     assert report.typical() == [0, 2, 3, 1, 4]
-    report.labels_N = np.repeat(np.arange(5 * NUM_DECISIONS), 2)
+    labels_N = np.repeat(np.arange(5 * NUM_DECISIONS), 2)
+    report.answers = of(labels_N, np.zeros((len(labels_N), 5 * NUM_DECISIONS)))
     assert report.typical() == [10 * number for number in range(NUM_DECISIONS)]
 
 
 def test_the_worst_mistakes_are_those_with_the_largest_lead(tiny: Any) -> None:
     report = tiny.report()
-    report.labels_N = np.array([0, 0, 0, 1])
     logits_NC = np.array([[1, 2, 0], [1, 9, 0], [5, 1, 1], [1, 1, 4]], np.float32)
-    report.predicted_N = logits_NC.argmax(1)
-    report.answers = ImageAnswers(np.arange(4), logits_NC, np.zeros((4, 6)), np.zeros((4, 6), int))
+    report.answers = of(np.array([0, 0, 0, 1]), logits_NC)
     assert report.worst() == [1, 3, 0]
 
 
 def test_the_same_inputs_give_the_same_bytes(tiny: Any, tmp_path: Path) -> None:
     first, second = tiny.write(tmp_path / "a"), tiny.write(tmp_path / "b")
-    assert first.read_bytes() == second.read_bytes()
+    names = {path.relative_to(first.parent) for path in first.parent.rglob("*.html")}
+    assert len(names) == 4
+    for name in names:
+        assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes()
 
 
-def test_the_page_fetches_nothing_and_its_links_lead_somewhere(page: str) -> None:
-    outside = Outside()
-    outside.feed(page)
-    assert outside.fetched == []
-    assert len(set(outside.ids)) == len(outside.ids)
-    assert set(outside.links) <= set(outside.ids)
-    assert "url(" not in page and "@import" not in page
+def test_pages_fetch_nothing_and_their_links_lead_somewhere(index_page: Path) -> None:
+    pages = {page.resolve(): Outside(page) for page in index_page.parent.rglob("*.html")}
+    for path, outside in pages.items():
+        text = path.read_text(encoding="utf-8")
+        assert outside.fetched == []
+        assert len(set(outside.ids)) == len(outside.ids)
+        assert "url(" not in text and "@import" not in text and "<style>" in text
+        for link in outside.links:
+            target, _, anchor = link.partition("#")
+            found = pages[(path.parent / target).resolve() if target else path]
+            assert not anchor or anchor in found.ids
+    assert sum(len(outside.links) for outside in pages.values()) > 40
 
 
-def test_the_page_names_no_path_of_the_machine(tiny: Any, page: str) -> None:
-    assert str(tiny.root) not in page and str(tiny.masks.path.parent) not in page
+def test_pages_name_no_path_of_the_machine(tiny: Any, page: str, class_pages: list[str]) -> None:
+    for text in (page, *class_pages):
+        assert str(tiny.root) not in text and str(tiny.masks.path.parent) not in text
 
 
-def test_names_are_text_and_never_markup(tiny: Any, page: str) -> None:
+def test_names_are_text_and_never_markup(page: str, class_pages: list[str]) -> None:
     assert "Grünspecht &amp; Co" in page
-    assert "<b>bold</b>" not in page and "&lt;b&gt;bold&lt;/b&gt;" in page
-    assert "<h3>the &#34;quoted&#34; one</h3>" in page
+    for text in (page, *class_pages):
+        assert "<b>bold</b>" not in text
+    assert "<h1>&lt;b&gt;bold&lt;/b&gt;</h1>" in class_pages[1]
+    assert "<h1>the &#34;quoted&#34; one</h1>" in class_pages[2]
 
 
-def test_prototypes_of_one_crop_share_a_card(tiny: Any, page: str) -> None:
-    assert page.count("<b>Prototypes 0, 1</b>") == 1
-    assert "2 prototypes, 1 different" in page
-    assert 'id="prototype-0"' in page and 'id="prototype-1"' not in page
+def test_prototypes_of_one_crop_share_a_card(page: str, class_pages: list[str]) -> None:
+    assert class_pages[0].count("<h2>Prototypes 0, 1</h2>") == 1
+    assert "2 prototypes, 1 different" in class_pages[0]
+    assert 'id="prototype-0"' in class_pages[0] and 'id="prototype-1"' not in class_pages[0]
+    assert page.count("0.html#prototype-0") >= 1 and '#prototype-1"' not in page
 
 
-def test_metrics_are_shown_as_they_stand_in_the_file(page: str) -> None:
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+def test_metrics_stand_beside_their_intervals_and_controls(page: str) -> None:
+    text = said(page)
+    assert "Accuracy 0.5 ↑ 0.40–0.60 0 to 1" in text
     assert "Macro F1 f1_macro 0.25 ↑ 0 to 1" in text
-    assert "−0.125" in text
+    assert "IOR by mask −0.125 ↑ −0.20 to −0.05 −1 to 1" in text
+    assert "IOR by PRP 0.5 ↑" in text
+    assert "OIRR – ↓ 3 left out" in text
+    assert "Purity 60 ↑ 55–66 61 2 left out %" in text
     assert "rain 1 " in text
+    assert "No better than with random weights: Purity." in text
+    assert "Not measured: Consistency – the data set has no part locations." in text
+
+
+def test_a_line_says_how_much_of_the_relevance_lies_on_the_mask(page: str) -> None:
+    shares = re.findall(r"Relevance on the crop's mask: (\d+) %", page)
+    assert shares and set(shares) == {"100"}  # a patch's mask is its whole box
+    assert "its pixels&#39; relevance for prototype" in page
+
+
+def test_segmentation_is_drawn_by_rank(page: str) -> None:
+    assert "The largest mask lies on 50 % of the object, the 2 largest together on 70 %." in said(
+        page
+    )
+    assert page.count('<figure class="chart">') == 2
+
+
+def test_a_class_page_shows_the_nearest_test_images_and_the_next_wrong_ones(
+    tiny: Any, class_pages: list[str]
+) -> None:
+    similarity_N = tiny.answers.similarity_NP[:, 4]
+    order_N = np.argsort(-similarity_N, kind="stable")
+    own_N = tiny.answers.labels_N[order_N] == 2
+    num_wrong = int((~own_N[:NUM_NEAREST]).sum())
+    card = class_pages[2].partition('id="prototype-4"')[2].partition("</article>")[0]
+    shown = re.findall(r'<li class="(right|wrong)">.*?Crop (\d) of test image ([^"]+)"', card)
+    further = [place for place in order_N[NUM_NEAREST:] if tiny.answers.labels_N[place] != 2]
+    expected = [*order_N[:NUM_NEAREST], *further[: max(0, NUM_WRONG - num_wrong)]]
+    assert [image for _, _, image in shown] == [
+        tiny.index.ids[tiny.answers.rows_N[place]] for place in expected
+    ]
+    assert [int(crop) for _, crop, _ in shown] == tiny.answers.crop_NP[expected, 4].tolist()
+    assert [kind == "right" for kind, _, _ in shown] == [
+        tiny.answers.labels_N[place] == 2 for place in expected
+    ]
+    assert f"{len(own_N[:NUM_NEAREST]) - num_wrong} of its class" in said(card)
+
+
+def test_a_class_page_counts_confusions(tiny: Any, class_pages: list[str]) -> None:
+    labels_N, predicted_N = tiny.answers.labels_N, tiny.answers.predicted_N
+    taken = np.bincount(predicted_N[(labels_N == 0) & (predicted_N != 0)], minlength=3)
+    assert taken.any()
+    text = said(class_pages[0])
+    for label in np.flatnonzero(taken):
+        name = {1: "&lt;b&gt;bold&lt;/b&gt;", 2: "the &#34;quoted&#34; one"}[int(label)]
+        assert f"{name} {taken[label]}" in text.partition("taken for:")[2].partition(".")[0]
 
 
 def test_photographs_that_are_gone_or_changed_are_said_to_be(tiny: Any, tmp_path: Path) -> None:
@@ -115,9 +200,11 @@ def test_photographs_that_are_gone_or_changed_are_said_to_be(tiny: Any, tmp_path
     shutil.copytree(tiny.root, root)
     for path in root.rglob("*.png"):
         path.unlink()
-    page = tiny.write(tmp_path / "report", root).read_text(encoding="utf-8")
-    assert "not on the machine that wrote this page" in page
-    assert "Training photograph" not in page and "data:image/webp" in page
+    index = tiny.write(tmp_path / "report", root)
+    for page in (index, index.parent / "classes" / "0.html"):
+        text = page.read_text(encoding="utf-8")
+        assert "not on the machine that wrote" in text
+        assert "Training photograph" not in text and "data:image/webp" in text
 
 
 def test_a_photograph_of_another_size_is_not_drawn_on(tiny: Any, tmp_path: Path) -> None:
@@ -131,25 +218,36 @@ def test_a_photograph_of_another_size_is_not_drawn_on(tiny: Any, tmp_path: Path)
 
 
 def test_answers_of_another_model_are_refused(tiny: Any) -> None:
-    answers = tiny.answers
-    gallery = Gallery(tiny.index, tiny.root, tiny.masks, tiny.crops)
+    report = tiny.report()
+    rows_N, labels_N, logits_NC, similarity_NP, crop_NP = (
+        tiny.answers.rows_N,
+        tiny.answers.labels_N,
+        tiny.answers.logits_NC,
+        tiny.answers.similarity_NP,
+        tiny.answers.crop_NP,
+    )
     for wrong in (
-        ImageAnswers(
-            answers.rows_N, answers.logits_NC + 0.1, answers.similarity_NP, answers.crop_NP
-        ),
-        ImageAnswers(answers.rows_N[1:], answers.logits_NC, answers.similarity_NP, answers.crop_NP),
+        ImageAnswers(rows_N, labels_N, logits_NC + 0.1, similarity_NP, crop_NP),
+        ImageAnswers(rows_N[1:], labels_N, logits_NC, similarity_NP, crop_NP),
     ):
         with pytest.raises(ProtoMaskError, match="dvc repro evaluate"):
-            Report(tiny.index, gallery, tiny.prototypes, wrong)
+            Report(
+                tiny.index,
+                report.gallery,
+                tiny.prototypes,
+                tiny.embedding_PD,
+                wrong,
+                report.looks.relevance,
+            )
 
 
-def test_every_known_metric_has_a_meaning_of_one_line() -> None:
-    notes = [note for group in NOTES.values() for note in group.values()]
-    assert all(note.label and note.unit and 0 < len(note.meaning) < 90 for note in notes)
-    assert note_on("complexity", "oirr_undefined").label == "OIRR: left out"
-
-
-def test_a_metric_that_nobody_described_is_shown_by_its_name() -> None:
-    ((group, question, rows),) = metric_rows({"weather": {"rain_days": 12.0}})
-    assert (group, question) == ("weather", "")
-    assert (rows[0].note.label, rows[0].value) == ("rain days", "12")
+def test_the_page_of_a_photograph_is_whole_in_itself(tiny: Any, tmp_path: Path) -> None:
+    first = tiny.write_photograph(tmp_path / "a.html")
+    outside = Outside(first)
+    assert outside.fetched == [] and outside.links == ["#main"]
+    text = first.read_text(encoding="utf-8")
+    assert "<h1>&lt;b&gt;bold&lt;/b&gt;</h1>" in text
+    assert "&lt;photo&gt;.png" in text and "<photo>" not in text
+    assert "Runner-up: Grünspecht &amp; Co" in said(text)
+    assert text.count('<table class="sum">') == 2
+    assert tiny.write_photograph(tmp_path / "b.html").read_bytes() == first.read_bytes()

@@ -1,0 +1,100 @@
+"""Charts of what a segmenter's masks are like, rank by rank: bars, and perhaps a line over them."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 560, 300, 58, 44, 26
+STEPS = (1, 2, 5, 10, 20, 25, 50)
+FEWEST_TICKS = 3
+
+
+class Bar(NamedTuple):
+    """A rank's bar; `line` is how high the line runs there, None without one."""
+
+    rank: int
+    x: float
+    y: float
+    width: float
+    height: float
+    line: float | None
+    said: str
+
+
+class Chart(NamedTuple):
+    """A chart, `width` × `height` units large, of percentages by rank.
+
+    Args:
+        bottom, left: where the axes run.
+        ticks: (y, what stands beside it).
+        bars: one a rank.
+        said: what is drawn, in a sentence.
+        bar_name, line_name: what a bar and the line show.
+    """
+
+    width: int
+    height: int
+    bottom: int
+    left: int
+    ticks: list[tuple[float, str]]
+    bars: list[Bar]
+    said: str
+    bar_name: str
+    line_name: str
+
+
+def mask_charts(plots: Mapping[str, pd.DataFrame]) -> list[Chart]:
+    """Draws what there is of the plots `object_coverage` and `mask_areas` (see evaluate)."""
+    charts = []
+    if len(coverage := plots.get("object_coverage", pd.DataFrame())):
+        alone, union = coverage["coverage"].tolist(), coverage["union"].tolist()
+        said = f"The largest mask lies on {_percent(alone[0])} of the object"
+        if len(union) > 1:
+            said += f", the {len(union)} largest together on {_percent(union[-1])}"
+        names = ("of the object under the mask of this rank", "under it and all larger ones")
+        charts.append(_chart(coverage["rank"].tolist(), alone, union, f"{said}.", names))
+    if len(areas := plots.get("mask_areas", pd.DataFrame())):
+        ranks, area = areas["rank"].tolist(), areas["area"].tolist()
+        said = f"The largest mask takes {_percent(area[0])} of the image"
+        if len(area) > 1:
+            said += f", number {ranks[-1]} takes {_percent(area[-1])}"
+        names = ("of the image under the mask of this rank, the median over images", "")
+        charts.append(_chart(ranks, area, [None] * len(area), f"{said}.", names))
+    return charts
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2g}\N{NO-BREAK SPACE}%" if value < 10 else f"{value:.0f}\N{NO-BREAK SPACE}%"
+
+
+def _chart(
+    ranks: list[int],
+    values: list[float],
+    line: list[float] | list[None],
+    said: str,
+    names: tuple[str, str],
+) -> Chart:
+    largest = max([*values, *(value for value in line if value is not None)])
+    step = next((s for s in STEPS if largest / s <= 2 * FEWEST_TICKS), STEPS[-1])
+    top = step * max(1, -(-largest // step))
+    scale = (HEIGHT - BOTTOM - TOP) / top
+    slot = (WIDTH - LEFT - 8) / len(ranks)
+    bars = [
+        Bar(
+            rank,
+            round(LEFT + slot * (place + 0.15), 1),
+            round(HEIGHT - BOTTOM - scale * value, 1),
+            round(0.7 * slot, 1),
+            round(scale * value, 1),
+            None if over is None else round(HEIGHT - BOTTOM - scale * over, 1),
+            f"Rank {rank}: {_percent(value)}"
+            + ("" if over is None else f", with all larger ones {_percent(over)}"),
+        )
+        for place, (rank, value, over) in enumerate(zip(ranks, values, line, strict=True))
+    ]
+    ticks = [
+        (round(HEIGHT - BOTTOM - scale * step * number, 1), f"{step * number} %")
+        for number in range(round(top / step) + 1)
+    ]
+    return Chart(WIDTH, HEIGHT, HEIGHT - BOTTOM, LEFT, ticks, bars, said, *names)

@@ -1,0 +1,45 @@
+"""Pages: HTML from templates, each a file of its own that fetches nothing."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from PIL import Image
+
+from pipeline.explain.overlay import RAMP
+from pipeline.explain.pictures import QUALITY, data_uri, web_colour
+from pipeline.explain.prototypes import figure
+
+
+class Picture(NamedTuple):
+    """An image element: data URI, size in pixels, and what it shows in words."""
+
+    src: str
+    width: int
+    height: int
+    alt: str
+
+
+def picture(image: Image.Image, alt: str, quality: int = QUALITY) -> Picture:
+    return Picture(data_uri(image, quality), image.width, image.height, alt)
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fills a template of this folder and writes the page; the same values give the same bytes."""
+    ramp = ", ".join(web_colour(colour) for colour in RAMP)
+    with path.open("wb") as file:
+        _templates().get_template(template).stream(ramp=ramp, **values).dump(file, encoding="utf-8")
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["figure"] = figure
+    return environment
