@@ -67,7 +67,6 @@ def _facts(
     made = {key: value for key, value in masks.about["segmenter"].items() if value is not None}
     name = made.pop("name")
     cut, model, train = crops.settings, params.model, params.train
-    grown = cut.min_box_area > 0
     trained = "frozen" if train.freeze_backbone else "trained"
     return {
         "Data set": f"{index.dataset}, {len(index.class_names)} classes",
@@ -75,7 +74,9 @@ def _facts(
         "Segmenter": f"{name} ({_listed(made)})",
         "Masks": f"{masks.num_masks().sum()}, {masks.num_masks().mean():.1f} an image",
         "Crops": f"at most {cut.per_image} an image, {cut.size}×{cut.size} pixels, background "
-        f"{cut.background}" + f", boxes of at least {cut.min_box_area:.3g} of the image" * grown,
+        f"{cut.background}"
+        + f", boxes of at least {cut.min_box_area:.3g} of the image" * (cut.min_box_area > 0)
+        + f", boxes of at most {cut.max_box_area:.3g} of the image" * (cut.max_box_area < 1),
         "Backbone": f"{model.backbone}, weights {_weights(model.pretrained)}, {trained}",
         "Embedding": f"{model.embedding_dim} numbers a crop",
         "Prototypes": f"{len(prototypes)}, of {model.prototypes_per_class} a class"

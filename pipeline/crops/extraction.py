@@ -5,7 +5,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.masks.masks import Masks
 
@@ -22,6 +22,8 @@ class CropSettings(BaseModel):
         background: what stands outside the mask but inside the box: the photograph itself
             (`original`), the mean colour inside the mask (`mean`), or black (`zero`).
         min_box_area: boxes under this fraction of the image grow to it around their centre.
+        max_box_area: masks whose box is over this fraction of the image give no crop, as that of a
+            background around an object, whose box is the whole image.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -31,6 +33,16 @@ class CropSettings(BaseModel):
     per_image: Annotated[int, Field(ge=1, le=256)] = 11
     background: Literal["original", "mean", "zero"] = "original"
     min_box_area: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_box_area: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CropSettings":
+        if self.min_box_area > self.max_box_area:
+            raise ValueError(
+                f"min_box_area is {self.min_box_area:g} and above max_box_area, "
+                f"{self.max_box_area:g}: no crop could be both"
+            )
+        return self
 
 
 class Crops(NamedTuple):
@@ -52,7 +64,7 @@ class Crops(NamedTuple):
 
 
 def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSettings) -> Crops:
-    """Cuts the crops of one image; an image without any mask gives itself as its one crop.
+    """Cuts the crops of one image; an image without any mask to cut gives itself as its one crop.
 
     Args:
         photograph: uint8 RGB, height×width×3.
@@ -67,19 +79,27 @@ def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSet
         np.full(K, NO_MASK, np.int32),
         np.zeros(K, bool),
     )
-    if len(masks) == 0:
+    numbers = _numbers(masks, settings)
+    if len(numbers) == 0:
         _place(crops, 0, photograph, np.ones(photograph.shape[:2], bool), (0, 0), S)
         return crops
-    for number in range(min(K, len(masks))):
-        crops.masks[number] = number
+    for place, number in enumerate(numbers):
+        crops.masks[place] = number
         box = grow_box(masks.boxes[number], masks.height, masks.width, settings.min_box_area)
         x0, y0, x1, y1 = box
         inside = np.zeros((y1 - y0, x1 - x0), bool)
         mx0, my0, mx1, my1 = masks.boxes[number].tolist()
         inside[my0 - y0 : my1 - y0, mx0 - x0 : mx1 - x0] = masks.inside(number)
         pixels = fill_background(photograph[y0:y1, x0:x1], inside, settings.background)
-        _place(crops, number, pixels, inside, (x0, y0), S)
+        _place(crops, place, pixels, inside, (x0, y0), S)
     return crops
+
+
+def _numbers(masks: Masks, settings: CropSettings) -> list[int]:
+    """Returns which masks are cut: the largest ones whose box is not too large."""
+    widths, heights = (masks.boxes[:, 2:] - masks.boxes[:, :2]).T
+    small = widths * heights <= settings.max_box_area * masks.height * masks.width
+    return np.flatnonzero(small)[: settings.per_image].tolist()
 
 
 def grow_box(

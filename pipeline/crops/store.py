@@ -101,7 +101,7 @@ class CropStore:
         Raises:
             ProtoMaskError: it was not; the message names both sides.
         """
-        made, wanted = self.about["settings"], settings.model_dump(mode="json")
+        made, wanted = (found.model_dump(mode="json") for found in (self.settings, settings))
         differing = [
             f"{key}={made[key]} instead of {wanted[key]}"
             for key in wanted

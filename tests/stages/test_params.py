@@ -112,7 +112,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
         (
             {"crops.sise": 3},
             r"crops\.sise: no such parameter; did you mean size\? "
-            r"\(there are: background, min_box_area, per_image, size, version\)",
+            r"\(there are: background, max_box_area, min_box_area, per_image, size, version\)",
         ),
         (
             {"segmenter.scale": 3},

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from pydantic import ValidationError
 
 from pipeline.crops.extraction import (
     NO_MASK,
@@ -153,6 +154,36 @@ def test_more_masks_than_crops_and_more_crops_than_masks() -> None:
     assert not many.inside[2:].any()
     assert not many.boxes[2:].any()
     assert np.array_equal(many.pixels[0], few.pixels[0])
+
+
+def test_masks_with_too_large_a_box_give_no_crop() -> None:
+    # of 30·40 pixels the frame's box has all, the disc's 225 = 0.1875, the bar's 40
+    frame = Region(0, 0, np.pad(np.zeros((28, 38), bool), 1, constant_values=True), (1.0,))
+    masks = _masks(frame, DISC, BAR)
+    assert masks.areas.tolist() == [149, 136, 40]  # the disc, the frame, the bar
+    for limit, numbers in (
+        (1.0, [0, 1, 2]),
+        (0.99, [0, 2, NO_MASK]),
+        (0.1875, [0, 2, NO_MASK]),
+        (0.18, [2, NO_MASK, NO_MASK]),
+    ):
+        settings = CropSettings(size=16, per_image=3, max_box_area=limit)
+        crops = extract_crops(_picture(), masks, settings)
+        assert crops.masks.tolist() == numbers
+        assert crops.valid.tolist() == [number != NO_MASK for number in numbers]
+
+
+def test_an_image_with_too_large_boxes_only_gives_itself() -> None:
+    masks = _masks(Region(0, 0, np.ones((30, 40), bool), (1.0,)))
+    settings = CropSettings(size=16, per_image=2, max_box_area=0.5)
+    crops = extract_crops(_picture(), masks, settings)
+    assert crops.masks.tolist() == [NO_MASK, NO_MASK] and crops.valid.tolist() == [True, False]
+    assert crops.boxes[0].tolist() == [0, 0, 40, 30]
+
+
+def test_boxes_cannot_be_both_too_small_and_too_large() -> None:
+    with pytest.raises(ValidationError, match="no crop could be both"):
+        CropSettings(min_box_area=0.5, max_box_area=0.4)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (1, 1), (1, 200), (200, 1)])
