@@ -100,7 +100,7 @@ def test_sam2_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sam2", None)
     for name in ("sam2.modeling.sam2_base", "sam2.modeling.sam.transformer", "sam2.utils.amg"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ProtoMaskError, match=r"pip install .*protomask\[sam2\]"):
+    with pytest.raises(ProtoMaskError, match=r"pip install .*'\.\[sam2\]'"):
         Sam2(weights_sha256=SHA256).segment([np.zeros((8, 8, 3), np.uint8)])
 
 
