@@ -31,7 +31,7 @@ CLEAR, OPAQUE = 0.15, 0.7
 """Up to which strength the crop alone is seen, and from which on the colours alone."""
 SMOOTH = 0.01
 """How far relevance is smoothed, as a share of the crop's side: as far as strides leave a grid."""
-GREY, GREY_OUTSIDE = 0.6, 0.22
+GREY, GREY_OUTSIDE = 0.65, 0.35
 LIGHTNESS = np.array([0.299, 0.587, 0.114])
 
 
@@ -54,10 +54,12 @@ class Cut(NamedTuple):
     Args:
         pixels: uint8, S×S×3.
         inside: bool, S×S, its mask.
+        whole: whether the network sees the photograph outside the mask, too.
     """
 
     pixels: NDArray[np.uint8]
     inside: NDArray[np.bool_]
+    whole: bool
 
 
 class Overlay(NamedTuple):
@@ -83,7 +85,8 @@ def relevance_of(network: PrototypeNetwork) -> Relevance:
 
 def read_cut(store: CropStore, row: int, crop: int) -> Cut:
     """Reads a crop and its mask from a crop store."""
-    return Cut(store.crops([row])[0, crop], store.inside(row)[crop])
+    whole = store.settings.background == "original"
+    return Cut(store.crops([row])[0, crop], store.inside(row)[crop], whole)
 
 
 def overlays(
@@ -108,7 +111,8 @@ def overlays(
 
 
 def overlaid(cut: Cut, relevance_SS: NDArray[np.float32], side: int) -> Image.Image:
-    """Draws a crop in grey, darker outside its mask, and relevance on the mask in colours.
+    """Draws a crop in grey, darker outside its mask, and relevance in colours: on the mask only,
+    unless the network sees the whole crop.
 
     Args:
         cut: the crop.
@@ -117,7 +121,7 @@ def overlaid(cut: Cut, relevance_SS: NDArray[np.float32], side: int) -> Image.Im
     """
     side_S = len(relevance_SS)
     smooth_SS = gaussian_filter(relevance_SS.astype(np.float64), SMOOTH * side_S)
-    strength_SS = _strength(np.where(cut.inside, smooth_SS, 0))
+    strength_SS = _strength(np.where(cut.inside | cut.whole, smooth_SS, 0))
     alpha_SS1 = np.clip((strength_SS - CLEAR) / (OPAQUE - CLEAR), 0, 1)[..., None]
     colour_SS3 = _colours(strength_SS)
     grey_SS = cut.pixels @ LIGHTNESS * np.where(cut.inside, GREY, GREY_OUTSIDE)

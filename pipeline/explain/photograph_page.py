@@ -41,9 +41,9 @@ class Asked(NamedTuple):
 def write_photograph_page(path: Path, asked: Asked, looks: Looks) -> None:
     """Writes the page; the same inputs give the same bytes."""
     pixels, inside = asked.crops.pixels, asked.crops.inside
-    cuts = {
-        crop: Cut(pixels[crop], inside[crop]) for crop in np.flatnonzero(asked.crops.valid).tolist()
-    }
+    whole = looks.crops.settings.background == "original"
+    valid = np.flatnonzero(asked.crops.valid).tolist()
+    cuts = {crop: Cut(pixels[crop], inside[crop], whole) for crop in valid}
     used = {points.crop for score in asked.scores for points in score.rows}
     write_page(
         path,

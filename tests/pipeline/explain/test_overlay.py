@@ -1,4 +1,4 @@
-"""Overlays: colours where there is relevance on the mask, grey elsewhere."""
+"""Overlays: colours where there is relevance, grey elsewhere."""
 
 import numpy as np
 import pytest
@@ -38,13 +38,18 @@ class Maps:
         return torch.from_numpy(self.maps_nSS)
 
 
-def test_only_relevance_on_the_mask_has_a_colour() -> None:
-    drawn = overlaid(Cut(PIXELS, half()), np.ones((S, S), np.float32), S)
+def test_where_only_the_mask_is_seen_only_relevance_on_it_has_a_colour() -> None:
+    drawn = overlaid(Cut(PIXELS, half(), False), np.ones((S, S), np.float32), S)
     assert colourful(drawn)[:, : S // 2].all() and not colourful(drawn)[:, S // 2 :].any()
 
 
+def test_where_the_whole_crop_is_seen_relevance_has_a_colour_everywhere() -> None:
+    drawn = overlaid(Cut(PIXELS, half(), True), np.ones((S, S), np.float32), S)
+    assert colourful(drawn).all()
+
+
 def test_a_crop_without_relevance_is_grey_and_darker_outside_its_mask() -> None:
-    drawn = overlaid(Cut(PIXELS, half()), np.zeros((S, S), np.float32), S)
+    drawn = overlaid(Cut(PIXELS, half(), True), np.zeros((S, S), np.float32), S)
     assert not colourful(drawn).any()
     light = np.asarray(drawn)[..., 0].astype(int)
     assert light[:, :30].min() > light[:, 34:].max() + 20
@@ -52,10 +57,10 @@ def test_a_crop_without_relevance_is_grey_and_darker_outside_its_mask() -> None:
 
 def test_the_most_relevant_pixels_are_the_lightest() -> None:
     relevance = np.repeat(np.linspace(0, 1, S, dtype=np.float32)[:, None], S, axis=1)
-    light = np.asarray(overlaid(Cut(PIXELS, np.ones((S, S), bool)), relevance, S)).sum(-1)
+    light = np.asarray(overlaid(Cut(PIXELS, np.ones((S, S), bool), True), relevance, S)).sum(-1)
     assert light[-1].mean() == pytest.approx(sum(RAMP[-1]), abs=20)
     assert (np.diff(light[S // 2 :, 0].astype(int)) >= -2).all()
-    assert not colourful(overlaid(Cut(PIXELS, np.ones((S, S), bool)), relevance, S))[0].any()
+    assert not colourful(overlaid(Cut(PIXELS, np.ones((S, S), bool), True), relevance, S))[0].any()
 
 
 def test_the_ramp_grows_lighter_step_by_step() -> None:
@@ -68,7 +73,7 @@ def test_the_share_on_the_mask_counts_what_speaks_for_the_prototype() -> None:
     relevance[0, 0, 0], relevance[0, 0, -1] = 3.0, 1.0  # 3 on the mask, 1 off it: 3/4
     relevance[1, 0, 0], relevance[1, 0, -1] = -3.0, 1.0  # against does not count: 0/1
     relevance[2, 0, 0] = -1.0
-    found = overlays(Maps(relevance), [Cut(PIXELS, half())] * 3, [5, 6, 7], 32)
+    found = overlays(Maps(relevance), [Cut(PIXELS, half(), True)] * 3, [5, 6, 7], 32)
     assert [overlay.on_mask for overlay in found] == [0.75, 0.0, None]
     assert {overlay.image.size for overlay in found} == {(32, 32)}
 
