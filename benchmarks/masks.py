@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import torch
 import typer
 from numpy.typing import NDArray
@@ -30,10 +31,9 @@ from scipy.optimize import linear_sum_assignment
 from skimage.data import astronaut, chelsea, coffee, rocket
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.datasets.index import Photographs
-from pipeline.datasets.listing import list_files
+from pipeline.datasets.index import PHOTOGRAPHS, Photographs
+from pipeline.datasets.listing import sha256
 from pipeline.datasets.photograph import read_photograph
-from pipeline.datasets.prepare import build_index
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.sam2 import batched
 from pipeline.masks.sam2.batched import BatchedGenerator
@@ -257,9 +257,12 @@ def _breakdown(
 
 
 def _write_photographs(folder: Path, photographs: Sequence[Image]) -> Photographs:
+    rows = []
     for number, image in enumerate(photographs):
-        Pillow.fromarray(image).save(folder / f"{number}.jpg", quality=92)
-    return build_index("folder", folder, list_files(folder), threads=1)[0].photographs
+        path = folder / f"{number}.jpg"
+        Pillow.fromarray(image).save(path, quality=92)
+        rows.append((path.stem, path.name, sha256(path), image.shape[1], image.shape[0]))
+    return Photographs("benchmark", pd.DataFrame(rows, columns=PHOTOGRAPHS.names))
 
 
 def _peak_rate(device: str, dtype: torch.dtype) -> float:

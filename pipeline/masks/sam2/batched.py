@@ -83,7 +83,7 @@ class BatchedGenerator:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Region]]:
-        pixels = [torch.from_numpy(image).to(self.device).permute(2, 0, 1) for image in images]
+        pixels = [torch.tensor(image).to(self.device).permute(2, 0, 1) for image in images]
         jobs = [job for number, image in enumerate(images) for job in self._jobs(number, image)]
         found: list[list[Proposals]] = [[] for _ in images]
         for layer, grid in enumerate(self.grids):
