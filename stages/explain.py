@@ -39,6 +39,7 @@ def run() -> None:
         network.prototypes.detach().cpu().numpy(),
         _read_answers(index),
         relevance_of(network),
+        params.explain.only_mask,
     )
     facts, measured = _facts(params, index, masks, crops, prototypes), _read_measured()
     with whole_folder(workspace.REPORT) as folder:

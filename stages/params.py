@@ -98,6 +98,19 @@ class EvaluateParams(BaseModel):
     explanations: Annotated[list[Literal["mask", "prp", "grad"]], Field(min_length=1)]
 
 
+class ExplainParams(BaseModel):
+    """What the report's pages show.
+
+    Args:
+        only_mask: relevance on the crops' masks only, even where the network sees the photograph
+            outside them (`crops.background: original`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    only_mask: bool
+
+
 class Params(BaseModel):
     """All of params.yaml."""
 
@@ -114,6 +127,7 @@ class Params(BaseModel):
     finetune: FinetuneSettings
     prune: PruneSettings
     evaluate: EvaluateParams
+    explain: ExplainParams
     runtime: Runtime
 
 

@@ -63,10 +63,11 @@ def write_page(photograph: Path, out: Path) -> None:
     if out.exists() and out.samefile(photograph):
         raise ProtoMaskError(f"{out} is the photograph itself; --out names the page to write")
     pixels = read_photograph(photograph)
-    predictor = Predictor.load(read_params(workspace.PARAMS))
+    params = read_params(workspace.PARAMS)
+    predictor = Predictor.load(params)
     asked = predictor.ask(photograph.name, pixels)
     with whole_file(out) as part:
-        write_photograph_page(part, asked, predictor.looks())
+        write_photograph_page(part, asked, predictor.looks(params.explain.only_mask))
     (name, score), *_ = asked.ranking
     print(f"{photograph}: {name} {score:.2f} → {out}")
 
@@ -133,9 +134,10 @@ class Predictor(NamedTuple):
         ranking = [(self.about.class_names[label], float(logits_C[label])) for label in order]
         return Asked(name, photograph, masks, crops, ranking, scores)
 
-    def looks(self) -> Looks:
+    def looks(self, only_mask: bool) -> Looks:
         """Returns what draws the lines of a page."""
-        return Looks(self.prototypes, relevance_of(self.network), self.crops, self.images)
+        relevance = relevance_of(self.network)
+        return Looks(self.prototypes, relevance, self.crops, self.images, only_mask)
 
     @torch.inference_mode()
     def _answers(self, crops: Crops) -> Answers:

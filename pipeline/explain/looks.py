@@ -90,13 +90,19 @@ class Looks:
         relevance: the same model's.
         crops: the crops of the index's images.
         ids: these images' ids.
+        only_mask: draw relevance on crops' masks only, even where the network sees more.
     """
 
     def __init__(
-        self, prototypes: Prototypes, relevance: Relevance, crops: CropStore, ids: Sequence[str]
+        self,
+        prototypes: Prototypes,
+        relevance: Relevance,
+        crops: CropStore,
+        ids: Sequence[str],
+        only_mask: bool = False,
     ) -> None:
         self.prototypes, self.relevance = prototypes, relevance
-        self.crops, self.ids = crops, ids
+        self.crops, self.ids, self.only_mask = crops, ids, only_mask
         self._sources: dict[int, Side] = {}
 
     def sums(self, image: str, cuts: Mapping[int, Cut], scores: Sequence[Score]) -> list[Sum]:
@@ -151,7 +157,8 @@ class Looks:
         self, cuts: Sequence[Cut], prototypes: Sequence[int], names: Sequence[str]
     ) -> list[Side]:
         """Draws crops and their relevance for one prototype each."""
-        found = overlays(self.relevance, cuts, prototypes, CROP)
+        shown = [cut._replace(whole=cut.whole and not self.only_mask) for cut in cuts]
+        found = overlays(self.relevance, shown, prototypes, CROP)
         return [
             Side(
                 _drawn(cut, name),

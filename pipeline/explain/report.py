@@ -61,6 +61,7 @@ class Report:
         embedding_PD: where they lie in the embedding.
         answers: what the model says of the test images.
         relevance: the same model's.
+        only_mask: see `Looks`.
     """
 
     def __init__(
@@ -71,11 +72,12 @@ class Report:
         embedding_PD: NDArray[np.floating],
         answers: ImageAnswers,
         relevance: Relevance,
+        only_mask: bool = False,
     ) -> None:
         answers.refuse_unless(prototypes)
         self.index, self.gallery = index, gallery
         self.prototypes, self.embedding_PD, self.answers = prototypes, embedding_PD, answers
-        self.looks = Looks(prototypes, relevance, gallery.crops, index.ids)
+        self.looks = Looks(prototypes, relevance, gallery.crops, index.ids, only_mask)
 
     def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
         """Writes index.html and classes/; the same inputs give the same bytes.

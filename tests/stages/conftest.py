@@ -24,6 +24,7 @@ finetune: {epochs: 1, lr: 0.0003, batch_size: 8, penalty: 0.001}
 prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, groups: [general, compactness, contrastivity, segmentation],
   explanations: [mask]}
+explain: {only_mask: false}
 runtime: {device: cpu, workers: 1}
 """
 

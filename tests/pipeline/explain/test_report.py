@@ -14,6 +14,8 @@ from pipeline.errors import ProtoMaskError
 from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.class_pages import NUM_NEAREST, NUM_WRONG
 from pipeline.explain.gallery import Gallery
+from pipeline.explain.looks import Looks
+from pipeline.explain.overlay import Cut
 from pipeline.explain.report import NUM_DECISIONS, Report
 
 
@@ -57,6 +59,18 @@ def class_pages(index_page: Path) -> list[str]:
 def said(page: str) -> str:
     """Returns a page's text."""
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.partition("<body>")[2] or page))
+
+
+def test_relevance_may_be_drawn_on_the_mask_only(tiny) -> None:
+    report = tiny.report()
+    looks = [
+        Looks(tiny.prototypes, report.looks.relevance, tiny.crops, tiny.index.ids, only_mask)
+        for only_mask in (False, True)
+    ]
+    cut = Cut(np.full((24, 24, 3), 200, np.uint8), np.eye(24, dtype=bool), True)
+    whole, masked = (look.sides([cut], [0], ["crop"])[0] for look in looks)
+    assert whole.crop == masked.crop
+    assert whole.overlay != masked.overlay
 
 
 def test_every_score_adds_up_to_the_logit(tiny: Any) -> None:
