@@ -68,11 +68,17 @@ class Whole(NamedTuple):
         images_NSS3: uint8.
         logits_NC: of the images.
         redrawn_NC: of the same with one part of another class.
+        labels_NSS: uint8, which part each pixel shows.
+        part_N: int64, the part that was replaced.
+        now_NSS: uint8, which part each pixel shows then.
     """
 
     images_NSS3: Tensor
     logits_NC: Tensor
     redrawn_NC: Tensor
+    labels_NSS: Tensor
+    part_N: Tensor
+    now_NSS: Tensor
 
 
 def main() -> None:
@@ -89,10 +95,14 @@ def main() -> None:
     classifier = Classifier.of(fit(features[others], index.labels[others]))
     images = np.stack([whole_image(read_photograph(paths[row]), size) for row in rows])
     redrawn = np.stack([whole_image(drawing, size) for drawing in _redrawn(known)])
+    _, part_N, now_NSS = known.redrawn(torch.arange(len(rows)))
     whole = Whole(
         torch.from_numpy(images),
         classifier.logits(torch.from_numpy(features[rows])),
         classifier.logits(_features(backbone, redrawn)),
+        known.labels(torch.arange(len(rows))),
+        part_N,
+        now_NSS,
     )
     columns = {
         rule: _truths(known, whole, _maps(Propagator(backbone, rule), classifier, whole))
@@ -130,13 +140,10 @@ def _maps(propagator: Propagator, classifier: Classifier, whole: Whole) -> Tenso
 
 def _truths(known: DrawnTruth, whole: Whole, maps_NSS: Tensor) -> dict[str, float]:
     """Measures the maps as the group `truth` measures those of prototypes."""
-    images_N, Q = torch.arange(len(maps_NSS)), known.distinguishing_CCQ.shape[-1]
-    maps_N1SS, labels_NSS = maps_NSS[:, None], known.labels(images_N)
-    share_N1Q = truth.part_shares(maps_N1SS, labels_NSS, Q)
+    maps_N1SS, Q = maps_NSS[:, None], known.distinguishing_CCQ.shape[-1]
+    share_N1Q = truth.part_shares(maps_N1SS, whole.labels_NSS, Q)
     predicted_N, runner_up_N = ranking(whole.logits_NC)[:, :2].unbind(1)
-    _, part_N, now_NSS = known.redrawn(images_N)
-    label_N11 = part_N[:, None, None] + 1
-    either_NSS = torch.where(now_NSS == label_N11, label_N11, labels_NSS)
+    either_NSS = truth.labels_of_both(whole.labels_NSS, whole.now_NSS, whole.part_N)
     found_N1 = truth.main_part(truth.part_shares(maps_N1SS, either_NSS, Q))
     logit_N1, after_N1 = (
         logits.gather(1, predicted_N[:, None]) for logits in (whole.logits_NC, whole.redrawn_NC)
@@ -149,7 +156,7 @@ def _truths(known: DrawnTruth, whole: Whole, maps_NSS: Tensor) -> dict[str, floa
         "purity": float(truth.purity(share_N1Q).nanmean()),
         "part_agreement": agreement,
         "discrimination": float(discrimination_N.nanmean()),
-        "deletion_auc": truth.deletion_auc(change_N1, found_N1 == part_N[:, None]),
+        "deletion_auc": truth.deletion_auc(change_N1, found_N1 == whole.part_N[:, None]),
     }
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from pipeline.metrics import continuity
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
 from pipeline.metrics.perturbation import noise_outside, outside
-from pipeline.model.answers import Answers
-from pipeline.model.network import crop_distances, nearest_crop, similarity, smallest_distance
+from pipeline.model.answers import Answers, answers_of
 
 IMAGES_AT_ONCE = 2
 """So few, since each has k copies: 2·5 of 11 crops of 224×224 pixels are 66 MB."""
@@ -79,15 +78,8 @@ def _ask(evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X:
         crops_Y1SS3 = copies_XKSS3[asked_XK][:, None]
         alone = torch.ones(len(crops_Y1SS3), 1, dtype=torch.bool)
         embedding_XKD[asked_XK] = evidence.subject.ask(crops_Y1SS3, alone).embedding_NKD[:, 0]
-    distance_XKP = crop_distances(embedding_XKD.double(), evidence.prototypes_PD.double())
-    distance_XP = smallest_distance(distance_XKP, valid_XK)
-    similarity_XP = similarity(distance_XP, evidence.epsilon).float()
-    return Answers(
-        embedding_XKD,
-        distance_XP.float(),
-        nearest_crop(distance_XKP, valid_XK),
-        similarity_XP,
-        similarity_XP @ evidence.weights_CP.T,
+    return answers_of(
+        embedding_XKD, valid_XK, evidence.prototypes_PD, evidence.weights_CP, evidence.epsilon
     )
 
 

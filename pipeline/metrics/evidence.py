@@ -204,6 +204,12 @@ class Batch:
         return Copies(crops, self.evidence.subject.ask(crops, self.valid_BK))
 
     @cached_property
+    def labels_BSS(self) -> Tensor:
+        """uint8, which part each pixel shows (see `Truth.labels`); drawn data sets only."""
+        assert self.evidence.truth is not None
+        return self.evidence.truth.labels(self.images_B)
+
+    @cached_property
     def redrawn(self) -> "Redrawn":
         """Each image with one part of another class; drawn data sets only."""
         assert self.evidence.truth is not None

@@ -46,9 +46,9 @@ def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
         return {}
     num_parts = truth.distinguishing_CCQ.shape[-1]
     relevance_BkSS = drawn.maps_BkSS * drawn.masks_BkSS
-    labels_BSS = truth.labels(batch.images_B)
-    share_BkQ = part_shares(relevance_BkSS, labels_BSS, num_parts)
-    part_B, either_BSS = batch.redrawn.part_B, _labels_of_both(batch, labels_BSS)
+    share_BkQ = part_shares(relevance_BkSS, batch.labels_BSS, num_parts)
+    _, part_B, now_BSS = batch.redrawn
+    either_BSS = labels_of_both(batch.labels_BSS, now_BSS, part_B)
     on_Bk = main_part(part_shares(relevance_BkSS, either_BSS, num_parts)) == part_B[:, None]
     change_Bk = _changes(batch)
     return {
@@ -88,6 +88,12 @@ def part_shares(relevance_BkSS: Tensor, labels_BSS: Tensor, num_parts: int) -> T
     on_BkL = relevance_BkSS.new_zeros(*relevance_BkV.shape[:2], num_parts + 1)
     on_BkL.scatter_add_(2, labels_BkV, relevance_BkV)
     return on_BkL[..., 1:] / on_BkL.sum(dim=-1, keepdim=True)
+
+
+def labels_of_both(labels_BSS: Tensor, now_BSS: Tensor, part_B: Tensor) -> Tensor:
+    """Which part each pixel shows: the replaced one (int64 B) where either drawing shows it."""
+    label_B11 = part_B[:, None, None] + 1
+    return torch.where(now_BSS == label_B11, label_B11, labels_BSS)
 
 
 def main_part(share_BkQ: Tensor) -> Tensor:
@@ -175,12 +181,6 @@ def _class_evidence(batch: Batch) -> tuple[Tensor, Tensor]:
     similarity_Bk = batch.answers.similarity_NP.gather(1, batch.prototypes_Bk)
     parts_BQ = evidence.truth.distinguishing_CCQ[predicted_B, runner_up_B]
     return (similarity_Bk * weights_Bk).clamp(min=0), parts_BQ
-
-
-def _labels_of_both(batch: Batch, labels_BSS: Tensor) -> Tensor:
-    """Returns which part each pixel shows: the replaced one where either drawing shows it."""
-    label_B11 = batch.redrawn.part_B[:, None, None] + 1
-    return torch.where(batch.redrawn.labels_BSS == label_B11, label_B11, labels_BSS)
 
 
 def _changes(batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ from pipeline.model.network import (
     PrototypeNetwork,
     crop_distances,
     nearest_crop,
+    similarity,
     smallest_distance,
 )
 
@@ -43,21 +44,44 @@ def answers(network: PrototypeNetwork, features_NKF: Tensor, valid_NK: Tensor) -
         valid_NK: bool.
     """
     device = network.prototypes.device
-    prototypes_PD = network.prototypes.double()
     blocks = []
     for features, valid in zip(
         features_NKF.split(IMAGES_PER_BLOCK), valid_NK.split(IMAGES_PER_BLOCK), strict=True
     ):
-        embedding_BKD = network.embed(features.to(device))
-        distance_BKP = crop_distances(embedding_BKD.double(), prototypes_PD)
-        distance_BP = smallest_distance(distance_BKP, valid.to(device))
-        similarity_BP = network.similarity(distance_BP).float()
-        block = (
-            embedding_BKD,
-            distance_BP.float(),
-            nearest_crop(distance_BKP, valid.to(device)),
-            similarity_BP,
-            network.logits(similarity_BP),
+        block = answers_of(
+            network.embed(features.to(device)),
+            valid.to(device),
+            network.prototypes,
+            network.classifier,
+            network.settings.epsilon,
         )
         blocks.append([tensor.cpu() for tensor in block])
     return Answers(*(torch.cat(column) for column in zip(*blocks, strict=True)))
+
+
+def answers_of(
+    embedding_BKD: Tensor,
+    valid_BK: Tensor,
+    prototypes_PD: Tensor,
+    weights_CP: Tensor,
+    epsilon: float,
+) -> Answers:
+    """Returns what follows from the embeddings of images' crops, on their device.
+
+    Args:
+        embedding_BKD: rows of missing crops may hold anything.
+        valid_BK: bool, at least one true in each row.
+        prototypes_PD: the prototypes.
+        weights_CP: the last layer V.
+        epsilon: ε of the similarity.
+    """
+    distance_BKP = crop_distances(embedding_BKD.double(), prototypes_PD.double())
+    distance_BP = smallest_distance(distance_BKP, valid_BK)
+    similarity_BP = similarity(distance_BP, epsilon).float()
+    return Answers(
+        embedding_BKD,
+        distance_BP.float(),
+        nearest_crop(distance_BKP, valid_BK),
+        similarity_BP,
+        similarity_BP @ weights_CP.T,
+    )

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from pipeline.masks.masks import Masks, Region
 from pipeline.metrics.evidence import Evidence, Segmented
-from pipeline.model.answers import Answers
-from pipeline.model.network import crop_distances, nearest_crop, similarity, smallest_distance
+from pipeline.model.answers import Answers, answers_of
 
 # A busy machine's first call into torch takes longer than Hypothesis' default deadline.
 settings.register_profile("no deadline", deadline=None, max_examples=40)
@@ -67,16 +66,7 @@ class MeanColours:
         scale = 1 if crops_BKSS3.is_floating_point() else 255
         colour_BK3 = crops_BKSS3.float().mean(dim=(2, 3)) / scale
         embedding_BKD = torch.nn.functional.pad(colour_BK3, (0, SIZE - 3), value=0.5)
-        distance_BKP = crop_distances(embedding_BKD.double(), self.prototypes_PD.double())
-        distance_BP = smallest_distance(distance_BKP, valid_BK)
-        similarity_BP = similarity(distance_BP, EPSILON).float()
-        return Answers(
-            embedding_BKD,
-            distance_BP.float(),
-            nearest_crop(distance_BKP, valid_BK),
-            similarity_BP,
-            similarity_BP @ self.weights_CP.T,
-        )
+        return answers_of(embedding_BKD, valid_BK, self.prototypes_PD, self.weights_CP, EPSILON)
 
 
 @dataclass
