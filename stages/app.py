@@ -22,6 +22,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 masks_app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown")
+study_app = typer.Typer(
+    help="Many experiments: their table, two of them side by side, a search for parameters.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 STAGES, PEOPLE = "Stages, in the order in which data flows", "For people"
 
 Store = Annotated[
@@ -225,6 +230,9 @@ def predict(
     from stages import predict
 
     predict.run(photographs, out)
+
+
+app.add_typer(study_app, name="study", rich_help_panel=PEOPLE)
 
 
 def main() -> None:
