@@ -3,6 +3,7 @@
 import errno
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -230,6 +231,71 @@ def predict(
     from stages import predict
 
     predict.run(photographs, out)
+
+
+@study_app.command()
+def tune(
+    name: Annotated[str, typer.Option(help="What the search is called.", show_default=False)],
+    trials: Annotated[int, typer.Option(help="How many trials there are to be.", min=1)] = 30,
+    seed: Annotated[int, typer.Option(help="Of the choice of parameters.", min=0)] = 0,
+    set_param: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--set-param", help="As of `dvc exp run`, for every trial."),
+    ] = None,
+) -> None:
+    """Search for learning rates, warm-up epochs and step size by the validation accuracy.
+
+    Every trial is a DVC experiment, `tune-NAME-NUMBER`, that stops after `train`; one that learns
+    less than the others is given up on the way. A parameter that `-S` sets is not searched. Stop it
+    at any time: the same command goes on with what it has. At the end it says how to run the best
+    parameters in full.
+    """
+    from stages import study_tune
+
+    study_tune.run(name, trials, seed, set_param or [])
+
+
+class TableFormat(StrEnum):
+    """What a table is written in."""
+
+    markdown = "markdown"
+    latex = "latex"
+    html = "html"
+
+
+@study_app.command()
+def table(
+    form: Annotated[TableFormat, typer.Option("--format", help="What to write.")] = (
+        TableFormat.markdown
+    ),
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write.", show_default="the terminal")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A metric, as in metrics.json: `iou_prp`, `contrastivity.vlc`. Once for each.",
+            show_default="a dozen",
+        ),
+    ] = None,
+    rev: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this experiment, or this commit and its experiments. Once for each.",
+            show_default="all",
+        ),
+    ] = None,
+) -> None:
+    """Print the table of all experiments: mean ± standard deviation over folds and seeds.
+
+    Reads what DVC knows of experiments and of its queue. Experiments that differ in `seed` and
+    `dataset.fold` alone are one row. The best of a column is bold; † marks what a paired bootstrap
+    over the test images cannot tell from it. Runs that are missing are named, with the command
+    that queues them.
+    """
+    from stages import study_table
+
+    study_table.run(form.value, out, metrics or [], rev or [])
 
 
 app.add_typer(study_app, name="study", rich_help_panel=PEOPLE)

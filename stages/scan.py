@@ -1,8 +1,9 @@
-"""dataset.root → artifacts/listing.json: what is there now."""
+"""dataset.root → artifacts/listing.json: what is there now; without a root, fetched first."""
 
 import hashlib
 import json
 
+from pipeline.datasets.fetch import PUBLICATIONS, fetch
 from pipeline.datasets.listing import list_files
 from pipeline.files import whole_file
 from stages import workspace
@@ -11,6 +12,8 @@ from stages.params import read_params
 
 def run() -> None:
     params = read_params(workspace.PARAMS)
+    if params.dataset.root is None:
+        fetch(params.dataset.name, PUBLICATIONS[params.dataset.name])
     root = workspace.root_of(params)
     name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
     memory = workspace.memory() / "listings" / f"{name}.parquet"

@@ -7,6 +7,7 @@ belong to the repository that was copied.
 
 from pathlib import Path
 
+from pipeline.datasets import fetch
 from pipeline.datasets.index import Index, Photographs
 from pipeline.masks.segmenter import Machine
 from pipeline.training.settings import Runtime
@@ -45,7 +46,8 @@ def memory() -> Path:
 def root_of(params: Params) -> Path:
     """Returns the folder that an index's paths are relative to."""
     if params.dataset.root is None:
-        return INDEX_FOLDER
+        demo = params.dataset.name == "demo"
+        return INDEX_FOLDER if demo else fetch.root_of(params.dataset.name)
     return origin() / Path(params.dataset.root).expanduser()
 
 

@@ -1,10 +1,11 @@
 """What a data set is to the pipeline: a module that reads its annotations."""
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import loadmat
 
 from pipeline.datasets.index import Image
 from pipeline.errors import ProtoMaskError
@@ -48,10 +49,7 @@ def read_table(path: Path, name: str, columns: int) -> list[list[str]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise ProtoMaskError(
-            f"dataset.root: {path.name} is missing from {path.parent}, which is therefore not "
-            f"laid out as the official {name} data set is"
-        ) from None
+        raise missing(path, name) from None
     except UnicodeDecodeError:
         raise ProtoMaskError(f"{path} is no text file in UTF-8; fetch {name} anew") from None
     rows = []
@@ -66,3 +64,34 @@ def read_table(path: Path, name: str, columns: int) -> list[list[str]]:
             )
         rows.append([*row[:-1], row[-1].rstrip()])
     return rows
+
+
+def read_mat(path: Path, name: str) -> dict[str, Any]:
+    """Reads a MATLAB file: its variables by name, without dimensions of length 1.
+
+    Args:
+        path: the file.
+        name: the data set's name, for the error.
+
+    Raises:
+        ProtoMaskError: the file is missing or damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return loadmat(file, squeeze_me=True)
+    except FileNotFoundError:
+        raise missing(path, name) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # SciPy raises what it likes at damaged files
+        raise ProtoMaskError(
+            f"{path} is no MATLAB file that can be read ({error}); fetch {name} anew"
+        ) from None
+
+
+def missing(path: Path, name: str) -> ProtoMaskError:
+    """Returns the error about a file that the data set `name` should have."""
+    return ProtoMaskError(
+        f"dataset.root: {path.name} is missing from {path.parent}, which is therefore not "
+        f"laid out as the official {name} data set is"
+    )

@@ -191,6 +191,13 @@ class Index:
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ProtoMaskError(f"no image {image!r} in the index of {self.dataset!r}{hint}")
 
+    @property
+    def object_masks_from(self) -> Literal["mask", "box"] | None:
+        """Whether object masks are the data set's own or only its boxes; None if there are none."""
+        if self.table["object_mask"].isna().all():
+            return None
+        return "box" if self.table["object_mask_path"].isna().all() else "mask"
+
     def object_mask(self, row: int) -> NDArray[np.bool_] | None:
         """Returns an image's object mask, height×width, or None where it has none."""
         image = self.table.iloc[row]

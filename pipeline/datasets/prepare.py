@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from pipeline.datasets import cub200, demo, folder, pets
+from pipeline.datasets import cars196, cub200, demo, dogs, folder, pets
 from pipeline.datasets.dataset import Annotations, DataSet
 from pipeline.datasets.index import Image, Index
 from pipeline.datasets.photograph import (
@@ -23,7 +23,16 @@ from pipeline.datasets.splits import cut_test, cut_validation
 from pipeline.errors import ProtoMaskError
 from pipeline.progress import track
 
-DATASETS: dict[str, DataSet] = {"cub200": cub200, "demo": demo, "folder": folder, "pets": pets}
+DATASETS: dict[str, DataSet] = {
+    "cars196": cars196,
+    "cub200": cub200,
+    "demo": demo,
+    "dogs": dogs,
+    "folder": folder,
+    "pets": pets,
+}
+# Data sets without object masks, whose boxes serve as such.
+BOXES_AS_MASKS = frozenset({"cars196", "dogs"})
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,8 @@ def build_index(
     listed = [image for image in listed if image.class_name in set(class_names)]
     images, unreadable = _open_all(listed, root, listing, DATASETS[name], threads)
     _refuse_too_many(unreadable, len(listed), max_bad_fraction)
+    if name in BOXES_AS_MASKS:
+        images = [_boxed(image) for image in images]
     present = {image.class_name for image in images}
     class_names = [class_name for class_name in class_names if class_name in present]
     if len(class_names) < 2:
@@ -93,7 +104,7 @@ def write_unreadable(unreadable: list[Unreadable], path: Path) -> None:
 def _read_annotations(name: str, root: Path) -> Annotations:
     try:
         annotations = Annotations(*DATASETS[name].read(root))
-    except (KeyError, ValueError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise ProtoMaskError(
             f"dataset.root: the annotations in {root} contradict each other or are damaged "
             f"({error!r}); fetch the data set anew"
@@ -157,6 +168,18 @@ def _measured(
         object_mask=mask,
         object_box=box,
     )
+
+
+def _boxed(image: Image) -> Image:
+    """Cuts an image's object box to the image, and makes the rectangle its object mask."""
+    if image.object_box is None:
+        return image
+    x0, y0, x1, y1 = (max(0, side) for side in image.object_box)
+    rectangle = np.zeros((image.height, image.width), np.uint8, order="F")
+    rectangle[y0:y1, x0:x1] = 1
+    encoded = rle.encode(rectangle)
+    box = _box(encoded)
+    return replace(image, object_box=box, object_mask=bytes(encoded["counts"]) if box else None)
 
 
 def _box(encoded: dict) -> tuple[int, int, int, int] | None:

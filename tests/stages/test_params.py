@@ -93,11 +93,18 @@ def test_a_segmenters_preset_holds_its_defaults(tmp_path: Path, name: str) -> No
     assert SEGMENTERS[name](**{**composed, **hashes}) == SEGMENTERS[name](**hashes)
 
 
-@pytest.mark.parametrize("name", ["folder", "cub200", "pets"])
+@pytest.mark.parametrize("name", ["folder", "cars196", "pets"])
 def test_a_folders_preset_asks_for_its_root(tmp_path: Path, name: str) -> None:
     _compose(tmp_path, f"dataset={name}")
-    with pytest.raises(ProtoMaskError, match=f"-S dataset={name} -S dataset.root=FOLDER"):
+    with pytest.raises(ProtoMaskError, match=f"-S dataset={name} -S dataset.root=FOLDER") as error:
         read_params(tmp_path / "composed.yaml")
+    assert ("pytorch/vision/issues/7545" in str(error.value)) == (name == "cars196")
+
+
+@pytest.mark.parametrize("name", ["cub200", "dogs"])
+def test_a_data_set_that_can_be_fetched_needs_no_root(tmp_path: Path, name: str) -> None:
+    _compose(tmp_path, f"dataset={name}")
+    assert read_params(tmp_path / "composed.yaml").dataset.root is None
 
 
 def test_another_segmenter(tmp_path: Path) -> None:
@@ -144,7 +151,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
             r"segmenter\.name: input should be 'felzenszwalb' or .* or 'slit', but is 'sam3'",
         ),
         ({"segmenter.name": REMOVED}, r"segmenter\.name: input should be 'felzenszwalb' or"),
-        ({"dataset.name": "imagenet"}, r"'cub200', 'demo', 'folder' or 'pets', but is 'imagenet'"),
+        ({"dataset.name": "imagenet"}, r"'cars196', .* or 'pets', but is 'imagenet'"),
         ({"crops.background": "blur"}, r"'original', 'mean' or 'zero', but is 'blur'"),
         # Of another version than this code's.
         ({"segmenter.version": 99}, r"segmenter\.version: input should be \d+, but is 99"),
@@ -153,6 +160,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ({"dataset.fold": REMOVED}, r"dataset\.fold: is missing"),
         # Data sets that do not go with the rest.
         ({"dataset.root": "x"}, r"root must be null for demo"),
+        ({"dataset.root": ""}, r"dataset\.root: .*at least 1 character, but is ''"),
         ({"dataset.name": "pets"}, r"-S dataset=pets`, which sets both"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

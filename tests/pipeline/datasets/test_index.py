@@ -1,5 +1,6 @@
 """The index survives its file, is the same everywhere, and finds images by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_round_trip(index: Index, tmp_path: Path) -> None:
     assert mask is not None
     assert np.array_equal(mask, MASK)
     assert found.object_mask(1) is None
+
+
+def test_where_object_masks_come_from(index: Index) -> None:
+    def of(*images: Image) -> str | None:
+        return Index.of("birds", list(images), ["wren", "tit"], []).object_masks_from
+
+    drawn = IMAGES[1]
+    assert index.object_masks_from == of(drawn) == "mask"
+    assert of(IMAGES[0], replace(drawn, object_mask_path=None)) == "box"
+    assert of(IMAGES[0], replace(drawn, object_mask=None, object_mask_path=None)) is None
 
 
 def test_the_same_images_give_the_same_bytes(index: Index, tmp_path: Path) -> None:

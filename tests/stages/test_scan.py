@@ -1,0 +1,144 @@
+"""What the stage `scan` finds in a data set's folder, and fetches where there is none."""
+
+import hashlib
+import json
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image as Pillow
+
+from pipeline.datasets.fetch import PUBLICATIONS, Archive, Publication
+from pipeline.datasets.index import Index
+from pipeline.errors import ProtoMaskError
+from stages import prepare, scan, workspace
+
+REPOSITORY = Path(__file__).parents[2]
+DIGITS = range(1, 7)
+CUB = {
+    "images.txt": "".join(f"{i} {i % 2}.Bird/{i}.png\n" for i in DIGITS),
+    "classes.txt": "0 0.Jay\n1 1.Wren\n",
+    "image_class_labels.txt": "".join(f"{i} {i % 2}\n" for i in DIGITS),
+    "train_test_split.txt": "".join(f"{i} {int(i < 5)}\n" for i in DIGITS),
+    "bounding_boxes.txt": "".join(f"{i} 1.0 2.0 9.0 9.0\n" for i in DIGITS),
+    "parts/parts.txt": "1 beak\n",
+    "parts/part_locs.txt": "",
+}
+
+
+class Handler(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _draw_birds(root: Path) -> Path:
+    for name, text in CUB.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    for i in DIGITS:
+        path = root / "images" / f"{i % 2}.Bird" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Pillow.new("RGB", (12, 12), (i, 99, 0)).save(path)
+    return root
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a server that a small CUB is published on; it holds the archive."""
+    folder = tmp_path / "web"
+    folder.mkdir()
+    archive = folder / "CUB_200_2011.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(_draw_birds(tmp_path / "birds"), "CUB_200_2011")
+    content = archive.read_bytes()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/{archive.name}"
+        published = Archive(url, hashlib.sha256(content).hexdigest(), len(content))
+        monkeypatch.setitem(PUBLICATIONS, "cub200", Publication((published,), "CUB_200_2011"))
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with the preset `cub200`, beside a cache of the test's own."""
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PROTOMASK_CACHE", str(tmp_path / "cache"))
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    _set_dataset("cub200", None)
+    return folder
+
+
+def _set_dataset(name: str, root: str | None) -> None:
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    preset = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{name}.yaml").read_text())
+    params["dataset"] = {**preset, "root": root}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+def _listed() -> dict[str, str]:
+    return json.loads(workspace.LISTING.read_text())
+
+
+def test_without_a_root_the_data_set_is_fetched_once(
+    web: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan.run()
+    found = tmp_path / "cache" / "datasets" / "cub200" / "CUB_200_2011"
+    assert f"13 files in {found}" in capsys.readouterr().out
+    assert "images/1.Bird/1.png" in _listed()
+
+    prepare.run()
+    index = Index.read(workspace.INDEX)
+    assert index.class_names == ["Jay", "Wren"]
+    assert [len(index.rows(split)) for split in ("train", "val", "test")] == [2, 2, 2]
+
+    (web / "CUB_200_2011.tgz").unlink()
+    listed = _listed()
+    scan.run()
+    assert _listed() == listed
+
+
+def test_a_fetched_data_set_and_ones_own_copy_are_the_same(web: Path, tmp_path: Path) -> None:
+    """The index and the masks after it are one for both."""
+    indices = []
+    for root in (None, str(tmp_path / "birds")):
+        _set_dataset("cub200", root)
+        scan.run()
+        prepare.run()
+        indices.append(workspace.INDEX.read_bytes())
+    assert indices[0] == indices[1]
+
+
+def test_with_a_root_nothing_is_fetched(web: Path, tmp_path: Path) -> None:
+    _set_dataset("cub200", str(tmp_path / "nowhere"))
+    with pytest.raises(ProtoMaskError, match=r"dataset\.root: .*nowhere does not exist"):
+        scan.run()
+    _set_dataset("cub200", str(tmp_path / "birds"))
+    scan.run()
+    assert len(_listed()) == 13
+    assert not (tmp_path / "cache").exists()
+
+
+def test_who_cannot_fetch_reads_how_to_do_it_by_hand(web: Path, tmp_path: Path) -> None:
+    [archive] = PUBLICATIONS["cub200"].archives
+    (web / archive.name).unlink()
+    with pytest.raises(ProtoMaskError) as caught:
+        scan.run()
+    message = str(caught.value)
+    assert "404" in message
+    assert f"download {archive.url} (SHA-256 {archive.sha256})" in message
+    assert "set dataset.root=FOLDER/CUB_200_2011" in message
+    assert not workspace.LISTING.exists()
