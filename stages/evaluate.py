@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from safetensors.torch import save_file
 
 from pipeline.datasets.index import Index
@@ -21,6 +22,7 @@ from pipeline.metrics.evidence import Evidence
 from pipeline.metrics.groups import GROUPS, measure, plots, unavailable
 from pipeline.metrics.sanity import no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
+from pipeline.model.distances import DistanceNetwork
 from pipeline.training.devices import make_fabric
 from stages import workspace
 from stages.finished import Finished
@@ -57,13 +59,13 @@ def run() -> None:
     values = measure(evidence, groups)
     notes: dict[str, dict] = {"unavailable": unavailable(evidence, groups), "no_better": {}}
     if drawn and "truth" in groups:
-        sources = finished.prototypes().pixels(crops)
-        controls = {
-            "random_weights": with_random_weights(network, sources, fabric, seed),
-            "random_prototypes": with_random_prototypes(
+        prototypes = finished.prototypes()
+        sources, cells = prototypes.pixels(crops), torch.from_numpy(prototypes.cell_P)
+        controls = {"random_weights": with_random_weights(network, sources, cells, fabric, seed)}
+        if isinstance(network, DistanceNetwork):
+            controls["random_prototypes"] = with_random_prototypes(
                 network, crops, index.rows("train"), fabric, seed
-            ),
-        }
+            )
         learned = dict(values["truth"])
         for name, control in controls.items():
             found = measure(gather(control), ["truth"])["truth"]
@@ -84,7 +86,9 @@ def _write(
     answers = evidence.answers
     with whole_folder(workspace.EVALUATE) as folder:
         tensors = {
-            name: getattr(answers, name) for name in ("logits_NC", "similarity_NP", "crop_NP")
+            "logits_NC": answers.logits_NC,
+            "similarity_NP": answers.similarity_NP,
+            "crop_NP": evidence.crop_of(answers.view_NP),
         }
         save_file(tensors, folder / "answers.safetensors")
         table = pa.Table.from_pandas(per_image(evidence.ids, values), preserve_index=False)

@@ -36,7 +36,7 @@ def run() -> None:
         index,
         gallery,
         prototypes,
-        network.prototypes.detach().cpu().numpy(),
+        network.head().prototypes_PD.cpu().numpy(),
         _read_answers(index),
         relevance_of(network),
         params.explain.only_mask,
@@ -68,6 +68,7 @@ def _facts(
     made = {key: value for key, value in masks.about["segmenter"].items() if value is not None}
     name = made.pop("name")
     cut, model, train = crops.settings, params.model, params.train
+    own = model.model_dump(exclude={"name", "backbone", "pretrained"}, exclude_none=True)
     trained = "frozen" if train.freeze_backbone else "trained"
     return {
         "Data set": f"{index.dataset}, {len(index.class_names)} classes",
@@ -79,8 +80,8 @@ def _facts(
         + f", boxes of at least {cut.min_box_area:.3g} of the image" * (cut.min_box_area > 0)
         + f", boxes of at most {cut.max_box_area:.3g} of the image" * (cut.max_box_area < 1),
         "Backbone": f"{model.backbone}, weights {_weights(model.pretrained)}, {trained}",
-        "Embedding": f"{model.embedding_dim} numbers a crop",
-        "Prototypes": f"{len(prototypes)}, of {model.prototypes_per_class} a class"
+        "Model": f"{model.name} ({_listed(own)})" if own else model.name,
+        "Prototypes": f"{len(prototypes)}"
         + (
             f", pruned (nearest {params.prune.nearest}, threshold {params.prune.threshold})"
             if params.prune.enabled

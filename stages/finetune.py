@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
+from pipeline.model.distances import DistanceNetwork
 from pipeline.model.saved import load_model, save_model
 from pipeline.training.finetune import finetune, prototypes_to_keep
 from pipeline.training.record import read_record, write_record
@@ -20,34 +21,35 @@ def run() -> None:
     about.refuse_unless(index.photographs)
     record = read_record(workspace.PUSH / "prototypes.csv")
     labels = torch.from_numpy(index.labels[index.rows("train")])
-    distances = _distances((len(labels), len(network.prototypes)))
-    if len(record) != len(network.prototypes):
+    similarities = _similarities((len(labels), network.num_prototypes))
+    if len(record) != network.num_prototypes:
         raise ProtoMaskError(
             f"{workspace.PUSH / 'prototypes.csv'} lists {len(record)} prototypes, and the model "
-            f"has {len(network.prototypes)}: run `dvc repro push`"
+            f"has {network.num_prototypes}: run `dvc repro push`"
         )
-    finetune(network, distances, labels, params.finetune, params.seed)
-    if params.prune.enabled:
-        kept = prototypes_to_keep(distances, labels, network.class_of, params.prune)
-        print(f"{len(kept)} of {len(record)} prototypes kept")
-        network.keep(kept)
-        distances = distances[:, kept]
-        record = record.iloc[kept.tolist()].assign(prototype=range(len(kept)))
-        finetune(network, distances, labels, params.finetune, params.seed)
+    if isinstance(network, DistanceNetwork):
+        finetune(network, similarities, labels, params.finetune, params.seed)
+        if params.prune.enabled:
+            kept = prototypes_to_keep(similarities, labels, network.class_of, params.prune)
+            print(f"{len(kept)} of {len(record)} prototypes kept")
+            network.keep(kept)
+            similarities = similarities[:, kept]
+            record = record.iloc[kept.tolist()].assign(prototype=range(len(kept)))
+            finetune(network, similarities, labels, params.finetune, params.seed)
     with whole_folder(workspace.FINETUNE) as folder:
         save_model(folder, network, about)
         write_record(record, folder / "prototypes.csv")
-    logits = network.logits(network.similarity(distances))
+    logits = similarities @ network.head().weights_CP.T
     accuracy = (logits.argmax(1) == labels).float().mean()
     print(f"training accuracy {accuracy:.4f}")
 
 
-def _distances(shape: tuple[int, int]) -> torch.Tensor:
-    path = workspace.PUSH / "distances.safetensors"
+def _similarities(shape: tuple[int, int]) -> torch.Tensor:
+    path = workspace.PUSH / "similarities.safetensors"
     try:
-        distances = load_file(path)["distance"]
-        if distances.shape != shape:
-            raise ValueError(f"shape {tuple(distances.shape)} instead of {shape}")
+        similarities = load_file(path)["similarity"]
+        if similarities.shape != shape:
+            raise ValueError(f"shape {tuple(similarities.shape)} instead of {shape}")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro push`") from None
-    return distances
+    return similarities

@@ -19,7 +19,7 @@ class Finished:
 
     Args:
         index: the images.
-        crops: their crops.
+        crops: their crops, as the model sees them.
         network: the fine-tuned model, in evaluation mode, on the CPU.
         about: its classes and crop settings.
     """
@@ -40,7 +40,7 @@ class Finished:
         network, about = load_model(workspace.FINETUNE)
         about.refuse_unless(index.photographs)
         crops.refuse_unless(about.crops, index.photographs)
-        return cls(index, crops, network, about)
+        return cls(index, network.seen(crops), network, about)
 
     def masks(self) -> MaskStore:
         """Opens the masks that the crops were cut from.

@@ -2,18 +2,20 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipeline.crops.extraction import CropSettings
+from pipeline.datasets.fetch import COPIES, PUBLICATIONS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.imported import Imported
 from pipeline.masks.patches import Patches
 from pipeline.masks.sam2.segmenter import Sam2
 from pipeline.masks.slit.segmenter import Slit
+from pipeline.model.build import MODELS
 from pipeline.model.settings import ModelSettings
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
@@ -24,6 +26,13 @@ SEGMENTERS = {
     "sam2": Sam2,
     "slit": Slit,
 }
+KINDS: dict[str, dict[str, Any]] = {
+    "segmenter": SEGMENTERS,
+    "model": {
+        kind.model_fields["name"].default: kind for kind in get_args(get_args(ModelSettings)[0])
+    },
+}
+"""The sections that have other keys for each `name`."""
 
 
 class DatasetParams(BaseModel):
@@ -31,7 +40,8 @@ class DatasetParams(BaseModel):
 
     Args:
         name: how their folder is laid out.
-        root: the folder; null for `demo`, which is drawn.
+        root: the folder; null for `demo`, which is drawn, and where `cub200` or `dogs` is to be
+            downloaded.
         num_classes: keep the first n; null keeps all.
         fold, folds: which part of the training images is the validation split.
         max_bad_fraction: the share of unreadable images that is put up with.
@@ -42,8 +52,8 @@ class DatasetParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["cub200", "demo", "folder", "pets"]
-    root: str | None
+    name: Literal["cars196", "cub200", "demo", "dogs", "folder", "pets"]
+    root: Annotated[str, Field(min_length=1)] | None
     num_classes: Annotated[int, Field(ge=2)] | None
     fold: Annotated[int, Field(ge=0)]
     folds: Annotated[int, Field(ge=2)]
@@ -62,10 +72,11 @@ class DatasetParams(BaseModel):
             )
         if self.name == "demo" and self.root is not None:
             raise ValueError("root must be null for demo, which is drawn, not read")
-        if self.name != "demo" and not self.root:
+        if self.root is None and self.name not in {"demo", *PUBLICATIONS}:
+            copies = f" ({COPIES[self.name]})" if self.name in COPIES else ""
             raise ValueError(
                 f"root is not set; name the folder: "
-                f"`dvc exp run -S dataset={self.name} -S dataset.root=FOLDER`"
+                f"`dvc exp run -S dataset={self.name} -S dataset.root=FOLDER`{copies}"
             )
         return self
 
@@ -130,6 +141,25 @@ class Params(BaseModel):
     explain: ExplainParams
     runtime: Runtime
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "Params":
+        model = MODELS[self.model.name]
+        known = ["cross_entropy", *model.loss_terms]
+        unknown = [name for name in self.train.loss if name not in known]
+        missing = [name for name in model.loss_terms if name not in self.train.loss]
+        if unknown or missing:
+            raise ValueError(
+                f"train.loss has the weights of {', '.join(self.train.loss) or 'nothing'}, but the "
+                f"loss of {self.model.name} has {', '.join(known)}; choose the model with "
+                f"`dvc exp run -S model={self.model.name}`, which sets both"
+            )
+        if self.prune.enabled and self.model.name not in ("protomask", "protopnet"):
+            raise ValueError(
+                f"prune.enabled is for models whose prototypes belong to one class each, and "
+                f"{self.model.name} is none: set it to false"
+            )
+        return self
+
 
 def read_params(path: Path) -> Params:
     """Reads and checks params.yaml.
@@ -154,7 +184,7 @@ def read_params(path: Path) -> Params:
 
 def _explain(problem: Any) -> str:
     place = [str(key) for key in problem["loc"]]
-    if place[:1] == ["segmenter"] and len(place) > 2:
+    if place[:1] in (["segmenter"], ["model"]) and len(place) > 2:
         del place[1]
     name = ".".join(place) or "the file"
     if problem["type"] == "extra_forbidden":
@@ -163,7 +193,7 @@ def _explain(problem: Any) -> str:
         meant = f"; did you mean {near[0]}?" if near else ""
         return f"  {name}: no such parameter{meant} (there are: {', '.join(allowed)})"
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        allowed = list(SEGMENTERS)
+        allowed = list(KINDS[place[0]])
         found = problem["input"].get("name")
         return f"  {name}.name: input should be {' or '.join(map(repr, allowed))}, but is {found!r}"
     if problem["type"] in ("model_type", "model_attributes_type"):
@@ -179,8 +209,8 @@ def _explain(problem: Any) -> str:
 def _allowed_keys(place: list[str]) -> list[str]:
     section: Any = Params
     for key in place:
-        if key in SEGMENTERS:
-            section = SEGMENTERS[key]
-        elif key != "segmenter":
+        if key in KINDS.get(place[0], {}):
+            section = KINDS[place[0]][key]
+        elif key not in KINDS:
             section = section.model_fields[key].annotation
     return sorted(section.model_fields)

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
-from pipeline.crops.extraction import Crops, extract_crops
+from pipeline.crops.extraction import Crops
 from pipeline.crops.store import CropStore
 from pipeline.datasets.listing import sha256
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
@@ -26,7 +26,7 @@ from pipeline.explain.prototypes import Points, Prototypes
 from pipeline.files import whole_file
 from pipeline.masks.segmenter import Machine, Segmenter
 from pipeline.model.answers import Answers, answers
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.network import PrototypeNetwork, views
 from pipeline.model.saved import About
 from pipeline.training.devices import make_fabric
 from stages import workspace
@@ -122,11 +122,11 @@ class Predictor(NamedTuple):
     def ask(self, name: str, photograph: NDArray[np.uint8]) -> Asked:
         """Segments a photograph and asks the model about its crops."""
         (masks,) = self.segmenter.segment([photograph], self.machine)
-        crops = extract_crops(photograph, masks, self.about.crops)
+        crops = self.crops.cut(photograph, masks)
         found = self._answers(crops)
         logits_C = found.logits_NC[0].numpy()
         order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]
-        similarity_P, crop_P = found.similarity_NP[0].numpy(), found.crop_NP[0].numpy()
+        similarity_P, crop_P = found.similarity_NP[0].numpy(), self._crop_of(found)
         scores = [
             self.prototypes.score(label, similarity_P, crop_P, ROWS).rounded()
             for label in order[:EXPLAINED]
@@ -147,8 +147,12 @@ class Predictor(NamedTuple):
         )
         device = self.fabric.device
         with self.fabric.autocast():
-            features_1KF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
-        return answers(self.network, features_1KF.float().cpu(), valid_1K)
+            features_1VF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
+        return answers(self.network, features_1VF.float().cpu(), views(valid_1K, features_1VF))
+
+    def _crop_of(self, found: Answers) -> NDArray[np.int64]:
+        cells = found.embedding_NVD.shape[1] // self.crops.valid.shape[1]
+        return (found.view_NP[0] // cells).numpy()
 
     def _reason(self, points: Points) -> Reason:
         first = points.prototypes[0]

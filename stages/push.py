@@ -1,5 +1,6 @@
 """artifacts/train/ → artifacts/push/: prototypes that are training crops."""
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save_file
@@ -7,10 +8,11 @@ from safetensors.torch import save_file
 from pipeline.crops.store import CropStore
 from pipeline.files import whole_folder
 from pipeline.model.answers import answers
+from pipeline.model.network import views
 from pipeline.model.saved import load_model, save_model
 from pipeline.training.devices import make_fabric
-from pipeline.training.features import pooled_features
-from pipeline.training.push import nearest_crops, push
+from pipeline.training.features import stored_features
+from pipeline.training.push import nearest_views, push
 from pipeline.training.record import write_record
 from stages import workspace
 from stages.params import read_params
@@ -23,28 +25,31 @@ def run() -> None:
     about.refuse_unless(index.photographs)
     store.refuse_unless(about.crops, index.photographs)
     fabric = make_fabric(params.runtime)
-    rows = index.rows("train")
-    features = pooled_features(
-        network, store, rows, fabric, workspace.features(params), index.rows("train", "val")
+    rows, crops = index.rows("train"), network.seen(store)
+    features = stored_features(
+        network, crops, rows, fabric, workspace.features(params), index.rows("train", "val")
     )
-    valid, labels = torch.from_numpy(store.valid[rows]), torch.from_numpy(index.labels[rows])
-    nearest = nearest_crops(network, features, valid, labels)
+    valid, labels = torch.from_numpy(crops.valid[rows]), torch.from_numpy(index.labels[rows])
+    valid_NV = views(valid, features)
+    nearest = nearest_views(network, features, valid_NV, labels)
     push(network, nearest)
-    distances = answers(network, features, valid).distance_NP
+    similarities = answers(network, features, valid_NV).similarity_NP
     images = rows[nearest.image.numpy()]
+    crop, cell = np.divmod(nearest.view.numpy(), features.shape[1] // valid.shape[1])
     record = pd.DataFrame(
         {
             "prototype": range(len(images)),
             "class_name": [index.class_names[label] for label in network.class_of.tolist()],
             "image": index.table["id"].to_numpy()[images],
-            "crop": nearest.crop.numpy(),
-            "mask": store.masks[images, nearest.crop.numpy()],
+            "crop": crop,
+            "cell": cell,
+            "mask": crops.masks[images, crop],
             "distance": nearest.distance.numpy(),
         }
     )
     with whole_folder(workspace.PUSH) as folder:
         save_model(folder, network, about)
         write_record(record, folder / "prototypes.csv")
-        save_file({"distance": distances}, folder / "distances.safetensors")
-    distinct = len(record.drop_duplicates(["image", "crop"]))
-    print(f"{len(record)} prototypes pushed onto {distinct} different crops")
+        save_file({"similarity": similarities}, folder / "similarities.safetensors")
+    distinct = len(record.drop_duplicates(["image", "crop", "cell"]))
+    print(f"{len(record)} prototypes from {distinct} different places")

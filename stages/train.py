@@ -13,6 +13,7 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.listing import sha256
 from pipeline.files import whole_folder
 from pipeline.model.backbone import Backbone
+from pipeline.model.build import build
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About, save_model
 from pipeline.training.devices import make_fabric
@@ -29,11 +30,11 @@ def run() -> None:
     fabric = make_fabric(params.runtime)
     torch.manual_seed(params.seed)
     backbone = Backbone(params.model.backbone, workspace.weights_of(params))
-    network = PrototypeNetwork(params.model, len(index.class_names), backbone)
+    network = build(params.model, len(index.class_names), backbone)
     checkpoints = workspace.memory() / "training" / _key(params, store, network, fabric)
     training = Training(
         network,
-        store,
+        network.seen(store),
         index,
         params.train,
         params.seed,

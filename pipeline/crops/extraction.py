@@ -28,7 +28,7 @@ class CropSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     size: Annotated[int, Field(ge=16, le=1024)] = 224
     per_image: Annotated[int, Field(ge=1, le=256)] = 11
     background: Literal["original", "mean", "zero"] = "original"
@@ -71,18 +71,10 @@ def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSet
         masks: its masks, largest first.
         settings: how.
     """
-    K, S = settings.per_image, settings.size
-    crops = Crops(
-        np.zeros((K, S, S, 3), np.uint8),
-        np.zeros((K, S, S), bool),
-        np.zeros((K, 4), np.int32),
-        np.full(K, NO_MASK, np.int32),
-        np.zeros(K, bool),
-    )
     numbers = _numbers(masks, settings)
-    if len(numbers) == 0:
-        _place(crops, 0, photograph, np.ones(photograph.shape[:2], bool), (0, 0), S)
-        return crops
+    if not numbers:
+        return whole_image(photograph, settings.per_image, settings.size)
+    crops = _no_crops(settings.per_image, settings.size)
     for place, number in enumerate(numbers):
         crops.masks[place] = number
         box = grow_box(masks.boxes[number], masks.height, masks.width, settings.min_box_area)
@@ -91,8 +83,31 @@ def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSet
         mx0, my0, mx1, my1 = masks.boxes[number].tolist()
         inside[my0 - y0 : my1 - y0, mx0 - x0 : mx1 - x0] = masks.inside(number)
         pixels = fill_background(photograph[y0:y1, x0:x1], inside, settings.background)
-        _place(crops, place, pixels, inside, (x0, y0), S)
+        _place(crops, place, pixels, inside, (x0, y0), settings.size)
     return crops
+
+
+def whole_image(photograph: NDArray[np.uint8], per_image: int, size: int) -> Crops:
+    """Returns a photograph as its own first crop, and no other.
+
+    Args:
+        photograph: uint8 RGB, height×width×3.
+        per_image: K.
+        size: S.
+    """
+    crops = _no_crops(per_image, size)
+    _place(crops, 0, photograph, np.ones(photograph.shape[:2], bool), (0, 0), size)
+    return crops
+
+
+def _no_crops(K: int, S: int) -> Crops:
+    return Crops(
+        np.zeros((K, S, S, 3), np.uint8),
+        np.zeros((K, S, S), bool),
+        np.zeros((K, 4), np.int32),
+        np.full(K, NO_MASK, np.int32),
+        np.zeros(K, bool),
+    )
 
 
 def _numbers(masks: Masks, settings: CropSettings) -> list[int]:

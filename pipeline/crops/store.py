@@ -6,32 +6,53 @@ A Zarr v3 group:
   image is copying it out of the page cache.
 - `inside` (uint8, N×K×S×⌈S/8⌉): the mask inside each crop, eight pixels a byte, compressed.
 - `valid` (bool, N×K), `boxes` (int32, N×K×4), `masks` (int32, N×K).
+- `whole` (uint8, N×1×S×S×3), uncompressed: each image resized whole, and `sizes` (int32, N×2), its
+  width and height: what models see that do not look at crops.
 - attributes: the settings, the data set, and the hash of the mask store.
 """
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
 
-from pipeline.crops.extraction import NO_MASK, Crops, CropSettings, extract_crops
+from pipeline.crops.extraction import NO_MASK, Crops, CropSettings, extract_crops, whole_image
 from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import refuse_changed
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
+from pipeline.masks.masks import Masks
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
 
-FORMAT = 1
+FORMAT = 2
 IMAGES_PER_CHUNK = 128
 ZSTD = ZstdCodec(level=9, checksum=True)
+
+
+ARRAYS = ("crops", "inside", "boxes", "masks", "valid", "whole", "sizes")
+
+
+class _Pixels(NamedTuple):
+    """The chunk files of an array of crops.
+
+    Args:
+        shape: of an image's crops.
+        per_chunk: images a file.
+        files: open.
+    """
+
+    shape: tuple[int, ...]
+    per_chunk: int
+    files: list[BinaryIO]
 
 
 class CropStore:
@@ -59,10 +80,8 @@ class CropStore:
             self.boxes: NDArray[np.int32] = np.asarray(group["boxes"])
             self.masks: NDArray[np.int32] = np.asarray(group["masks"])
             self._inside: Any = group["inside"]
-            crops: Any = group["crops"]
-            self._shape: tuple[int, ...] = crops.shape[1:]
-            self._per_chunk: int = crops.chunks[0]
-            self._chunks = _open_chunks(path, crops)
+            self._pixels, self._whole = (_open(path, group[name]) for name in ("crops", "whole"))
+            self.sizes: NDArray[np.int32] = np.asarray(group["sizes"])
         except Exception as error:  # whatever a codec makes of damaged bytes
             raise ProtoMaskError(
                 f"{path} is no readable crop store ({error}): remove it and run `dvc repro crops`"
@@ -71,21 +90,38 @@ class CropStore:
     def __len__(self) -> int:
         return len(self.valid)
 
+    def whole(self) -> "CropStore":
+        """Returns the same images, each of them whole as its only crop, which has no mask."""
+        whole, N = copy.copy(self), len(self)
+        whole.about = {**self.about, "crops": "whole images"}
+        whole.settings = self.settings.model_copy(update={"background": "original"})
+        whole.valid = np.ones((N, 1), bool)
+        whole.boxes = np.concatenate([np.zeros_like(self.sizes), self.sizes], axis=1)[:, None]
+        whole.masks = np.full((N, 1), NO_MASK, np.int32)
+        whole._pixels, whole._inside = self._whole, None
+        return whole
+
+    def cut(self, photograph: NDArray[np.uint8], masks: Masks) -> Crops:
+        """Cuts a photograph with these masks as the images of the store were cut."""
+        if self._inside is None:
+            return whole_image(photograph, 1, self.settings.size)
+        return extract_crops(photograph, masks, self.settings)
+
     def crops(self, images: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
         """Returns the crops of some images, in the order asked for: uint8, B×K×S×S×3."""
-        pixels = np.empty((len(images), *self._shape), np.uint8)
+        shape, per_chunk, files = self._pixels
+        pixels = np.empty((len(images), *shape), np.uint8)
         for place, image in enumerate(images):
-            chunk, row = divmod(int(image), self._per_chunk)
+            chunk, row = divmod(int(image), per_chunk)
             offset = row * pixels[place].nbytes
-            if (
-                os.preadv(self._chunks[chunk].fileno(), [pixels[place]], offset)
-                < pixels[place].nbytes
-            ):
+            if os.preadv(files[chunk].fileno(), [pixels[place]], offset) < pixels[place].nbytes:
                 raise ProtoMaskError(f"{self.path} was cut short while it was read")
         return pixels
 
     def inside(self, image: int) -> NDArray[np.bool_]:
         """Returns the masks inside the crops of one image: bool, K×S×S."""
+        if self._inside is None:
+            return np.ones(self._pixels.shape[:-1], bool)
         try:
             packed = np.asarray(self._inside[image])
         except Exception as error:  # whatever a codec makes of damaged bytes
@@ -146,10 +182,11 @@ def write_crops(
     paths = [root / relative for relative in photographs.table["path"]]
     digests = photographs.table["sha256"].tolist()
 
-    def crops_of(image: int) -> Crops:
+    def crops_of(image: int) -> tuple[Crops, Crops]:
         refuse_changed(paths[image], digests[image])
         photograph = read_photograph(paths[image])
-        return extract_crops(photograph, masks.masks(image), settings)
+        cut = extract_crops(photograph, masks.masks(image), settings)
+        return cut, whole_image(photograph, 1, settings.size)
 
     with whole_folder(path) as part, ThreadPoolExecutor(threads) as pool:
         group = zarr.create_group(part, zarr_format=3)
@@ -172,14 +209,16 @@ def write_crops(
     return int(whole.sum())
 
 
-def _eager(pool: ThreadPoolExecutor, work: Any, count: int) -> Iterator[Crops]:
+def _eager(pool: ThreadPoolExecutor, work: Any, count: int) -> Iterator[tuple[Crops, Crops]]:
     """Maps in order, a chunk's worth ahead, so that memory stays bounded."""
     for at in range(0, count, IMAGES_PER_CHUNK):
         yield from pool.map(work, range(at, min(at + IMAGES_PER_CHUNK, count)))
 
 
-def _blocks(crops: Iterator[Crops]) -> Iterator[tuple[int, list[Crops]]]:
-    block: list[Crops] = []
+def _blocks(
+    crops: Iterator[tuple[Crops, Crops]],
+) -> Iterator[tuple[int, list[tuple[Crops, Crops]]]]:
+    block: list[tuple[Crops, Crops]] = []
     at = 0
     for found in crops:
         block.append(found)
@@ -190,13 +229,16 @@ def _blocks(crops: Iterator[Crops]) -> Iterator[tuple[int, list[Crops]]]:
         yield at, block
 
 
-def _write_block(arrays: dict[str, zarr.Array], at: int, block: list[Crops]) -> None:
+def _write_block(arrays: dict[str, zarr.Array], at: int, block: list[tuple[Crops, Crops]]) -> None:
     rows = slice(at, at + len(block))
-    arrays["crops"][rows] = np.stack([crops.pixels for crops in block])
-    arrays["inside"][rows] = np.packbits(np.stack([crops.inside for crops in block]), axis=-1)
-    arrays["boxes"][rows] = np.stack([crops.boxes for crops in block])
-    arrays["masks"][rows] = np.stack([crops.masks for crops in block])
-    arrays["valid"][rows] = np.stack([crops.valid for crops in block])
+    cut, whole = zip(*block, strict=True)
+    arrays["crops"][rows] = np.stack([crops.pixels for crops in cut])
+    arrays["inside"][rows] = np.packbits(np.stack([crops.inside for crops in cut]), axis=-1)
+    arrays["boxes"][rows] = np.stack([crops.boxes for crops in cut])
+    arrays["masks"][rows] = np.stack([crops.masks for crops in cut])
+    arrays["valid"][rows] = np.stack([crops.valid for crops in cut])
+    arrays["whole"][rows] = np.stack([crops.pixels for crops in whole])
+    arrays["sizes"][rows] = np.stack([crops.boxes[0, 2:] for crops in whole])
 
 
 def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[str, zarr.Array]:
@@ -211,6 +253,10 @@ def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[st
         "crops": group.create_array(
             "crops", shape=(N, K, S, S, 3), dtype="uint8", chunks=(n, K, S, S, 3), **raw
         ),
+        "whole": group.create_array(
+            "whole", shape=(N, 1, S, S, 3), dtype="uint8", chunks=(n, 1, S, S, 3), **raw
+        ),
+        "sizes": group.create_array("sizes", shape=(N, 2), dtype="int32", chunks=(N, 2), **small),
         "inside": group.create_array(
             "inside",
             shape=(N, *packed),
@@ -227,8 +273,8 @@ def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[st
     }
 
 
-def _open_chunks(path: Path, crops: Any) -> list[BinaryIO]:
-    """Opens the chunk files of `crops`; each is an n×K×S×S×3 array as it stands.
+def _open(path: Path, crops: Any) -> _Pixels:
+    """Opens the chunk files of an array of crops; each is an n×K×S×S×3 array as it stands.
 
     They are read by offset and not mapped into memory: a page fault for every 4 kB would cost more
     than the copy.
@@ -238,12 +284,12 @@ def _open_chunks(path: Path, crops: Any) -> list[BinaryIO]:
         if file.stat().st_size != int(np.prod(crops.chunks)):
             raise ValueError(f"{file.relative_to(path)} is missing or cut short")
         chunks.append(file.open("rb", buffering=0))
-    return chunks
+    return _Pixels(crops.shape[1:], crops.chunks[0], chunks)
 
 
 def _refuse_missing_files(path: Path, group: zarr.Group) -> None:
     """Zarr would read a file that is missing or empty as zeros."""
-    for name in ("crops", "inside", "boxes", "masks", "valid"):
+    for name in ARRAYS:
         for file in _chunk_files(path, group[name]):
             if not file.is_file() or file.stat().st_size == 0:
                 raise ValueError(f"{file.relative_to(path)} is missing or cut short")

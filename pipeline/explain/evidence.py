@@ -13,12 +13,19 @@ from torch import Tensor
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.explain.relevance import PrototypeRelevance
-from pipeline.explain.saliency import MaskSaliency, RelevanceSaliency, resize_mask
+from pipeline.explain.saliency import (
+    MaskSaliency,
+    RelevanceSaliency,
+    SimilaritySaliency,
+    resize_mask,
+)
 from pipeline.masks.store import MaskStore
 from pipeline.metrics.evidence import Evidence, Explanation, Segmented, Truth
 from pipeline.model.answers import Answers, answers
-from pipeline.model.network import PrototypeNetwork
-from pipeline.training.features import in_passes, pooled_features
+from pipeline.model.blackbox import BlackBox
+from pipeline.model.head import on_cpu
+from pipeline.model.network import PrototypeNetwork, views
+from pipeline.training.features import in_passes, stored_features
 
 ExplanationName = Literal["mask", "prp", "grad"]
 
@@ -56,7 +63,7 @@ class Examined:
         device = self.fabric.device
         with self.fabric.autocast():
             features = in_passes(self.network, crops_BKSS3.to(device), valid_BK.to(device))
-        return answers(self.network, features.float(), valid_BK)
+        return answers(self.network, features.float(), views(valid_BK, features))
 
     def segmented(self, image: int) -> Segmented:
         row = int(self.rows_N[image])
@@ -84,34 +91,36 @@ def gather_evidence(
         network: the model.
         index: the images.
         rows_N: int64, which of them, at least one.
-        crops: their crops.
-        masks: the masks that these were cut from.
+        crops: their crops, as the model sees them.
+        masks: the masks that crops are cut from.
         fabric: device and precision.
-        top_k: k, or all prototypes if there are fewer.
+        top_k: k, or all prototypes if there are fewer; a black box has one, the class it names.
         explanations: what draws saliency maps.
         memory: where pooled features are remembered; None: nowhere.
         truth: what is known of a data set that was drawn.
         seed: of the noise in changed copies.
     """
     valid_NK = torch.from_numpy(crops.valid[rows_N])
-    features_NKF = pooled_features(network, crops, rows_N, fabric, memory)
+    features_NVF = stored_features(network, crops, rows_N, fabric, memory)
+    found = answers(network, features_NVF, views(valid_NK, features_NVF))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
     size = crops.settings.size
     return Evidence(
         ids=index.table["id"].iloc[rows_N].tolist(),
         labels_N=torch.from_numpy(index.labels[rows_N]),
-        answers=answers(network, features_NKF, valid_NK),
+        answers=found,
         valid_NK=valid_NK,
         boxes_NK4=crop_boxes(crops, rows_N, sides_N2),
-        prototypes_PD=network.prototypes.detach().cpu(),
-        weights_CP=network.classifier.detach().cpu(),
+        head=on_cpu(network.head()),
         class_of_P=network.class_of.cpu(),
-        epsilon=network.settings.epsilon,
-        top_k=min(top_k, len(network.prototypes)),
+        top_k=1 if isinstance(network, BlackBox) else min(top_k, network.num_prototypes),
         explanations=[
-            _explanation(name, network, rows_N, sides_N2, crops, masks) for name in explanations
+            _explanation(name, network, found, rows_N, sides_N2, crops, masks)
+            for name in explanations
         ],
         subject=Examined(network, fabric, index, rows_N, crops, masks),
+        crops_per_image=crops.settings.per_image,
+        grid=network.grid(size),
         object_masks=object_masks(index, rows_N, size),
         part_names=index.part_names,
         parts_NQ2=part_locations(index, rows_N, size),
@@ -123,14 +132,21 @@ def gather_evidence(
 def _explanation(
     name: ExplanationName,
     network: PrototypeNetwork,
+    found: Answers,
     rows_N: NDArray[np.int64],
     sides_N2: NDArray[np.int64],
     crops: CropStore,
     masks: MaskStore,
 ) -> Explanation:
-    if name == "mask":
-        return MaskSaliency(rows_N, masks, crops, crops.settings.size)
-    return RelevanceSaliency(PrototypeRelevance(network, name), rows_N, sides_N2, crops)
+    """Returns what draws saliency. `mask` stands for where the model itself says that it looks."""
+    size = crops.settings.size
+    if name == "mask" and network.sees == "crops":
+        return MaskSaliency(rows_N, masks, crops, size)
+    if name == "mask" and network.in_cells:
+        head = on_cpu(network.head())
+        return SimilaritySaliency(found, head, network.grid(size), size)
+    rule = "grad" if name == "mask" else name
+    return RelevanceSaliency(PrototypeRelevance(network, rule), rows_N, sides_N2, crops, name)
 
 
 def crop_boxes(crops: CropStore, rows_N: NDArray[np.int64], sides_N2: NDArray[np.int64]) -> Tensor:

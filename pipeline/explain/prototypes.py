@@ -73,7 +73,9 @@ class Prototypes:
         weights_CP: float64, V.
         rows_P: int64, the training image of each, as a row of the index.
         crop_P: int64, the crop of that image, 0..K−1.
-        distance_P: float64, how far the trained prototype was from that crop.
+        cell_P: int64, the cell of that crop's feature map; 0 where it is pooled.
+        distance_P: float64, how far the trained prototype was from it; NaN in models without
+            distances.
     """
 
     def __init__(
@@ -83,12 +85,14 @@ class Prototypes:
         weights_CP: NDArray[np.float64],
         rows_P: NDArray[np.int64],
         crop_P: NDArray[np.int64],
+        cell_P: NDArray[np.int64],
         distance_P: NDArray[np.float64],
     ) -> None:
         self.class_names = class_names
         self.class_of_P, self.weights_CP = class_of_P, weights_CP
-        self.rows_P, self.crop_P, self.distance_P = rows_P, crop_P, distance_P
-        origins = np.stack([class_of_P, rows_P, crop_P])
+        self.rows_P, self.crop_P, self.cell_P = rows_P, crop_P, cell_P
+        self.distance_P = distance_P
+        origins = np.stack([class_of_P, rows_P, crop_P, cell_P])
         self._origin_P: NDArray[np.int64] = np.unique(origins, axis=1, return_inverse=True)[1]
 
     @classmethod
@@ -115,9 +119,10 @@ class Prototypes:
         return cls(
             index.class_names,
             class_of_P,
-            network.classifier.detach().cpu().double().numpy(),
+            network.head().weights_CP.cpu().double().numpy(),
             np.array([rows[image] for image in record["image"]], np.int64),
             record["crop"].to_numpy(np.int64),
+            record["cell"].to_numpy(np.int64),
             record["distance"].to_numpy(np.float64),
         )
 

@@ -1,9 +1,11 @@
 """The `prp` and `grad` explanations: what each pixel of a crop added to a score.
 
-Dimensions: n pairs of a crop and a score, S pixels a side, F pooled features, D embedding.
+Dimensions: n pairs of a crop and a score, S pixels a side, F features, H×W cells of a feature map,
+D embedding.
 """
 
 import copy
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -16,9 +18,16 @@ from zennit.rules import Norm, Pass, ZBox
 
 from pipeline.explain.canonizers import ACTIVATIONS, GATES, canonical
 from pipeline.model.backbone import Backbone
+from pipeline.model.blackbox import BlackBox
+from pipeline.model.distances import DistanceNetwork
+from pipeline.model.head import similarity
 from pipeline.model.network import PrototypeNetwork
+from pipeline.model.pipnet import PipNet
 
 Rule = Literal["prp", "grad"]
+
+Pooling = Callable[[Tensor], Tensor]
+"""Says what each cell of a map n×F×H×W counts in its features: n×1×H×W, sums to 1."""
 
 # Values and weights are at least this, and the range of pixels is this much wider than it is: then
 # a neuron that is active through its bias alone hands its relevance on instead of losing it.
@@ -33,7 +42,7 @@ EPSILON = 0.25
 
 
 class Head(Protocol):
-    """What is explained: one score for each crop, of its pooled features."""
+    """What is explained: one score for each crop, of the features of its map."""
 
     def scores(self, features_nF: Tensor) -> Tensor:
         """Returns the scores, n; differentiable."""
@@ -66,11 +75,12 @@ class SimilarityHead(NamedTuple):
         prototypes_n: int64, for each crop, the prototype to explain.
     """
 
-    network: PrototypeNetwork
+    network: DistanceNetwork
     prototypes_n: Tensor
 
     def scores(self, features_nF: Tensor) -> Tensor:
-        return self.network.similarity(self._squares(features_nF).sum(1))
+        distance_n = self._squares(features_nF).sum(1)
+        return similarity(distance_n, self.network.settings.epsilon)
 
     def relevance(self, features_nF: Tensor) -> Tensor:
         """Returns each feature's share of the similarity, n×F.
@@ -94,6 +104,60 @@ class SimilarityHead(NamedTuple):
     def _squares(self, features_nF: Tensor) -> Tensor:
         prototypes_nD = self.network.prototypes.detach()[self.prototypes_n]
         return (self.network.embed(features_nF) - prototypes_nD).square()
+
+
+class PresenceHead(NamedTuple):
+    """How much of a prototype of PIP-Net there is in crops.
+
+    Args:
+        network: whose projection.
+        prototypes_n: int64, for each crop, the prototype to explain.
+    """
+
+    network: PipNet
+    prototypes_n: Tensor
+
+    def scores(self, features_nF: Tensor) -> Tensor:
+        found_nD = self.network.embed(features_nF)
+        return found_nD.gather(1, self.prototypes_n[:, None])[:, 0]
+
+    def relevance(self, features_nF: Tensor) -> Tensor:
+        """Returns each feature's share, n×F: by what it adds to the softmax's input, if it does."""
+        weights_nF = self.network.projection.weight[self.prototypes_n] / self.network.feature_std
+        adds_nF = (features_nF * weights_nF).clamp(min=0)
+        shares_nF = adds_nF / adds_nF.sum(1, keepdim=True).clamp_min(SMALLEST)
+        return shares_nF * self.scores(features_nF)[:, None]
+
+
+def head_of(network: PrototypeNetwork, prototypes_n: Tensor) -> Head:
+    """Returns the scores of crops for one prototype each; of a black box, the logits of classes."""
+    if isinstance(network, DistanceNetwork):
+        return SimilarityHead(network, prototypes_n)
+    if isinstance(network, PipNet):
+        return PresenceHead(network, prototypes_n)
+    assert isinstance(network, BlackBox)
+    return LogitHead(network.classifier.weight.detach()[prototypes_n] / network.feature_std)
+
+
+def evenly(map_nFHW: Tensor) -> Tensor:
+    """All cells count the same."""
+    n, _, H, W = map_nFHW.shape
+    return map_nFHW.new_full((n, 1, H, W), 1 / (H * W))
+
+
+def at_best(network: PrototypeNetwork, prototypes_n: Tensor) -> Pooling:
+    """Only the cell counts that is most similar to a prototype, of equal ones the first."""
+
+    def pooling(map_nFHW: Tensor) -> Tensor:
+        n, _, H, W = map_nFHW.shape
+        scores_nVP = network.head().scores(network.embed(map_nFHW.flatten(2).mT))
+        own_nV = scores_nVP.gather(2, prototypes_n[:, None, None].expand(n, H * W, 1))[..., 0]
+        place_V = torch.arange(H * W, device=own_nV.device)
+        is_best = own_nV == own_nV.amax(1, keepdim=True)
+        best_n1 = torch.where(is_best, place_V, H * W).amin(1, keepdim=True)
+        return (place_V == best_n1).to(map_nFHW).reshape(n, 1, H, W)
+
+    return pooling
 
 
 class Propagator:
@@ -120,38 +184,41 @@ class Propagator:
         else:
             self._network = copy.deepcopy(backbone).eval().requires_grad_(False)
 
-    def maps(self, crops_nSS3: Tensor, head: Head) -> Tensor:
+    def maps(self, crops_nSS3: Tensor, head: Head, pooling: Pooling = evenly) -> Tensor:
         """Returns signed maps, summed over the colours: float32 n×S×S.
 
         Args:
             crops_nSS3: uint8, or float 0..1, on the backbone's device; one batch.
             head: the score of each crop to explain.
+            pooling: how the features that the score is of come out of the map.
         """
         scale = 1 if crops_nSS3.is_floating_point() else 255
         draw = self._propagate if self.rule == "prp" else self._differentiate
         with torch.inference_mode(False), torch.enable_grad():
-            return draw(crops_nSS3.permute(0, 3, 1, 2).float() / scale, head).sum(1)
+            return draw(crops_nSS3.permute(0, 3, 1, 2).float() / scale, head, pooling).sum(1)
 
-    def _differentiate(self, images: Tensor, head: Head) -> Tensor:
+    def _differentiate(self, images: Tensor, head: Head, pooling: Pooling) -> Tensor:
         images.requires_grad_()
-        scores_n = head.scores(self._network(images))
+        map_nFHW = self._network.feature_map(images)
+        scores_n = head.scores((map_nFHW * pooling(map_nFHW.detach())).sum((2, 3)))
         (gradient,) = torch.autograd.grad(scores_n.sum(), images)
         return (images.detach() - self._mean) * gradient
 
-    def _propagate(self, images: Tensor, head: Head) -> Tensor:
+    def _propagate(self, images: Tensor, head: Head, pooling: Pooling) -> Tensor:
         low, high = -self._mean / self._std, (1 - self._mean) / self._std
         pixels = ((images - self._mean) / self._std).requires_grad_()
         with _composite(low, high).context(self._network) as network:
             map_nFHW = network.forward_features(pixels)
             with torch.no_grad():
-                relevance_nFHW = _unpool(map_nFHW, head)
+                relevance_nFHW = _unpool(map_nFHW, head, pooling)
             # zennit's hooks put relevance in the place of gradients.
             (relevance,) = torch.autograd.grad(map_nFHW, pixels, relevance_nFHW)
         return relevance
 
 
 class PrototypeRelevance:
-    """Draws the relevance of crops' similarities to prototypes.
+    """Draws the relevance of crops' similarities to prototypes; where views are cells of a map, of
+    the similarity of the most similar cell.
 
     Args:
         network: on any device; for its backbone see `Propagator`.
@@ -172,13 +239,14 @@ class PrototypeRelevance:
             crops_nSS3: uint8, or float 0..1, on any device.
             prototypes_n: int64, for each crop, the prototype to explain.
         """
-        device = self.network.prototypes.device
         passes = zip(crops_nSS3.split(PAIRS), prototypes_n.split(PAIRS), strict=True)
-        maps = [
-            self._propagator.maps(crops.to(device), SimilarityHead(self.network, own.to(device)))
-            for crops, own in passes
-        ]
-        return torch.cat(maps)
+        return torch.cat([self._maps(crops, own) for crops, own in passes])
+
+    def _maps(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+        network, prototypes_n = self.network, prototypes_n.to(self.network.device)
+        pooling = at_best(network, prototypes_n) if network.in_cells else evenly
+        crops_nSS3 = crops_nSS3.to(network.device)
+        return self._propagator.maps(crops_nSS3, head_of(network, prototypes_n), pooling)
 
 
 def put_back(relevance_nSS: Tensor, boxes_n4: Tensor, sizes_n2: Tensor, side: int) -> Tensor:
@@ -215,11 +283,12 @@ def _overlap(start_n: Tensor, stop_n: Tensor, length_n: Tensor, S: int, side: in
     return (high - low).clamp_min(0) / (extent * side)[..., None]
 
 
-def _unpool(map_nFHW: Tensor, head: Head) -> Tensor:
-    """Shares the relevance of mean features among the cells in proportion to their values."""
-    sums_nF = map_nFHW.sum((2, 3))
-    units_nF = head.relevance(map_nFHW.mean((2, 3))) / torch.where(sums_nF == 0, 1, sums_nF)
-    return map_nFHW * units_nF[:, :, None, None]
+def _unpool(map_nFHW: Tensor, head: Head, pooling: Pooling) -> Tensor:
+    """Shares the relevance of features among the cells in proportion to what they add to them."""
+    parts_nFHW = map_nFHW * pooling(map_nFHW)
+    features_nF = parts_nFHW.sum((2, 3))
+    units_nF = head.relevance(features_nF) / torch.where(features_nF == 0, 1, features_nF)
+    return parts_nFHW * units_nF[:, :, None, None]
 
 
 def _composite(low: Tensor, high: Tensor) -> SpecialFirstLayerMapComposite:

@@ -1,4 +1,6 @@
-"""Where in an image a prototype was found: the segmenter's mask itself, or relevance inside it."""
+"""Where in an image a prototype was found: the segmenter's mask itself, relevance inside it, or the
+map of similarities.
+"""
 
 from functools import lru_cache
 
@@ -7,11 +9,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.crops.extraction import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.explain.relevance import PrototypeRelevance, put_back
 from pipeline.masks.store import MaskStore
+from pipeline.metrics.continuity import similarity_maps
+from pipeline.metrics.evidence import Copies
+from pipeline.model.answers import Answers
+from pipeline.model.head import Head
 
 STRONGEST = 0.95
 """The quantile of a map from which on its pixels count as found."""
@@ -40,7 +47,7 @@ class MaskSaliency:
         images_B: Tensor,
         prototypes_Bk: Tensor,
         crop_Bk: Tensor,
-        crops_BKSS3: Tensor | None = None,
+        copies: Copies | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns maps of 0 and 1 (float32) and the same as masks (bool), both B×k×S×S.
 
@@ -72,6 +79,7 @@ class RelevanceSaliency:
         rows_N: int64, which images of the store the evidence is about.
         sides_N2: int64, width and height of these images.
         crops: the crop store.
+        name: of the explanation.
     """
 
     def __init__(
@@ -80,8 +88,9 @@ class RelevanceSaliency:
         rows_N: NDArray[np.int64],
         sides_N2: NDArray[np.int64],
         crops: CropStore,
+        name: str,
     ) -> None:
-        self.name: str = relevance.rule
+        self.name = name
         self.relevance, self.rows_N = relevance, rows_N
         self.sides_N2, self.crops = sides_N2, crops
 
@@ -90,12 +99,14 @@ class RelevanceSaliency:
         images_B: Tensor,
         prototypes_Bk: Tensor,
         crop_Bk: Tensor,
-        crops_BKSS3: Tensor | None = None,
+        copies: Copies | None = None,
     ) -> tuple[Tensor, Tensor]:
         """See `pipeline.metrics.evidence.Explanation`."""
         rows_B, (B, k) = self.rows_N[images_B.numpy()], crop_Bk.shape
-        if crops_BKSS3 is None:
+        if copies is None:
             crops_BKSS3 = torch.from_numpy(self.crops.crops(rows_B))
+        else:
+            crops_BKSS3 = copies.crops_XKSS3
         used_nSS3 = crops_BKSS3[torch.arange(B)[:, None], crop_Bk].flatten(0, 1)
         boxes_n4 = torch.from_numpy(self.crops.boxes[rows_B[:, None], crop_Bk.numpy()])
         sides_B2 = torch.from_numpy(self.sides_N2[images_B.numpy()])
@@ -107,6 +118,45 @@ class RelevanceSaliency:
         )
         masks_nSS = strongest(maps_nSS)
         return (maps_nSS * masks_nSS).unflatten(0, (B, k)), masks_nSS.unflatten(0, (B, k))
+
+
+class SimilaritySaliency:
+    """Draws a prototype's saliency as its similarity to the cells of the whole image's feature map,
+    enlarged to the image (bicubic, as Chen et al., 2019).
+
+    Only the pixels at or above the 95th percentile count; the map is zero elsewhere.
+
+    Args:
+        answers: what the model says of the images of the evidence.
+        head: the model's.
+        grid: rows and columns of the feature map.
+        size: S, the side of the maps.
+    """
+
+    name = "mask"
+
+    def __init__(self, answers: Answers, head: Head, grid: tuple[int, int], size: int) -> None:
+        self.answers, self.head, self.grid, self.size = answers, head, grid, size
+
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        copies: Copies | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `pipeline.metrics.evidence.Explanation`."""
+        if copies is None:
+            embedding_BVD = self.answers.embedding_NVD[images_B]
+        else:
+            embedding_BVD = copies.answers.embedding_NVD
+        cells_BkV = similarity_maps(embedding_BVD, prototypes_Bk, self.head)
+        cells_BkHW, side = cells_BkV.unflatten(2, self.grid), (self.size, self.size)
+        large_BkSS = functional.interpolate(cells_BkHW.float(), side, mode="bicubic")
+        maps_nSS = large_BkSS.clamp_min(0).flatten(0, 1)
+        masks_nSS = strongest(maps_nSS)
+        shape = prototypes_Bk.shape
+        return (maps_nSS * masks_nSS).unflatten(0, shape), masks_nSS.unflatten(0, shape)
 
 
 def strongest(maps_nSS: Tensor) -> Tensor:

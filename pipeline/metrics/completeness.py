@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics import continuity
-from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence
 from pipeline.metrics.perturbation import noise_outside, outside
 from pipeline.model.answers import Answers, answers_of
 
@@ -57,8 +57,10 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
     images_X, prototypes_X1 = batch.images_B[place_X], batch.prototypes_Bk[place_B].reshape(-1, 1)
     first = Answers(*(tensor[place_X] for tensor in batch.answers))
     second = _ask(evidence, copies_XKSS3, changed_XK, images_X)
-    crop_X1 = second.crop_NP.gather(1, prototypes_X1)
-    maps_X1SS, masks_X1SS = drawn.explanation.maps(images_X, prototypes_X1, crop_X1, copies_XKSS3)
+    crop_X1 = evidence.crop_of(second.view_NP.gather(1, prototypes_X1))
+    maps_X1SS, masks_X1SS = drawn.explanation.maps(
+        images_X, prototypes_X1, crop_X1, Copies(copies_XKSS3, second)
+    )
     changes = {
         "vlc": continuity.vlc(masks_BkSS, masks_X1SS.reshape(masks_BkSS.shape)),
         "vac": continuity.vac(maps_BkSS, maps_X1SS.reshape(maps_BkSS.shape)),
@@ -73,14 +75,15 @@ def _ask(evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X:
     """
     valid_XK = evidence.valid_NK[images_X]
     asked_XK = changed_XK & valid_XK
-    embedding_XKD = evidence.answers.embedding_NKD[images_X]
+    embedding_XVD = evidence.answers.embedding_NVD[images_X]
     if asked_XK.any():
         crops_Y1SS3 = copies_XKSS3[asked_XK][:, None]
         alone = torch.ones(len(crops_Y1SS3), 1, dtype=torch.bool)
-        embedding_XKD[asked_XK] = evidence.subject.ask(crops_Y1SS3, alone).embedding_NKD[:, 0]
-    return answers_of(
-        embedding_XKD, valid_XK, evidence.prototypes_PD, evidence.weights_CP, evidence.epsilon
-    )
+        asked_XV = evidence.valid_views(asked_XK)
+        embedding_XVD[asked_XV] = evidence.subject.ask(crops_Y1SS3, alone).embedding_NVD.flatten(
+            0, 1
+        )
+    return answers_of(evidence.head, embedding_XVD, evidence.valid_views(valid_XK))
 
 
 def _span(hit_S: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,9 @@
 
 Formulas: method.md, "Metrics", Continuity; Schlinge et al. 2025 (arXiv 2507.06819). An image is
 compared with its perturbed copy (`perturbation.perturb`), for the same k prototypes in both; 0 is
-no change. "First" is the image, "second" the copy. A prototype's similarity map is, for ProtoMask,
-its similarities s to the image's K crops. Most metrics give a value for each of the k prototypes;
-an image's value is their mean.
+no change. "First" is the image, "second" the copy. A prototype's similarity map is its similarities
+to the image's V views: for ProtoMask, its K crops. Most metrics give a value for each of the k
+prototypes; an image's value is their mean.
 """
 
 import torch
@@ -14,7 +14,7 @@ from pipeline.metrics.complexity import part_hits
 from pipeline.metrics.contrastivity import mask_distance, one_minus_iou, value_distance
 from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
 from pipeline.model.answers import Answers
-from pipeline.model.network import similarity
+from pipeline.model.head import Head
 
 
 def unavailable(evidence: Evidence) -> dict[str, str]:
@@ -37,9 +37,9 @@ def of_batch(batch: Batch) -> dict[str, Tensor]:
 def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
     """VLC, VAC and, with part locations, stability of a batch's images."""
     evidence, copies = batch.evidence, batch.perturbed
-    crop_Bk = copies.answers.crop_NP.gather(1, batch.prototypes_Bk)
+    crop_Bk = evidence.crop_of(copies.answers.view_NP.gather(1, batch.prototypes_Bk))
     maps_BkSS, masks_BkSS = drawn.explanation.maps(
-        batch.images_B, batch.prototypes_Bk, crop_Bk, copies.crops_XKSS3
+        batch.images_B, batch.prototypes_Bk, crop_Bk, copies
     )
     changes = {"vlc": vlc(drawn.masks_BkSS, masks_BkSS), "vac": vac(drawn.maps_BkSS, maps_BkSS)}
     if evidence.parts_NQ2 is not None:
@@ -52,33 +52,31 @@ def of_answers(
     evidence: Evidence, first: Answers, second: Answers, valid_BK: Tensor, prototypes_Bk: Tensor
 ) -> dict[str, Tensor]:
     """PLC, PALC, PAC, PSC and PRC of B images and copies of them, each Bk."""
-    prototypes_BkD, epsilon = evidence.prototypes_PD[prototypes_Bk], evidence.epsilon
-    crop_Bk, crop2_Bk = (a.crop_NP.gather(1, prototypes_Bk) for a in (first, second))
+    valid_BV = evidence.valid_views(valid_BK)
+    view_Bk, view2_Bk = (a.view_NP.gather(1, prototypes_Bk) for a in (first, second))
     s_Bk, s2_Bk = (a.similarity_NP.gather(1, prototypes_Bk) for a in (first, second))
-    map_BkK, map2_BkK = (
-        similarity_maps(a.embedding_NKD, prototypes_BkD, epsilon) for a in (first, second)
+    map_BkV, map2_BkV = (
+        similarity_maps(a.embedding_NVD, prototypes_Bk, evidence.head) for a in (first, second)
     )
     return {
-        "plc": plc(crop_Bk, crop2_Bk),
-        "palc": palc(map_BkK, map2_BkK, valid_BK),
-        "pac": pac(map_BkK, map2_BkK, valid_BK),
+        "plc": plc(view_Bk, view2_Bk, evidence.grid),
+        "palc": palc(map_BkV, map2_BkV, valid_BV),
+        "pac": pac(map_BkV, map2_BkV, valid_BV),
         "psc": psc(s_Bk, s2_Bk),
         "prc": prc(first.similarity_NP, second.similarity_NP, prototypes_Bk),
     }
 
 
-def similarity_maps(embedding_BKD: Tensor, prototypes_BkD: Tensor, epsilon: float) -> Tensor:
-    """s of each prototype and each crop of its image, missing ones too: float64, B×k×K; ≥ 0.
+def similarity_maps(embedding_BVD: Tensor, prototypes_Bk: Tensor, head: Head) -> Tensor:
+    """The similarity of each prototype to each view of its image, missing ones too: float64, B×k×V.
 
     Args:
-        epsilon: ε of the similarity.
+        prototypes_Bk: int64.
+        head: the model's.
     """
-    distance_BkK = torch.cdist(
-        prototypes_BkD.double(),
-        embedding_BKD.double(),
-        compute_mode="donot_use_mm_for_euclid_dist",
-    ).square()
-    return similarity(distance_BkK, epsilon)
+    scores_BVP = head.scores(embedding_BVD)
+    place_BVk = prototypes_Bk[:, None].expand(-1, scores_BVP.shape[1], -1)
+    return scores_BVP.gather(2, place_BVk).mT
 
 
 def vlc(first_BkSS: Tensor, second_BkSS: Tensor) -> Tensor:
@@ -97,34 +95,45 @@ def vac(first_BkSS: Tensor, second_BkSS: Tensor) -> Tensor:
     return 100 * value_distance(first_BkSS.flatten(-2), second_BkSS.flatten(-2)).clamp(max=1)
 
 
-def plc(first_Bk: Tensor, second_Bk: Tensor) -> Tensor:
+def plc(first_Bk: Tensor, second_Bk: Tensor, grid: tuple[int, int] = (1, 1)) -> Tensor:
     """Prototype location change: the Manhattan distance between the places of the similarity maps'
-    maxima, which are the numbers of the nearest crops: |crop − crop'|: float64, Bk; 0 to K − 1.
+    maxima: float64, Bk; 0 and more.
+
+    Where a crop is a view, the places are the numbers of crops: |crop − crop'|. Where a view is a
+    cell of a crop's map, the distances of rows and columns count as well.
+
+    Args:
+        first_Bk, second_Bk: int64, views.
+        grid: how many rows and columns of views a crop has.
     """
-    return (first_Bk - second_Bk).abs().double()
+    rows, columns = grid
+    sides = torch.tensor([rows * columns, columns, 1])
+    limits = torch.tensor([torch.iinfo(torch.int64).max, rows, columns])
+    first_Bk3, second_Bk3 = ((v[..., None] // sides) % limits for v in (first_Bk, second_Bk))
+    return (first_Bk3 - second_Bk3).abs().sum(-1).double()
 
 
-def palc(first_BkK: Tensor, second_BkK: Tensor, valid_BK: Tensor) -> Tensor:
+def palc(first_BkV: Tensor, second_BkV: Tensor, valid_BV: Tensor) -> Tensor:
     """Prototype activation location change: 1 − IoU of two similarity maps, ×100: Bk; 0 to 100.
 
-    Each map is min–max normalised over the valid crops, and the crops at or above 0.5 are its
+    Each map is min–max normalised over the valid views, and the views at or above 0.5 are its
     places. A map that is the same everywhere, as that of a single valid crop, has no range to be
-    normalised by: all its crops are at its maximum, and all count.
+    normalised by: all its views are at its maximum, and all count.
     """
-    first, second = (_upper_half(map_BkK, valid_BK) for map_BkK in (first_BkK, second_BkK))
+    first, second = (_upper_half(map_BkV, valid_BV) for map_BkV in (first_BkV, second_BkV))
     shared_Bk = (first & second).sum(dim=-1)
     return 100 * one_minus_iou(shared_Bk, first.sum(dim=-1), second.sum(dim=-1))
 
 
-def pac(first_BkK: Tensor, second_BkK: Tensor, valid_BK: Tensor) -> Tensor:
+def pac(first_BkV: Tensor, second_BkV: Tensor, valid_BV: Tensor) -> Tensor:
     """Prototype activation change: 1 − Σmin/Σmax of two similarity maps' sorted values, ×100: Bk;
     0 to 100.
 
-    Over the valid crops; as no s is negative, zeros in place of the others leave both sums as they
+    Over the valid views; as no s is negative, zeros in place of the others leave both sums as they
     are. Two all-zero maps differ by 0.
     """
-    missing_B1K = ~valid_BK[:, None]
-    first, second = (s_BkK.masked_fill(missing_B1K, 0) for s_BkK in (first_BkK, second_BkK))
+    missing_B1V = ~valid_BV[:, None]
+    first, second = (s_BkV.masked_fill(missing_B1V, 0) for s_BkV in (first_BkV, second_BkV))
     return 100 * value_distance(first, second).clamp(max=1)
 
 
@@ -190,12 +199,12 @@ def stability(first_BkSS: Tensor, second_BkSS: Tensor, parts_BQ2: Tensor) -> Ten
     return 100 * (first_BkQ & second_BkQ).sum(dim=-1) / (first_BkQ | second_BkQ).sum(dim=-1)
 
 
-def _upper_half(map_BkK: Tensor, valid_BK: Tensor) -> Tensor:
-    """The valid crops whose value is at least halfway from the smallest to the largest: bool."""
-    valid_B1K = valid_BK[:, None]
-    low = map_BkK.masked_fill(~valid_B1K, torch.inf).amin(dim=-1, keepdim=True)
-    high = map_BkK.masked_fill(~valid_B1K, -torch.inf).amax(dim=-1, keepdim=True)
-    return (map_BkK - low >= 0.5 * (high - low)) & valid_B1K
+def _upper_half(map_BkV: Tensor, valid_BV: Tensor) -> Tensor:
+    """The valid views whose value is at least halfway from the smallest to the largest: bool."""
+    valid_B1V = valid_BV[:, None]
+    low = map_BkV.masked_fill(~valid_B1V, torch.inf).amin(dim=-1, keepdim=True)
+    high = map_BkV.masked_fill(~valid_B1V, -torch.inf).amax(dim=-1, keepdim=True)
+    return (map_BkV - low >= 0.5 * (high - low)) & valid_B1V
 
 
 def _ranks(scores_BP: Tensor) -> Tensor:

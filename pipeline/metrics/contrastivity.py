@@ -23,8 +23,8 @@ def measure(evidence: Evidence) -> Values:
     """Intra PD and intra FD of each image; inter PD, inter FD and entropy of the split."""
     top_Nk, answers = evidence.top_Nk, evidence.answers
     prototypes_NkD = evidence.prototypes_PD[top_Nk]
-    crops_Nk = answers.crop_NP.gather(1, top_Nk)
-    embedding_NkD = answers.embedding_NKD[torch.arange(len(crops_Nk))[:, None], crops_Nk]
+    views_Nk = answers.view_NP.gather(1, top_Nk)
+    embedding_NkD = answers.embedding_NVD[torch.arange(len(views_Nk))[:, None], views_Nk]
     return {
         "intra_pd": intra_pd(prototypes_NkD),
         "inter_pd": inter_pd(prototypes_NkD, evidence.labels_N),
@@ -118,7 +118,7 @@ def intra_pd(prototypes_BkD: Tensor) -> Tensor:
     """Cosine distance between an image's k prototypes: B; 0 to 2.
 
     The mean over all ordered pairs, distances under 1e-5 counting as 0. A zero vector is at
-    distance 1 from every vector. Of the embeddings of the crops used, this is intra FD.
+    distance 1 from every vector. Of the embeddings of the views used, this is intra FD.
     """
     unit_BkD = normalize(prototypes_BkD, dim=-1)
     distance_Bkk = 1 - unit_BkD @ unit_BkD.transpose(1, 2)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
 
-from pipeline.crops.extraction import extract_crops
 from pipeline.crops.store import CropStore
 from pipeline.datasets.demo import JPEG_QUALITY, Drawing, draw_image
 from pipeline.datasets.demo.classes import CLASS_NAMES, CLASSES, distinguishing_parts
@@ -48,7 +47,7 @@ class DrawnTruth:
         crops: CropStore,
     ) -> None:
         self.folder, self.index, self.rows_N = folder, index, rows_N
-        self.masks, self.settings = masks, crops.settings
+        self.masks, self.store = masks, crops
         self.seed = _read_seed(folder)
         self.distinguishing_CCQ = _distinguishing(index)
 
@@ -91,13 +90,13 @@ class DrawnTruth:
     def crops(self, image: int, drawing: Drawing) -> NDArray[np.uint8]:
         """Cuts a drawing with the masks of an image of the evidence: uint8, K×S×S×3."""
         masks = self.masks.masks(int(self.rows_N[image]))
-        return extract_crops(drawing.image, masks, self.settings).pixels
+        return self.store.cut(drawing.image, masks).pixels
 
     def _column(self, name: str, image: int) -> str:
         return str(self.index.table[name].iloc[self.rows_N[image]])
 
     def _resized(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        side = self.settings.size
+        side = self.store.settings.size
         return np.asarray(Pillow.fromarray(labels).resize((side, side), Pillow.Resampling.NEAREST))
 
 

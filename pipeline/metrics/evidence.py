@@ -1,9 +1,10 @@
 """What every metric is computed from: one model's answers on one split, gathered in one pass.
 
-Dimensions: N images, B images of a batch, K crops, P prototypes, D embedding, C classes,
+Dimensions: N images, B images of a batch, K crops, V views, P prototypes, D embedding, C classes,
 k top prototypes, Q parts, S side of a crop and of a comparison map.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from torch import Tensor
 from pipeline.masks.masks import Masks
 from pipeline.metrics.perturbation import perturb
 from pipeline.model.answers import Answers
+from pipeline.model.head import Head
 
 
 class Segmented(NamedTuple):
@@ -44,7 +46,7 @@ class Explanation(Protocol):
         images_B: Tensor,
         prototypes_Bk: Tensor,
         crop_Bk: Tensor,
-        crops_BKSS3: Tensor | None = None,
+        copies: "Copies | None" = None,
     ) -> tuple[Tensor, Tensor]:
         """Draws the saliency of prototypes in the crops where they were found.
 
@@ -52,8 +54,7 @@ class Explanation(Protocol):
             images_B: int64, the images' numbers in the evidence.
             prototypes_Bk: int64.
             crop_Bk: int64, the crop of the image that each map is drawn for.
-            crops_BKSS3: uint8, or float 0..1, the images' crops, where they are changed ones; None:
-                as stored.
+            copies: of the images, where they are changed ones; None: as stored.
 
         Returns:
             The saliency maps (float32 ≥ 0) and saliency masks (bool), both B×k×S×S, on the CPU.
@@ -117,19 +118,20 @@ class Evidence:
         valid_NK: bool, whether an image has that crop.
         boxes_NK4: float32, each crop's box (x0, y0, x1, y1) in S×S pixels of its image; rows of
             missing crops hold anything.
-        prototypes_PD: float32.
-        weights_CP: float32, the last layer V.
+        head: what the model computes from embeddings.
         class_of_P: int64, the class each prototype belongs to (⌊j/M⌋ before pruning).
-        epsilon: ε of the similarity.
         top_k: how many prototypes explain an image (k; at most P).
         explanations: what draws the saliency of a prototype in an image, one after the other.
         subject: the crops, and the model to ask about changed copies.
+        crops_per_image: how many of the largest masks of an image are cut, at most, whether or not
+            the model looks at them.
         object_masks: the images' object masks, N×S×S bool, or None where the data set has none.
         part_names: the Q parts.
         parts_NQ2: float32 (x, y) of each named part in S×S pixels, NaN where a part is not
             visible; None where the data set has no part locations.
         truth: what is known of a data set that was drawn, or None.
         seed: of the noise in changed copies.
+        grid: how many rows and columns of views a crop has.
     """
 
     ids: Sequence[str]
@@ -137,18 +139,34 @@ class Evidence:
     answers: Answers
     valid_NK: Tensor
     boxes_NK4: Tensor
-    prototypes_PD: Tensor
-    weights_CP: Tensor
+    head: Head
     class_of_P: Tensor
-    epsilon: float
     top_k: int
     explanations: Sequence[Explanation]
     subject: Subject
+    crops_per_image: int
     object_masks: Tensor | None = None
     part_names: Sequence[str] = ()
     parts_NQ2: Tensor | None = None
     truth: Truth | None = None
     seed: int = 0
+    grid: tuple[int, int] = (1, 1)
+
+    @property
+    def prototypes_PD(self) -> Tensor:
+        return self.head.prototypes_PD
+
+    @property
+    def weights_CP(self) -> Tensor:
+        return self.head.weights_CP
+
+    def valid_views(self, valid_BK: Tensor) -> Tensor:
+        """bool, which views there are of images with these crops: B×V."""
+        return valid_BK.repeat_interleave(math.prod(self.grid), dim=1)
+
+    def crop_of(self, view: Tensor) -> Tensor:
+        """int64, the crops that views are of."""
+        return view // math.prod(self.grid)
 
     @cached_property
     def top_Nk(self) -> Tensor:
@@ -181,7 +199,7 @@ class Batch:
     @cached_property
     def crop_Bk(self) -> Tensor:
         """int64, the crop nearest to each of these prototypes."""
-        return self.evidence.answers.crop_NP[self.images_B].gather(1, self.prototypes_Bk)
+        return self.evidence.crop_of(self.answers.view_NP.gather(1, self.prototypes_Bk))
 
     @cached_property
     def valid_BK(self) -> Tensor:

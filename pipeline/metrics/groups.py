@@ -21,6 +21,7 @@ from pipeline.metrics import (
     truth,
 )
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.model.head import LinearHead
 from pipeline.progress import track
 
 GROUPS: dict[str, ModuleType] = {
@@ -56,6 +57,7 @@ def measure(
     if not evidence.ids:
         raise ProtoMaskError("no metric can be measured: the split holds no image")
     values: dict[str, Values] = {name: {} for name in groups}
+    groups = [name for name in groups if name not in _without_prototypes(evidence)]
     for name in _having("measure", groups):
         values[name] |= GROUPS[name].measure(evidence)
     of_batches, of_maps = _over_batches(evidence, groups, batch_size)
@@ -71,7 +73,14 @@ def measure(
 
 def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str, str]]:
     """Group -> metric -> why it cannot be measured, for the metrics that cannot."""
-    return {name: GROUPS[name].unavailable(evidence) for name in _having("unavailable", groups)}
+    missing = {name: GROUPS[name].unavailable(evidence) for name in _having("unavailable", groups)}
+    why = "a black box has no prototypes"
+    return missing | {name: {name: why} for name in _without_prototypes(evidence) if name in groups}
+
+
+def _without_prototypes(evidence: Evidence) -> tuple[str, ...]:
+    """Returns the groups that are about prototypes, if the model has none."""
+    return ("compactness", "contrastivity") if isinstance(evidence.head, LinearHead) else ()
 
 
 def plots(evidence: Evidence, values: dict[str, Values]) -> dict[str, pd.DataFrame]:

@@ -47,7 +47,7 @@ def of_batch(batch: Batch) -> dict[str, Tensor]:
 def _of_image(batch: Batch, image: int) -> dict[str, Tensor]:
     evidence = batch.evidence
     masks, object_mask, parts_Q2 = evidence.subject.segmented(image)
-    masks_KHW = largest_masks(masks, evidence.valid_NK.shape[1])
+    masks_KHW = largest_masks(masks, evidence.crops_per_image)
     missing_K = torch.arange(len(masks_KHW)) >= len(masks)
     percent = 100 / (masks.height * masks.width)
     median = percent * np.median(masks.areas) if len(masks) else math.nan

@@ -1,17 +1,12 @@
-"""What a network says of images, gathered in one pass over their pooled features."""
+"""What a network says of images, gathered in one pass over their features."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from pipeline.model.network import (
-    PrototypeNetwork,
-    crop_distances,
-    nearest_crop,
-    similarity,
-    smallest_distance,
-)
+from pipeline.model.head import Head, best_view
+from pipeline.model.network import PrototypeNetwork
 
 IMAGES_PER_BLOCK = 128
 
@@ -20,68 +15,50 @@ class Answers(NamedTuple):
     """A network's answers on N images, on the CPU.
 
     Args:
-        embedding_NKD: float32.
-        distance_NP: float32, d_j, computed in float64.
-        crop_NP: int64, the crop nearest to each prototype.
-        similarity_NP: float32, s_j.
+        embedding_NVD: float32.
+        view_NP: int64, the view that is most similar to each prototype.
+        similarity_NP: float32, s_j, computed in float64.
         logits_NC: float32.
     """
 
-    embedding_NKD: Tensor
-    distance_NP: Tensor
-    crop_NP: Tensor
+    embedding_NVD: Tensor
+    view_NP: Tensor
     similarity_NP: Tensor
     logits_NC: Tensor
 
 
 @torch.inference_mode()
-def answers(network: PrototypeNetwork, features_NKF: Tensor, valid_NK: Tensor) -> Answers:
+def answers(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -> Answers:
     """Asks a network about images.
 
     Args:
         network: on the device to work on.
-        features_NKF: pooled features of the crops.
-        valid_NK: bool.
+        features_NVF: the features of their views.
+        valid_NV: bool.
     """
-    device = network.prototypes.device
+    device, head = network.device, network.head()
     blocks = []
     for features, valid in zip(
-        features_NKF.split(IMAGES_PER_BLOCK), valid_NK.split(IMAGES_PER_BLOCK), strict=True
+        features_NVF.split(IMAGES_PER_BLOCK), valid_NV.split(IMAGES_PER_BLOCK), strict=True
     ):
-        block = answers_of(
-            network.embed(features.to(device)),
-            valid.to(device),
-            network.prototypes,
-            network.classifier,
-            network.settings.epsilon,
-        )
+        block = answers_of(head, network.embed(features.to(device)), valid.to(device))
         blocks.append([tensor.cpu() for tensor in block])
     return Answers(*(torch.cat(column) for column in zip(*blocks, strict=True)))
 
 
-def answers_of(
-    embedding_BKD: Tensor,
-    valid_BK: Tensor,
-    prototypes_PD: Tensor,
-    weights_CP: Tensor,
-    epsilon: float,
-) -> Answers:
-    """Returns what follows from the embeddings of images' crops, on their device.
+def answers_of(head: Head, embedding_BVD: Tensor, valid_BV: Tensor) -> Answers:
+    """Returns what follows from the embeddings of images' views, on their device.
 
     Args:
-        embedding_BKD: rows of missing crops may hold anything.
-        valid_BK: bool, at least one true in each row.
-        prototypes_PD: the prototypes.
-        weights_CP: the last layer V.
-        epsilon: ε of the similarity.
+        head: the model's.
+        embedding_BVD: rows of missing views may hold anything.
+        valid_BV: bool, at least one true in each row.
     """
-    distance_BKP = crop_distances(embedding_BKD.double(), prototypes_PD.double())
-    distance_BP = smallest_distance(distance_BKP, valid_BK)
-    similarity_BP = similarity(distance_BP, epsilon).float()
+    scores_BVP = head.scores(embedding_BVD)
+    similarity_BP = head.pooled(scores_BVP, valid_BV).float()
     return Answers(
-        embedding_BKD,
-        distance_BP.float(),
-        nearest_crop(distance_BKP, valid_BK),
+        embedding_BVD,
+        best_view(scores_BVP, valid_BV),
         similarity_BP,
-        similarity_BP @ weights_CP.T,
+        similarity_BP @ head.weights_CP.T,
     )

@@ -1,4 +1,4 @@
-"""The backbone f: any `timm` model that ends in a feature map, pooled to one vector a crop."""
+"""The backbone f: any `timm` model that ends in a feature map."""
 
 import difflib
 import hashlib
@@ -19,7 +19,7 @@ TIMM_NAMES = {PACKAGED: "tf_efficientnet_lite0"}
 
 
 class Backbone(nn.Module):
-    """Turns crops into pooled features.
+    """Turns crops into feature maps, or into pooled features.
 
     Pooling before the projection W gives the same number as W on every cell of the map followed by
     the pooling, since both are linear.
@@ -58,7 +58,11 @@ class Backbone(nn.Module):
         self._channels_at = _find_channels(self.network, name)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the pooled features, n×F, of RGB images with values in 0..1, n×3×S×S.
+        """Returns the pooled features, n×F, of images as `feature_map` takes them."""
+        return self.feature_map(images).mean(dim=(2, 3))
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Returns the feature map, n×F×rows×columns, of RGB images with values in 0..1, n×3×S×S.
 
         Raises:
             ProtoMaskError: the model takes images of another size only, as Swin transformers do;
@@ -78,8 +82,16 @@ class Backbone(nn.Module):
                 f"of {images.shape[-1]} pixels a side ({error}): raise crops.size or "
                 "train.batch_size, or set train.freeze_backbone"
             ) from None
-        cells = (2, 3) if self._channels_at == 1 else (1, 2)
-        return feature_map.mean(dim=cells)
+        return feature_map if self._channels_at == 1 else feature_map.permute(0, 3, 1, 2)
+
+    def grid(self, size: int) -> tuple[int, int]:
+        """Returns how many rows and columns of cells the map of a size×size image has."""
+        was_training = self.training
+        with torch.inference_mode():
+            images = torch.zeros(1, 3, size, size, device=self.mean.device)
+            rows, columns = self.eval().feature_map(images).shape[2:]
+        self.train(was_training)
+        return rows, columns
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of what decides the features: model, weights, mean, deviation."""

@@ -1,28 +1,28 @@
-"""The training loss L = CE + 0.8·Clst − 0.2·Sep + 0.2·Div, term by term."""
+"""The terms of the training losses.
 
-from typing import NamedTuple
+Dimensions: B images, V views of an image, D embedding, C classes, M prototypes a class, P
+prototypes, K slots of a class.
+"""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+TINY = 1e-8
 
-class Terms(NamedTuple):
-    """The four terms of L, each a scalar: the mean over a batch."""
 
-    cross_entropy: Tensor
-    cluster: Tensor
-    separation: Tensor
-    diversity: Tensor
+def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Returns the loss: the terms' weighted sum; separation counts negative.
 
-    def total(self, cluster: float, separation: float, diversity: float) -> Tensor:
-        """Returns L with these weights; separation's is subtracted."""
-        return (
-            self.cross_entropy
-            + cluster * self.cluster
-            - separation * self.separation
-            + diversity * self.diversity
-        )
+    Args:
+        terms: scalars by name.
+        weights: of the same names; `cross_entropy` weighs 1 where it is not among them.
+    """
+    signs = {"separation": -1.0}
+    parts = [signs.get(name, 1.0) * weights.get(name, 1.0) * terms[name] for name in terms]
+    return torch.stack(parts).sum()
 
 
 def class_weights(labels: Tensor, num_classes: int) -> Tensor:
@@ -32,33 +32,27 @@ def class_weights(labels: Tensor, num_classes: int) -> Tensor:
     return torch.where(counts > 0, weights, 0.0)
 
 
-def loss_terms(
-    logits_BC: Tensor,
-    distance_BP: Tensor,
-    labels_B: Tensor,
-    prototypes_PD: Tensor,
-    class_of_P: Tensor,
-    weights_C: Tensor,
-) -> Terms:
-    """Returns the terms of L for a batch.
+def cross_entropy(logits_BC: Tensor, labels_B: Tensor, weights_C: Tensor) -> Tensor:
+    """Returns CE, averaged with the weight of each image's class."""
+    return functional.cross_entropy(logits_BC, labels_B, weights_C)
+
+
+def cluster(distance_BP: Tensor, own_BP: Tensor) -> Tensor:
+    """Returns Clst: the mean over images of the smallest distance to a prototype of their own.
 
     Args:
-        logits_BC: class scores.
         distance_BP: d_j of every image and prototype.
-        labels_B: int64 classes.
-        prototypes_PD: the prototypes, class after class, as many of each.
-        class_of_P: int64, their classes.
-        weights_C: cross-entropy weight of each class.
+        own_BP: bool, which prototypes are of each image's class.
     """
-    own_BP = labels_B[:, None] == class_of_P
-    present, place_B = labels_B.unique(return_inverse=True)
-    prototypes_CMD = prototypes_PD.unflatten(0, (len(weights_C), -1))
-    return Terms(
-        functional.cross_entropy(logits_BC, labels_B, weights_C),
-        distance_BP.masked_fill(~own_BP, torch.inf).amin(1).mean(),
-        distance_BP.masked_fill(own_BP, torch.inf).amin(1).mean(),
-        diversity(prototypes_CMD[present])[place_B].mean(),
-    )
+    return distance_BP.masked_fill(~own_BP, torch.inf).amin(1).mean()
+
+
+def separation(distance_BP: Tensor, own_BP: Tensor) -> Tensor:
+    """Returns Sep: the mean over images of the smallest distance to a prototype not of their own.
+
+    Args: as `cluster`.
+    """
+    return cluster(distance_BP, ~own_BP)
 
 
 def diversity(prototypes_CMD: Tensor) -> Tensor:
@@ -68,7 +62,38 @@ def diversity(prototypes_CMD: Tensor) -> Tensor:
     return torch.exp(-0.001 * distance_CMM.sum((1, 2)))
 
 
-def off_class_penalty(classifier_CP: Tensor, class_of_P: Tensor) -> Tensor:
+def off_class_penalty(classifier_CP: Tensor, own_CP: Tensor) -> Tensor:
     """Returns Σ |V_cj| over the classes c that prototype j is not of: a scalar."""
-    classes = torch.arange(len(classifier_CP), device=classifier_CP.device)
-    return (classifier_CP.abs() * (classes[:, None] != class_of_P)).sum()
+    return (classifier_CP.abs() * ~own_CP).sum()
+
+
+def orthogonality(slots_CKP: Tensor) -> Tensor:
+    """Returns the cosines between the slots of a class, summed over ordered pairs and averaged over
+    all slots: 0 for slots that choose different prototypes, K − 1 where all choose the same.
+
+    Rymarczyk et al. (2022), L_orth, averaged as in their code.
+    """
+    C, K, _ = slots_CKP.shape
+    unit_CKP = functional.normalize(slots_CKP, dim=-1)
+    cosine_CKK = unit_CKP @ unit_CKP.mT
+    return (cosine_CKK.sum() - cosine_CKK.diagonal(dim1=1, dim2=2).sum()) / (C * K)
+
+
+def alignment(first_BVD: Tensor, second_BVD: Tensor) -> Tensor:
+    """Returns −log z·z', averaged over cells and over both views as the one that learns.
+
+    Nauta et al. (2023), L_A: the same cell of two views of an image should have the same prototype.
+    """
+    agree = [
+        (first_BVD * second_BVD.detach()).sum(-1),
+        (first_BVD.detach() * second_BVD).sum(-1),
+    ]
+    return -torch.log(torch.stack(agree) + TINY).mean()
+
+
+def presence(score_BD: Tensor) -> Tensor:
+    """Returns −log tanh Σ_b p_bd, averaged over prototypes: each is to be seen in some image.
+
+    Nauta et al. (2023), L_T.
+    """
+    return -torch.log(torch.tanh(score_BD.sum(0)) + TINY).mean()

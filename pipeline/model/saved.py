@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from pipeline.crops.extraction import CropSettings
 from pipeline.datasets.index import Photographs
@@ -15,10 +14,11 @@ from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
 from pipeline.model.backbone import Backbone
+from pipeline.model.build import build
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.settings import ModelSettings
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
 
@@ -72,7 +72,7 @@ def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:
         **about.model_dump(),
         format=FORMAT,
         settings=network.settings,
-        num_prototypes=len(network.prototypes),
+        num_prototypes=network.num_prototypes,
         weights_sha256=digest,
     )
     with whole_file(folder / ABOUT) as part:
@@ -101,12 +101,10 @@ def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
         ) from None
     except (ValueError, SafetensorError, OSError) as error:
         raise ProtoMaskError(f"{folder} holds no readable model ({error}); train again") from None
-    settings, P = described.settings, described.num_prototypes
-    C, D = len(described.class_names), settings.embedding_dim
-    network = PrototypeNetwork(settings, C, Backbone(settings.backbone, "none"))
-    network.prototypes = nn.Parameter(network.prototypes.new_empty(P, D))
-    network.classifier = nn.Parameter(network.classifier.new_empty(C, P))
-    network.class_of = network.class_of.new_empty(P)
+    settings = described.settings
+    backbone = Backbone(settings.backbone, "none")
+    network = build(settings, len(described.class_names), backbone)
+    network.reshape(described.num_prototypes)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

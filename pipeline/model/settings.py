@@ -4,27 +4,91 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Count = Annotated[int, Field(ge=1)]
+Epsilon = Annotated[float, Field(gt=0, lt=1)]
 
-class ModelSettings(BaseModel):
-    """What a model is built from.
+
+class BackboneSettings(BaseModel):
+    """What every model has.
 
     Args:
-        name: the kind of model.
         backbone: a timm model, or `efficientnet_lite0`.
         pretrained: `imagenet`, `none`, or a file with weights.
-        embedding_dim: D.
-        prototypes_per_class: M.
-        standardise: subtract the training crops' mean from the pooled features and divide by their
+        standardise: subtract the training images' mean from the features and divide by their
             standard deviation before W.
-        epsilon: ε of the similarity.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: Literal["protomask"] = "protomask"
     backbone: str = "efficientnet_lite0"
     pretrained: str = "imagenet"
-    embedding_dim: Annotated[int, Field(ge=1)] = 1280
-    prototypes_per_class: Annotated[int, Field(ge=1)] = 10
     standardise: bool = True
-    epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+
+
+class PrototypeSettings(BackboneSettings):
+    """What models with a fixed number of prototypes for each class have.
+
+    Args:
+        embedding_dim: D.
+        prototypes_per_class: M.
+        epsilon: ε of the similarity.
+    """
+
+    embedding_dim: Count = 1280
+    prototypes_per_class: Count = 10
+    epsilon: Epsilon = 1e-4
+
+
+class ProtoMaskSettings(PrototypeSettings):
+    """See `pipeline.model.protomask`."""
+
+    name: Literal["protomask"] = "protomask"
+
+
+class ProtoPNetSettings(PrototypeSettings):
+    """See `pipeline.model.protopnet`."""
+
+    name: Literal["protopnet"] = "protopnet"
+    embedding_dim: Count = 128
+
+
+class ProtoPoolSettings(BackboneSettings):
+    """See `pipeline.model.protopool`.
+
+    Args:
+        embedding_dim: D.
+        prototypes: P, how many all classes share.
+        slots: K, how many prototypes a class chooses.
+        gumbel_epochs: joint epochs after which the choice is as good as made.
+        epsilon: ε of the similarity.
+    """
+
+    name: Literal["protopool"] = "protopool"
+    embedding_dim: Count = 128
+    prototypes: Count = 202
+    slots: Count = 10
+    gumbel_epochs: Count = 30
+    epsilon: Epsilon = 1e-4
+
+
+class PipNetSettings(BackboneSettings):
+    """See `pipeline.model.pipnet`.
+
+    Args:
+        prototypes: D, or null for as many as the backbone has features.
+    """
+
+    name: Literal["pipnet"] = "pipnet"
+    prototypes: Count | None = None
+
+
+class BlackBoxSettings(BackboneSettings):
+    """See `pipeline.model.blackbox`."""
+
+    name: Literal["blackbox"] = "blackbox"
+
+
+ModelSettings = Annotated[
+    ProtoMaskSettings | ProtoPNetSettings | ProtoPoolSettings | PipNetSettings | BlackBoxSettings,
+    Field(discriminator="name"),
+]

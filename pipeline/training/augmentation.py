@@ -32,21 +32,31 @@ class Augmentation(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         both_axes = torch.tensor([[-15.0, 15.0], [-15.0, 15.0]])
-        self.transforms = K.AugmentationSequential(
+        self.shapes = _sequence(
             K.RandomHorizontalFlip(p=0.5),
             # Kornia moves a corner by up to half of the distortion.
             InwardPerspective(2 * 0.05, p=1.0),
             K.RandomAffine(15.0, shear=both_axes, padding_mode="reflection", p=1.0),
-            K.ColorJitter(0.15, 0.15, 0.15, 0.025, p=1.0),
-            data_keys=["input"],
-            same_on_batch=False,
         )
+        self.colours = _sequence(K.ColorJitter(0.15, 0.15, 0.15, 0.025, p=1.0))
 
     @torch.no_grad()
-    def forward(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Tensor:
-        """Returns float crops in 0..1, B×K×S×S×3, of uint8 ones; missing crops are left black."""
+    def forward(self, crops_BKSS3: Tensor, valid_BK: Tensor, copies: int = 1) -> Tensor:
+        """Returns augmented crops, float 0..1; missing ones are left black.
+
+        Args:
+            crops_BKSS3: uint8.
+            valid_BK: bool.
+            copies: how many of each image, alike in shape and each with colours of its own; the
+                first copies of all images come first.
+        """
         images = crops_BKSS3[valid_BK].permute(0, 3, 1, 2).float() / 255
-        augmented = self.transforms(images).clamp(0, 1).permute(0, 2, 3, 1)
-        crops = augmented.new_zeros(crops_BKSS3.shape)
-        crops[valid_BK] = augmented
-        return crops
+        shaped = self.shapes(images).clamp(0, 1)
+        crops = shaped.new_zeros(copies, *crops_BKSS3.shape)
+        for copy in crops:
+            copy[valid_BK] = self.colours(shaped).clamp(0, 1).permute(0, 2, 3, 1)
+        return crops.flatten(0, 1)
+
+
+def _sequence(*transforms: Any) -> K.AugmentationSequential:
+    return K.AugmentationSequential(*transforms, data_keys=["input"], same_on_batch=False)

@@ -1,4 +1,4 @@
-"""The pooled features of a crop store's images, computed once."""
+"""The features of a crop store's images, computed once."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ CROPS_PER_PASS_ON_CPU = 64
 
 
 @torch.inference_mode()
-def pooled_features(
+def stored_features(
     network: PrototypeNetwork,
     store: CropStore,
     rows: NDArray[np.int64],
@@ -33,7 +33,7 @@ def pooled_features(
 
     Args:
         network: whose backbone, on any device.
-        store: the crops.
+        store: the crops that it sees (`PrototypeNetwork.seen`).
         rows: int64 n, which images.
         fabric: says on which device and in which precision.
         memory: a folder that keeps finished blocks, so that neither a killed run nor a later stage
@@ -42,10 +42,11 @@ def pooled_features(
             `rows` if None. With all images that are not for testing, folds share their blocks.
 
     Returns:
-        float32, n×K×F, on the CPU; zeros for missing crops.
+        float32, n×V×F, on the CPU; zeros for missing crops.
     """
     network = network.to(fabric.device).eval()
-    shape = store.valid.shape[1], network.backbone.num_features
+    rows_of_cells, columns = network.grid(store.settings.size)
+    shape = store.valid.shape[1] * rows_of_cells * columns, network.backbone.num_features
     folder = memory / _key(network, store, fabric) if memory is not None else None
     if folder is not None:
         sweep(folder)
@@ -73,7 +74,7 @@ def _whole_blocks(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[
 
 
 def in_passes(network: PrototypeNetwork, crops_BKSS3: Tensor, valid_BK: Tensor) -> Tensor:
-    """Returns the pooled features of crops that lie on the network's device: B×K×F.
+    """Returns the features of crops that lie on the network's device: B×V×F.
 
     On a CPU, feature maps of more than a few dozen crops fall out of its caches.
     """
@@ -113,6 +114,7 @@ def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
     precision = type(fabric.strategy.precision).__name__
     parts = (
         network.backbone.fingerprint(),
+        f"in cells: {network.in_cells}",
         about,
         fabric.device.type,
         precision,

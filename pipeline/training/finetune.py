@@ -1,17 +1,17 @@
-"""Fine-tuning of the last layer V, and pruning, on stored distances."""
+"""Fine-tuning of the last layer V, and pruning, on stored similarities."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.model.distances import DistanceNetwork
 from pipeline.model.losses import class_weights, off_class_penalty
-from pipeline.model.network import PrototypeNetwork
 from pipeline.training.settings import FinetuneSettings, PruneSettings
 
 
 def finetune(
-    network: PrototypeNetwork,
-    distance_NP: Tensor,
+    network: DistanceNetwork,
+    similarity_NP: Tensor,
     labels_N: Tensor,
     settings: FinetuneSettings,
     seed: int,
@@ -20,12 +20,12 @@ def finetune(
 
     Args:
         network: its classifier is changed in place.
-        distance_NP: d_j of the training images.
+        similarity_NP: s_j of the training images.
         labels_N: int64 classes.
         settings: how.
         seed: of the order of the images.
     """
-    similarity_NP = network.similarity(distance_NP.to(network.prototypes.device)).detach()
+    similarity_NP = similarity_NP.to(network.device)
     labels = labels_N.to(similarity_NP.device)
     weights_C = class_weights(labels, network.num_classes)
     optimizer = torch.optim.Adam([network.classifier], lr=settings.lr)
@@ -34,23 +34,23 @@ def finetune(
         for rows in torch.randperm(len(labels), generator=shuffler).split(settings.batch_size):
             logits_BC = network.logits(similarity_NP[rows])
             loss = functional.cross_entropy(logits_BC, labels[rows], weights_C)
-            loss = loss + settings.penalty * off_class_penalty(network.classifier, network.class_of)
+            loss = loss + settings.penalty * off_class_penalty(network.classifier, network.own_CP)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
 
 
 def prototypes_to_keep(
-    distance_NP: Tensor, labels_N: Tensor, class_of_P: Tensor, settings: PruneSettings
+    similarity_NP: Tensor, labels_N: Tensor, class_of_P: Tensor, settings: PruneSettings
 ) -> Tensor:
-    """Finds the prototypes that are near to enough training images of their own class.
+    """Finds the prototypes that are most similar to enough training images of their own class.
 
-    Of equally near images, the earlier counts. A class that would lose all its prototypes keeps the
-    one with most images of its own class among the nearest (the first of several), so that every
-    class can still be explained.
+    Of equally similar images, the earlier counts. A class that would lose all its prototypes keeps
+    the one with most images of its own class among the nearest (the first of several), so that
+    every class can still be explained.
 
     Args:
-        distance_NP: d_j of the training images.
+        similarity_NP: s_j of the training images.
         labels_N: int64 classes.
         class_of_P: int64, the prototypes' classes.
         settings: how many of how many.
@@ -58,7 +58,8 @@ def prototypes_to_keep(
     Returns:
         int64, the numbers of the prototypes that stay, rising.
     """
-    nearest_kP = torch.sort(distance_NP, dim=0, stable=True).indices[: settings.nearest]
+    ranked_NP = torch.sort(similarity_NP, dim=0, descending=True, stable=True).indices
+    nearest_kP = ranked_NP[: settings.nearest]
     own_P = (labels_N[nearest_kP] == class_of_P).sum(0)
     keep_P = own_P >= settings.threshold
     for label in class_of_P.unique():

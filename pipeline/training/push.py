@@ -1,4 +1,4 @@
-"""The push: every prototype becomes the nearest training crop of its class."""
+"""The push: every prototype becomes the nearest training view of its class."""
 
 from typing import NamedTuple
 
@@ -6,76 +6,79 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.network import PrototypeNetwork, crop_distances
+from pipeline.model.distances import DistanceNetwork
+from pipeline.model.network import PrototypeNetwork
 
 IMAGES_PER_BLOCK = 128
 
 
 class Nearest(NamedTuple):
-    """For each prototype, the nearest crop of its own class among some images.
+    """For each prototype, the most similar view of the classes it may come from.
 
     Args:
         image: int64 P, place among the images.
-        crop: int64 P.
-        distance: float64 P, squared Euclidean distance, before the push.
-        embedding: float32 P×D, that crop's.
+        view: int64 P.
+        distance: float64 P, squared Euclidean distance, before the push; NaN for models without.
+        embedding: float32 P×D, that view's.
     """
 
     image: Tensor
-    crop: Tensor
+    view: Tensor
     distance: Tensor
     embedding: Tensor
 
 
 @torch.inference_mode()
-def nearest_crops(
-    network: PrototypeNetwork, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
+def nearest_views(
+    network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor, labels_N: Tensor
 ) -> Nearest:
-    """Finds, for every prototype, the nearest embedding over all crops of its class.
+    """Finds, for every prototype, the most similar view over all images of its classes.
 
-    One pass over the images. Of equally near crops, the one of the earliest image counts, and in
+    One pass over the images. Of equally similar views, that of the earliest image counts, and in
     that image the first; so with images in the order of the index the result is reproducible.
 
     Args:
         network: on the device to work on.
-        features_NKF: pooled features of the training images.
-        valid_NK: bool.
+        features_NVF: features of the training images' views.
+        valid_NV: bool.
         labels_N: int64 classes.
 
     Raises:
-        ProtoMaskError: a class has no image among them.
+        ProtoMaskError: no class that a prototype may come from has an image among them.
     """
-    device = network.prototypes.device
-    prototypes_PD = network.prototypes.double()
-    P, K = len(prototypes_PD), valid_NK.shape[1]
-    best_P = torch.full((P,), torch.inf, dtype=torch.float64, device=device)
+    device, head, own_CP = network.device, network.head(), network.own_CP
+    P, V = network.num_prototypes, valid_NV.shape[1]
+    best_P = torch.full((P,), -torch.inf, dtype=torch.float64, device=device)
     place_P = torch.zeros(P, dtype=torch.int64, device=device)
-    for at in range(0, len(features_NKF), IMAGES_PER_BLOCK):
+    for at in range(0, len(features_NVF), IMAGES_PER_BLOCK):
         rows = slice(at, at + IMAGES_PER_BLOCK)
-        z_BKD = network.embed(features_NKF[rows].to(device)).double()
-        own_BKP = valid_NK[rows, :, None].to(device) & (
-            labels_N[rows, None, None].to(device) == network.class_of
-        )
-        distance_XP = (
-            crop_distances(z_BKD, prototypes_PD).masked_fill(~own_BKP, torch.inf).flatten(0, 1)
-        )
-        smallest_P = distance_XP.amin(0)
-        place = torch.arange(len(distance_XP), device=device)[:, None]
-        first_P = torch.where(distance_XP == smallest_P, place, len(distance_XP)).amin(0)
-        nearer_P = smallest_P < best_P
-        best_P = torch.where(nearer_P, smallest_P, best_P)
-        place_P = torch.where(nearer_P, first_P + at * K, place_P)
+        scores_BVP = head.scores(network.embed(features_NVF[rows].to(device)))
+        own_BVP = valid_NV[rows, :, None].to(device) & own_CP[labels_N[rows].to(device)][:, None]
+        scores_XP = scores_BVP.masked_fill(~own_BVP, -torch.inf).flatten(0, 1)
+        largest_P = scores_XP.amax(0)
+        place = torch.arange(len(scores_XP), device=device)[:, None]
+        first_P = torch.where(scores_XP == largest_P, place, len(scores_XP)).amin(0)
+        better_P = largest_P > best_P
+        best_P = torch.where(better_P, largest_P, best_P)
+        place_P = torch.where(better_P, first_P + at * V, place_P)
     if best_P.isinf().any():
         classes = network.class_of[best_P.isinf()].unique().tolist()
         raise ProtoMaskError(
             f"no training image of class {', '.join(map(str, classes))} to push to"
         )
-    image_P, crop_P = (place_P // K).cpu(), (place_P % K).cpu()
-    embedding_PD = network.embed(features_NKF[image_P, crop_P].to(device))
-    return Nearest(image_P, crop_P, best_P.cpu(), embedding_PD)
+    image_P, view_P = (place_P // V).cpu(), (place_P % V).cpu()
+    embedding_PD = network.embed(features_NVF[image_P, view_P].to(device))
+    return Nearest(image_P, view_P, _distances(network, embedding_PD), embedding_PD)
+
+
+def _distances(network: PrototypeNetwork, embedding_PD: Tensor) -> Tensor:
+    if not isinstance(network, DistanceNetwork):
+        return torch.full((network.num_prototypes,), torch.nan, dtype=torch.float64)
+    return (embedding_PD.double() - network.prototypes.double()).square().sum(1).cpu()
 
 
 @torch.inference_mode()
 def push(network: PrototypeNetwork, nearest: Nearest) -> None:
-    """Replaces the prototypes by the embeddings found."""
-    network.prototypes.copy_(nearest.embedding)
+    """Replaces the prototypes by the embeddings found, where the model has any to replace."""
+    if isinstance(network, DistanceNetwork):
+        network.prototypes.copy_(nearest.embedding)

@@ -7,7 +7,7 @@ import pandas as pd
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
 
-COLUMNS = ["prototype", "class_name", "image", "crop", "mask", "distance"]
+COLUMNS = ["prototype", "class_name", "image", "crop", "cell", "mask", "distance"]
 
 
 def write_record(record: pd.DataFrame, path: Path) -> None:
@@ -15,12 +15,13 @@ def write_record(record: pd.DataFrame, path: Path) -> None:
 
     Args:
         record: a row a prototype; columns prototype (its number), class_name, image (its id), crop
-            (0..K−1), mask (its number in the mask store, −1 for a whole image) and distance (of the
-            trained prototype to that crop, squared Euclidean, before the push).
+            (0..K−1), cell (of that crop's feature map, row by row; 0 where the map is pooled), mask
+            (its number in the mask store, −1 for a whole image) and distance (of the trained
+            prototype to that view, squared Euclidean, before the push; nan in models without).
         path: the file.
     """
     with whole_file(path) as part:
-        record[COLUMNS].to_csv(part, index=False)
+        record[COLUMNS].to_csv(part, index=False, na_rep="nan")
 
 
 def read_record(path: Path) -> pd.DataFrame:

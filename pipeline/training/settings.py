@@ -18,11 +18,14 @@ class TrainSettings(BaseModel):
         augment: augment the crops; without it, a backbone that stands still sees each crop once.
         batch_size: images a batch.
         accumulate: batches whose gradients are added up for one step.
-        lr_backbone, lr_projection, lr_prototypes: Adam's learning rates.
+        lr_backbone, lr_projection: Adam's learning rates of f and W.
+        lr_prototypes: that of the prototypes and of who chooses them; of the classifier in models
+            whose prototypes are not vectors.
         start: what W and the prototypes are at first: `random`, or, found in the training `crops`,
             linear discriminants and the centres of each class.
         step_size: joint epochs after which the learning rates are halved, again and again.
-        cluster, separation, diversity: the weights of the loss's terms.
+        loss: the weights of the terms of the model's loss (`loss_terms` of its class), besides
+            `cross_entropy`, which weighs 1 unless it is given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -38,9 +41,7 @@ class TrainSettings(BaseModel):
     lr_prototypes: Fraction = 3e-3
     start: Literal["random", "crops"] = "random"
     step_size: Annotated[int, Field(ge=1)] = 35
-    cluster: Fraction = 0.8
-    separation: Fraction = 0.2
-    diversity: Fraction = 0.2
+    loss: dict[str, Fraction] = {"cluster": 0.8, "separation": 0.2, "diversity": 0.2}
 
 
 class FinetuneSettings(BaseModel):

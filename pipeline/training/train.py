@@ -20,11 +20,11 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
-from pipeline.model.losses import Terms, class_weights, loss_terms
-from pipeline.model.network import Output, PrototypeNetwork
+from pipeline.model.losses import class_weights, weighted
+from pipeline.model.network import Output, PrototypeNetwork, views
 from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
-from pipeline.training.features import pooled_features
+from pipeline.training.features import stored_features
 from pipeline.training.settings import TrainSettings
 
 
@@ -44,7 +44,7 @@ class Training:
 
     Args:
         network: trained in place.
-        store: the crops.
+        store: the crops that it sees.
         index: the images' classes and splits.
         settings: how.
         seed: of batches and augmentation.
@@ -105,6 +105,7 @@ class Training:
                 _log(live, values)
         if self._best is not None:
             self.network.load_state_dict(self._best)
+        self.network.finish()
         self.network.eval()
         return progress
 
@@ -112,8 +113,9 @@ class Training:
         """Trains one epoch; all its randomness follows from the seed and the epoch's number."""
         joint = epoch - self.settings.warmup_epochs
         backbone_moves = joint >= 0 and not self.settings.freeze_backbone
+        self.network.begin_epoch(epoch, self.settings.warmup_epochs)
         self.network.backbone.requires_grad_(backbone_moves)
-        self.network.backbone.train(backbone_moves)
+        self.network.train().backbone.train(backbone_moves)
         factor = 0.5 ** (max(joint, 0) // self.settings.step_size)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
@@ -126,37 +128,32 @@ class Training:
     def _steps(self, order: NDArray[np.int64], backbone_moves: bool) -> list[tuple[str, float]]:
         settings = self.settings
         batches = math.ceil(len(order) / settings.batch_size)
-        sums = torch.zeros(6, device=self.fabric.device)
+        sums: dict[str, Tensor] = {}
         self.optimizer.zero_grad()
         for number, (rows, inputs) in enumerate(self._inputs(order, backbone_moves)):
             labels_B = self.labels[rows]
+            copies = len(inputs) // len(rows)
             with self.fabric.autocast():
-                output = self.network(inputs, self.valid[rows])
-            loss, terms = self._loss(output, labels_B)
+                output = self.network(inputs, self.valid[rows].repeat(copies, 1))
+            values = self._losses(output, labels_B)
             first = number - number % settings.accumulate
-            self.fabric.backward(loss / min(settings.accumulate, batches - first))
+            self.fabric.backward(values["loss"] / min(settings.accumulate, batches - first))
             if (number + 1) % settings.accumulate == 0 or number + 1 == batches:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
-            correct = (output.logits.argmax(1) == labels_B).float().mean()
-            sums += torch.stack([loss, *terms, correct]).detach() * len(rows)
-        names = ("loss", "cross_entropy", "cluster", "separation", "diversity", "accuracy")
-        means = (sums / len(order)).tolist()
+                self.network.after_step()
+            for name, value in values.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * len(rows)
+        means = (torch.stack(list(sums.values())) / len(order)).tolist()
         self._refuse_divergence(means[0])
-        return list(zip(names, means, strict=True))
+        return list(zip(sums, means, strict=True))
 
-    def _loss(self, output: Output, labels_B: Tensor) -> tuple[Tensor, Terms]:
-        """Returns L and its terms, in float32 whatever the network's precision."""
-        terms = loss_terms(
-            output.logits.float(),
-            output.distance.float(),
-            labels_B,
-            self.network.prototypes,
-            self.network.class_of,
-            self.class_weights,
-        )
-        settings = self.settings
-        return terms.total(settings.cluster, settings.separation, settings.diversity), terms
+    def _losses(self, output: Output, labels_B: Tensor) -> dict[str, Tensor]:
+        """Returns the loss, its terms, and the accuracy of the first copies."""
+        terms = self.network.losses(output, labels_B, self.class_weights)
+        loss = weighted(terms, self.network.weights_of(self.settings.loss))
+        correct = output.logits[: len(labels_B)].argmax(1) == labels_B
+        return {"loss": loss, **terms, "accuracy": correct.float().mean()}
 
     def _inputs(
         self, order: NDArray[np.int64], backbone_moves: bool
@@ -168,10 +165,11 @@ class Training:
             for rows in torch.from_numpy(order).to(device).split(size):
                 yield rows, stored[rows]
             return
+        copies = 2 if self.network.in_pairs else 1
         for batch in read_batches(self.store, order, size, device):
             crops = batch.crops_BKSS3
             if self.augmentation is not None:
-                crops = self.augmentation(crops, batch.valid_BK)
+                crops = self.augmentation(crops, batch.valid_BK, copies)
             yield torch.from_numpy(batch.rows).to(device), crops
 
     @torch.no_grad()
@@ -179,49 +177,49 @@ class Training:
         if len(self.val_rows) == 0:
             return {}
         if backbone_moves:
-            features = pooled_features(self.network, self.store, self.val_rows, self.fabric)
+            features = stored_features(self.network, self.store, self.val_rows, self.fabric)
             features = features.to(self.fabric.device)
         else:
             features = self._stored_features()[self.val_rows]
-        labels = self.labels[self.val_rows]
+        self.network.eval()
         output = self.network(features, self.valid[self.val_rows])
-        loss, _ = self._loss(output, labels)
-        accuracy = (output.logits.argmax(1) == labels).float().mean()
-        return {"val/loss": float(loss), "val/accuracy": float(accuracy)}
+        values = self._losses(output, self.labels[self.val_rows])
+        return {f"val/{name}": float(values[name]) for name in ("loss", "accuracy")}
 
     def _stored_features(self) -> Tensor:
-        """Returns the pooled features of the training and validation crops: N×K×F on the device.
+        """Returns the features of the training and validation images' views: N×V×F on the device.
 
         Rows of the test split hold zeros: they are never read.
         """
         if self._stored is None:
-            shape = len(self.store), self.valid.shape[1], self.network.backbone.num_features
-            self._stored = torch.zeros(shape, device=self.fabric.device)
             rows = self.index.rows("train", "val")
-            known = pooled_features(self.network, self.store, rows, self.fabric, self.memory)
+            known = stored_features(self.network, self.store, rows, self.fabric, self.memory)
+            self._stored = torch.zeros(len(self.store), *known.shape[1:], device=self.fabric.device)
             self._stored[rows] = known.to(self.fabric.device)
         return self._stored
 
     def _start(self) -> None:
-        """Takes from the training crops what the network starts with."""
+        """Takes from the training images' views what the network starts with."""
         from_crops = self.settings.start == "crops"
         if self.network.settings.standardise or from_crops:
             rows = torch.from_numpy(self.train_rows)
-            valid_NK = self.valid[rows]
-            features_XF = self._stored_features()[rows][valid_NK]
+            features_NVF = self._stored_features()[rows]
+            valid_NV = views(self.valid[rows], features_NVF)
+            features_XF = features_NVF[valid_NV]
             self.network.standardise(features_XF)
             if from_crops:
-                labels_X = self.labels[rows].unsqueeze(1).expand_as(valid_NK)[valid_NK]
+                labels_X = self.labels[rows].unsqueeze(1).expand_as(valid_NV)[valid_NV]
                 self.network.start_from(features_XF, labels_X, self.seed)
         if not self.settings.freeze_backbone and self.settings.warmup_epochs == 0:
             self._stored = None
 
     def _optimizer(self) -> torch.optim.Optimizer:
         settings, network = self.settings, self.network
-        groups = [
-            {"params": list(network.backbone.parameters()), "lr": settings.lr_backbone},
-            {"params": list(network.projection.parameters()), "lr": settings.lr_projection},
-            {"params": [network.prototypes], "lr": settings.lr_prototypes},
+        rates = {"projection": settings.lr_projection, "prototypes": settings.lr_prototypes}
+        groups = [{"params": list(network.backbone.parameters()), "lr": settings.lr_backbone}]
+        groups += [
+            {"params": parameters, "lr": rates[name]}
+            for name, parameters in network.parameter_groups().items()
         ]
         for group in groups:
             group["initial_lr"] = group["lr"]

@@ -1,0 +1,139 @@
+"""ProtoPool: a pool of prototypes that all classes share, of which each chooses some."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.model import losses
+from pipeline.model.backbone import Backbone
+from pipeline.model.distances import DistanceNetwork
+from pipeline.model.head import (
+    DistanceHead,
+    crop_distances,
+    largest_score,
+    mean_score,
+    similarity,
+    smallest_distance,
+)
+from pipeline.model.network import Output
+from pipeline.model.settings import ProtoPoolSettings
+from pipeline.model.start import centres
+
+SHARPEST = 1000.0
+GUMBEL_TEMPERATURE = 0.5
+
+
+class ProtoPool(DistanceNetwork):
+    """ProtoPool (Rymarczyk et al., 2022): views are cells, as of a ProtoPNet.
+
+    A class has K slots, each a distribution over the P prototypes, q = softmax((a·q' + g) / 0.5)
+    with Gumbel noise g in training. The sharpness a = 1000·√(e/E) rises over the first E joint
+    epochs to 1000, where a distribution is a choice. The similarity is focal: that of the nearest
+    cell minus the mean over all cells. A class's score is the sum over its slots of q·s.
+
+    When training ends, each slot takes its most probable prototype, which makes V: how many slots
+    of a class have chosen a prototype. Prototypes that none has chosen are dropped.
+
+    Attributes:
+        slots: q', C×K×P, normal with a deviation of √(2 / (P + K)·1/C) (Xavier) at first; None in a
+            finished model.
+        own: bool C×P, which prototypes a class has chosen, in a finished model.
+    """
+
+    loss_terms = ("cluster", "separation", "orthogonality")
+    own: Tensor
+
+    def __init__(
+        self, settings: ProtoPoolSettings, num_classes: int, backbone: Backbone | None = None
+    ) -> None:
+        P, K = settings.prototypes, settings.slots
+        super().__init__(settings, num_classes, P, backbone)
+        self.slots: nn.Parameter | None = nn.Parameter(
+            nn.init.xavier_normal_(torch.empty(num_classes, K, P))
+        )
+        self.register_buffer("own", torch.zeros(num_classes, P, dtype=torch.bool))
+        self.sharpness = 0.0
+        self._slots_CKP: Tensor | None = None
+
+    @property
+    def own_CP(self) -> Tensor:
+        return self.own
+
+    def begin_epoch(self, epoch: int, warmup_epochs: int) -> None:
+        """Sets the sharpness; the warm-up counts, since the slots are chosen from the start."""
+        self.sharpness = SHARPEST * math.sqrt(min(1.0, epoch / self.settings.gumbel_epochs))
+
+    def distributions(self) -> Tensor:
+        """Returns each slot's distribution over the prototypes, C×K×P; in evaluation mode its
+        choice, one-hot."""
+        assert self.slots is not None
+        if not self.training:
+            return functional.one_hot(self.slots.argmax(-1), self.slots.shape[-1]).float()
+        if self.sharpness == 0:
+            return self.slots.softmax(-1)
+        return functional.gumbel_softmax(self.slots * self.sharpness, GUMBEL_TEMPERATURE)
+
+    def score(self, embedding_BVD: Tensor, valid_BV: Tensor) -> Output:
+        distance_BVP = crop_distances(embedding_BVD, self.prototypes)
+        scores_BVP = similarity(distance_BVP, self.settings.epsilon)
+        focal_BP = largest_score(scores_BVP, valid_BV) - mean_score(scores_BVP, valid_BV)
+        weights_CP: Tensor = self.classifier
+        if self.slots is not None:
+            self._slots_CKP = self.distributions()
+            weights_CP = self._slots_CKP.sum(1)
+        distance_BP = smallest_distance(distance_BVP, valid_BV)
+        return Output(focal_BP @ weights_CP.T, distance_BP, embedding_BVD)
+
+    def head(self) -> DistanceHead:
+        return super().head()._replace(focal=True)
+
+    def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
+        """Returns CE, Clst, Sep and the slots' orthogonality.
+
+        The K prototypes that are most present in a class's slots count as its own.
+        """
+        assert output.distance is not None and self._slots_CKP is not None
+        presence_CP = self._slots_CKP.detach().sum(1)
+        chosen_CK = presence_CP.topk(min(self.settings.slots, presence_CP.shape[1])).indices
+        own_CP = torch.zeros_like(presence_CP, dtype=torch.bool).scatter(1, chosen_CK, True)
+        own_BP = own_CP[labels_B]
+        return {
+            "cross_entropy": losses.cross_entropy(output.logits, labels_B, weights_C),
+            "cluster": losses.cluster(output.distance, own_BP),
+            "separation": losses.separation(output.distance, own_BP),
+            "orthogonality": losses.orthogonality(self._slots_CKP),
+        }
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        groups = super().parameter_groups()
+        assert self.slots is not None
+        return groups | {"prototypes": [self.prototypes, self.slots]}
+
+    @torch.no_grad()
+    def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
+        """Makes the first rows of W discriminants, and the prototypes centres of all embeddings."""
+        self._discriminate(features_XF, labels_X)
+        found = centres(self.embed(features_XF).cpu(), len(self.prototypes), seed)
+        self.prototypes.copy_(found)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        self.eval()
+        chosen_CP = self.distributions().sum(1)
+        used = chosen_CP.any(0).nonzero().squeeze(1)
+        self.slots = None
+        self.classifier = nn.Parameter(chosen_CP.clone())
+        self.class_of = chosen_CP.argmax(0)
+        self.own = chosen_CP > 0
+        self.keep(used)
+
+    def keep(self, prototypes: Tensor) -> None:
+        super().keep(prototypes)
+        self.own = self.own[:, prototypes]
+
+    def reshape(self, num_prototypes: int) -> None:
+        super().reshape(num_prototypes)
+        self.slots = None
+        self.own = self.own.new_empty(self.num_classes, num_prototypes)

@@ -1,0 +1,59 @@
+"""The command that queues a run with given parameters."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pipeline.study.runs import Params, flat
+
+PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
+RESERVED = {"null", "true", "false", "nan", "inf"}
+
+
+def queue_command(
+    wanted: Params,
+    compose: Callable[[list[str]], Params],
+    groups: Mapping[str, Sequence[str]],
+) -> str:
+    """Returns `dvc exp run --queue -S …` that gives exactly these parameters, save `runtime`.
+
+    Args:
+        wanted: the parameters.
+        compose: returns the parameters that DVC would run with these overrides.
+        groups: a group of presets → its presets, as in `-S dataset=cub200`.
+    """
+    overrides: list[str] = []
+    for group, presets in groups.items():
+        choices: list[list[str]] = [[], *([f"{group}={preset}"] for preset in presets)]
+        closest = min(choices, key=lambda choice: len(_differences(wanted, compose(choice))))
+        overrides.extend(closest)
+    overrides += _differences(wanted, compose(overrides))
+    return " ".join(
+        ["dvc exp run --queue", *(f"-S {shlex.quote(override)}" for override in overrides)]
+    )
+
+
+def _differences(wanted: Params, given: Params) -> list[str]:
+    """Overrides that make one of the other, as Hydra writes them."""
+    there, here = _of_every_machine(wanted), _of_every_machine(given)
+    changed = [
+        f"{name}={_value(value)}" if name in here else f"+{name}={_value(value)}"
+        for name, value in there.items()
+        if name not in here or here[name] != value
+    ]
+    return changed + [f"~{name}" for name in here if name not in there]
+
+
+def _of_every_machine(params: Params) -> dict[str, Any]:
+    return {name: value for name, value in flat(params).items() if not name.startswith("runtime.")}
+
+
+def _value(value: Any) -> str:
+    """Writes a value in Hydra's grammar of overrides."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(_value, value)) + "]"
+    if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in RESERVED:
+        return value
+    return json.dumps(value, ensure_ascii=False)

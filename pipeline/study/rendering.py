@@ -1,0 +1,234 @@
+"""A study's tables as Markdown, LaTeX and HTML."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+
+from pipeline import explain
+from pipeline.study.table import Cell, Column, Missing, Row, Table
+
+PAGE = 6
+"""Columns that a page carries beside the rows' names; a table with more goes on below."""
+
+ARROWS = {"higher": "↑", "lower": "↓", "depends": ""}
+DASH = "–"
+NARROW = 13
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "†": r"$^{\dagger}$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
+    "−": r"$-$",
+    "–": "--",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "`": "",
+}
+
+
+class Figure(NamedTuple):
+    """A cell ready to print: number, mark and how many runs it is of; and whether it is bold."""
+
+    text: str
+    mark: str
+    runs: str
+    bold: bool
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Returns the tables as GitHub's Markdown, in columns that a terminal shows as well."""
+    return "\n\n".join(_markdown(table) for table in tables) + "\n"
+
+
+def latex(tables: Sequence[Table]) -> str:
+    """Returns the tables as LaTeX floats, which take the package booktabs and no other.
+
+    Missing runs, and the commands that run them, stand in comments.
+    """
+    return "% \\usepackage{booktabs}\n\n" + "\n\n".join(_latex(table) for table in tables) + "\n"
+
+
+def html(tables: Sequence[Table]) -> str:
+    """Returns the tables as a page of its own that fetches nothing."""
+    template = _templates().get_template("study.html.jinja")
+    return template.render(tables=tables, ramp="")
+
+
+def figure(cell: Cell | None, column: Column, expected: int) -> Figure:
+    """Writes a cell.
+
+    Args:
+        cell: None is written as a dash.
+        column: of the cell.
+        expected: how many runs the row should have.
+    """
+    if cell is None:
+        return Figure(DASH, "", "", False)
+    numbers = [cell.mean] if cell.std is None else [cell.mean, cell.std]
+    text = " ± ".join(f"{number:.{column.decimals}f}" for number in numbers).replace("-", "−")
+    runs = f"n = {cell.runs}" if cell.runs < expected else ""
+    return Figure(text, "†" if cell.standing == "same" else "", runs, cell.standing == "best")
+
+
+def heading(column: Column) -> list[str]:
+    """Returns what stands above a column, in lines: its name; unit and direction."""
+    unit = f"({column.unit})" if column.unit else ""
+    below = " ".join(part for part in (unit, ARROWS[column.better]) if part)
+    return [
+        *textwrap.wrap(column.label, NARROW, break_long_words=False),
+        *([below] if below else []),
+    ]
+
+
+def pages(table: Table) -> list[tuple[list[Column], list[Row]]]:
+    """Returns the table in parts that a page is wide enough for."""
+    starts = range(0, len(table.columns), PAGE)
+    return [
+        (
+            table.columns[start : start + PAGE],
+            [row._replace(cells=row.cells[start : start + PAGE]) for row in table.rows],
+        )
+        for start in starts
+    ]
+
+
+def told(table: Table) -> str:
+    """Says what the table is of."""
+    runs = f"{table.num_runs} run" + ("s" if table.num_runs > 1 else "")
+    images = f", {table.num_images:,} test images" if table.num_images else ""
+    return runs + images
+
+
+def why(missing: Missing) -> str:
+    """Says why a run is missing."""
+    if missing.task is None:
+        return "never run"
+    name = missing.task.name
+    return {
+        "failed": f"failed as `{name}`; `dvc queue logs {name}` says why",
+        "queued": f"queued as `{name}`; `dvc queue start` runs it",
+        "running": f"running as `{name}`",
+        "unfinished": f"`{name}` stopped before it was measured",
+    }[missing.task.state]
+
+
+def _markdown(table: Table) -> str:
+    lines = [f"## {table.dataset}", "", told(table)]
+    for columns, rows in pages(table):
+        head = ["", *(" ".join(heading(column)) for column in columns)]
+        body = [
+            [
+                _plain(row.label),
+                *(
+                    _marked(figure(cell, column, len(table.repeats)))
+                    for cell, column in zip(row.cells, columns, strict=True)
+                ),
+            ]
+            for row in rows
+        ]
+        lines += ["", *_aligned([head, *body])]
+    lines += ["", *(f"- {note}" for note in table.notes)]
+    if table.missing:
+        lines += ["", f"### Missing: {len(table.missing)} of {_wanted(table)} runs"]
+    for missing in table.missing:
+        what = f"{_plain(missing.label)}, fold {missing.fold}, seed {missing.seed}"
+        lines += ["", f"- {what}: {why(missing)}", "", f"      {missing.command}"]
+    return "\n".join(lines)
+
+
+def _wanted(table: Table) -> int:
+    return table.num_runs + len(table.missing)
+
+
+def _marked(found: Figure) -> str:
+    text = f"**{found.text}**" if found.bold else found.text
+    return " ".join(
+        part for part in (text, found.mark, f"({found.runs})" if found.runs else "") if part
+    )
+
+
+def _plain(text: str) -> str:
+    return "".join(f"\\{sign}" if sign in "\\|*`[]<>" else sign for sign in text)
+
+
+def _aligned(rows: list[list[str]]) -> Iterable[str]:
+    widths = [max(3, *(len(row[n]) for row in rows)) for n in range(len(rows[0]))]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    for row in (rows[0], rule, *rows[1:]):
+        name, *cells = row
+        shown = [
+            name.ljust(widths[0]),
+            *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True)),
+        ]
+        yield f"| {' | '.join(shown)} |"
+
+
+def _latex(table: Table) -> str:
+    lines = [
+        r"\begin{table*}",
+        r"\centering",
+        r"\small",
+        rf"\caption{{{_tex(table.dataset)}: {_tex(told(table))}.}}",
+        rf"\label{{tab:{''.join(c if c.isalnum() else '-' for c in table.dataset)}}}",
+    ]
+    for columns, rows in pages(table):
+        lines += [
+            rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
+            r"\toprule",
+            " & ".join(["", *map(_tex_heading, columns)]) + r" \\",
+            r"\midrule",
+            *(_tex_row(row, columns, len(table.repeats)) for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\par\medskip",
+        ]
+    notes = " ".join(map(_tex, table.notes))
+    lines += [rf"\parbox{{\textwidth}}{{\footnotesize {notes}}}", r"\end{table*}"]
+    for missing in table.missing:
+        what = f"{missing.label}, fold {missing.fold}, seed {missing.seed}: {why(missing)}"
+        lines += [f"% Missing: {what}", f"%   {missing.command}"]
+    return "\n".join(lines)
+
+
+def _tex_heading(column: Column) -> str:
+    return r"\shortstack{" + r"\\".join(map(_tex, heading(column))) + "}"
+
+
+def _tex_row(row: Row, columns: list[Column], expected: int) -> str:
+    cells = []
+    for cell, column in zip(row.cells, columns, strict=True):
+        found = figure(cell, column, expected)
+        text = rf"\textbf{{{_tex(found.text)}}}" if found.bold else _tex(found.text)
+        runs = rf" {{\scriptsize ({_tex(found.runs)})}}" if found.runs else ""
+        cells.append(text + _tex(found.mark) + runs)
+    return " & ".join([_tex(row.label), *cells]) + r" \\"
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(sign, sign) for sign in text)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """The page of a study stands on that of the report."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, *explain.__path__]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals |= {"figure": figure, "pages": pages, "told": told, "why": why}
+    environment.globals |= {"arrows": ARROWS}
+    return environment

@@ -1,0 +1,123 @@
+"""A run of the experiment, and which runs are the same but for fold and seed."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+Params = Mapping[str, Any]
+"""What params.yaml holds."""
+
+State = Literal["finished", "failed", "queued", "running", "unfinished"]
+
+MODELS = {
+    "protomask": "ProtoMask",
+    "protopnet": "ProtoPNet",
+    "pipnet": "PIP-Net",
+    "protopool": "ProtoPool",
+    "blackbox": "Black box",
+}
+SEGMENTERS = {
+    "felzenszwalb": "Felzenszwalb",
+    "import": "imported masks",
+    "patches": "patches",
+    "sam2": "SAM 2",
+    "slit": "SLIT",
+}
+
+APART = ("dataset.name", "dataset.num_classes")
+REPEATED = ("seed", "dataset.fold")
+WITHOUT_EFFECT = ("dataset.root", "dataset.source", "dataset.scanned")
+LATER = ("runtime.", "explain.", "evaluate.")
+"""Sections that change neither the model nor what a metric means, but for `MEANING`."""
+
+MEANING = "evaluate.top_k"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the experiment.
+
+    Args:
+        name: of DVC's experiment, or of the commit.
+        params: what params.yaml held.
+        state: `finished`, or why there are no metrics.
+        metrics: group → metric → number, as in metrics.json.
+        images: returns the table of images.parquet, or None where it is not to be had.
+        made: when, in seconds since 1970.
+    """
+
+    name: str
+    params: Params
+    state: State = "finished"
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    images: Callable[[], pd.DataFrame | None] = lambda: None
+    made: float = 0.0
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name, with the number of classes where only some are kept."""
+        dataset = self.params["dataset"]
+        kept = dataset.get("num_classes")
+        return dataset["name"] + (f" ({kept} classes)" if kept else "")
+
+    @property
+    def repeat(self) -> tuple[int, int]:
+        """Fold and seed."""
+        return self.params["dataset"].get("fold", 0), self.params["seed"]
+
+    @property
+    def model(self) -> str:
+        """The model's name as papers write it, and what ProtoMask's crops are cut along."""
+        name = _model(self.params)
+        if name != "protomask":
+            return MODELS.get(name, name)
+        segmenter = self.params["segmenter"]["name"]
+        return f"{MODELS[name]} ({SEGMENTERS.get(segmenter, segmenter)})"
+
+    def settings(self) -> dict[str, str]:
+        """Parameter → value, for those in which runs of one row agree.
+
+        Models other than ProtoMask look at whole images: the parameters of masks and crops say
+        nothing of them, but for the size that images are brought to.
+        """
+        whole = _model(self.params) != "protomask"
+        return {
+            name: written(value)
+            for name, value in flat(self.params).items()
+            if _tells_apart(name) and not (whole and _of_crops(name))
+        }
+
+
+def flat(params: Params, prefix: str = "") -> dict[str, Any]:
+    """Takes sections apart: {"train": {"lr": 1}} becomes {"train.lr": 1}."""
+    leaves: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            leaves |= flat(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = value
+    return leaves
+
+
+def written(value: Any) -> str:
+    """Writes a parameter's value; 1 and 1.0 alike."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _model(params: Params) -> str:
+    name: str = params["model"].get("name", "protomask")
+    return name
+
+
+def _tells_apart(name: str) -> bool:
+    elsewhere = name in (*APART, *REPEATED, *WITHOUT_EFFECT) or name.startswith(LATER)
+    return name == MEANING or not elsewhere
+
+
+def _of_crops(name: str) -> bool:
+    return name.startswith(("segmenter.", "crops.")) and name != "crops.size"

@@ -1,0 +1,344 @@
+"""The table of a study: runs that differ in fold and seed alone become a row."""
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline.errors import ProtoMaskError
+from pipeline.explain.metric_notes import (
+    CONTROLS,
+    EXPLANATIONS,
+    PERCENT,
+    SHARE,
+    Better,
+    note_on,
+    taken_apart,
+)
+from pipeline.study.comparison import Standing, compare
+from pipeline.study.runs import MODELS, Params, Run
+
+USUAL = [
+    "general.accuracy",
+    "compactness.global_size",
+    "compactness.local_size",
+    "contrastivity.vlc",
+    "contrastivity.vac",
+    "continuity.stability",
+    "complexity.object_overlap",
+    "complexity.background_overlap",
+    "complexity.iou",
+    "complexity.consistency",
+    "truth.purity",
+    "truth.discrimination",
+]
+"""What the table shows unless it is told, as far as it was measured."""
+
+DECIMALS = {PERCENT: 1, "prototypes": 1, "an image": 1}
+STATES = ("running", "queued", "failed", "unfinished")
+
+
+class Column(NamedTuple):
+    """A metric.
+
+    Args:
+        name: `group.metric`.
+        label: its name in the table.
+        unit: of the numbers in the table, "" without one.
+        better: which direction is better.
+        factor: what a number of metrics.json is multiplied by.
+        decimals: how many are printed.
+    """
+
+    name: str
+    label: str
+    unit: str
+    better: Better
+    factor: float
+    decimals: int
+
+
+class Cell(NamedTuple):
+    """A row's metric.
+
+    Args:
+        mean: over runs.
+        std: sample standard deviation over runs; None of one run.
+        runs: how many have the metric.
+        standing: `best` in the column; `same`: no significant difference from the best; `worse`;
+            `untested`.
+    """
+
+    mean: float
+    std: float | None
+    runs: int
+    standing: Standing
+
+
+class Row(NamedTuple):
+    """Runs that differ in fold and seed alone; None in place of a cell that none has measured."""
+
+    label: str
+    cells: list[Cell | None]
+
+
+class Missing(NamedTuple):
+    """A run that other rows have and this one has not.
+
+    Args:
+        label: of the row.
+        fold, seed: of the run.
+        task: the run that was to be it, if there is one.
+        command: queues it.
+    """
+
+    label: str
+    fold: int
+    seed: int
+    task: Run | None
+    command: str
+
+
+class Table(NamedTuple):
+    """A data set's table.
+
+    Args:
+        dataset: its name.
+        columns, rows: what was measured of what.
+        num_runs: how many there are in all rows.
+        num_images: test images in all runs together.
+        repeats: fold and seed of every run that a row should have.
+        notes: what the reader has to know, a sentence or two each.
+        missing: the runs that are not there.
+    """
+
+    dataset: str
+    columns: list[Column]
+    rows: list[Row]
+    num_runs: int
+    num_images: int
+    repeats: list[tuple[int, int]]
+    notes: list[str]
+    missing: list[Missing]
+
+
+class _Group(NamedTuple):
+    """A row before its label and cells: its finished runs, and others that were to be."""
+
+    settings: dict[str, str]
+    runs: dict[tuple[int, int], Run]
+    tasks: dict[tuple[int, int], Run]
+
+
+def tables(
+    runs: Iterable[Run], metrics: Sequence[str], command: Callable[[Params], str]
+) -> list[Table]:
+    """Returns a table for each data set.
+
+    Of runs with the same parameters, the one that was made last counts.
+
+    Args:
+        runs: finished or not, of any data sets.
+        metrics: which, as `group.metric` or, in whatever groups it is, `metric`; none: `USUAL`.
+        command: returns the command that queues a run with these parameters.
+
+    Raises:
+        ProtoMaskError: no run is finished, or none has a metric of that name.
+    """
+    runs = list(runs)
+    finished = [run for run in runs if run.state == "finished"]
+    if not finished:
+        raise ProtoMaskError(
+            "no finished experiment: queue some with `dvc exp run --queue -S seed=0,1,2` and run "
+            "them with `dvc queue start`"
+        )
+    names = _chosen(finished, metrics)
+    datasets = sorted({run.dataset for run in finished})
+    return [_table([run for run in runs if run.dataset == d], names, command) for d in datasets]
+
+
+def _chosen(runs: list[Run], metrics: Sequence[str]) -> list[str]:
+    known = _measured(runs)
+    if not metrics:
+        return [name for name in USUAL if name in known] or known
+    chosen = []
+    for wanted in metrics:
+        found = [name for name in known if wanted in (name, name.partition(".")[2])]
+        if not found:
+            bare = [name.partition(".")[2] for name in known]
+            near = difflib.get_close_matches(wanted, [*known, *bare], n=3)
+            hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "there are:"
+            raise ProtoMaskError(
+                f"no run has measured {wanted!r}; {hint}" + ("" if near else f" {', '.join(known)}")
+            )
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def _measured(runs: Iterable[Run]) -> list[str]:
+    names = (f"{group}.{name}" for run in runs for group, of in run.metrics.items() for name in of)
+    return list(dict.fromkeys(names))
+
+
+def _table(runs: list[Run], names: list[str], command: Callable[[Params], str]) -> Table:
+    groups = _groups(runs)
+    labels = _labels(groups)
+    finished = [run for group in groups for run in group.runs.values()]
+    columns = _columns([name for name in names if name in _measured(finished)])
+    repeats = sorted({repeat for group in groups for repeat in _asked_for(group)})
+    kept = [number for number, group in enumerate(groups) if group.runs]
+    shown, names_shown = [groups[n] for n in kept], [labels[n] for n in kept]
+    values = [[_values(group, column) for column in columns] for group in shown]
+    images = [_images(group) for group in shown]
+    means = np.array([[v.mean() if len(v) else np.nan for v in row] for row in values])
+    compared = compare(means.reshape(len(shown), len(columns)), images, columns, names_shown)
+    rows = [
+        Row(label, [_cell(*of) for of in zip(row, columns, standings, strict=True)])
+        for label, row, standings in zip(names_shown, values, compared.standings, strict=True)
+    ]
+    some_missing = any(cell and cell.runs < len(repeats) for row in rows for cell in row.cells)
+    notes = [_about_runs(repeats, some_missing), *compared.notes]
+    if any(cell is None for row in rows for cell in row.cells):
+        notes.append("–: not measured.")
+    return Table(
+        runs[0].dataset,
+        columns,
+        rows,
+        len(finished),
+        len({image for table in images if table is not None for image in table.index}),
+        repeats,
+        notes,
+        _missing(groups, labels, repeats, command),
+    )
+
+
+def _groups(runs: Iterable[Run]) -> list[_Group]:
+    """Puts the runs of a row together; rows in the order of `MODELS`."""
+    groups: dict[tuple, _Group] = {}
+    for run in sorted(runs, key=lambda run: run.made):
+        settings = run.settings()
+        group = groups.setdefault(tuple(sorted(settings.items())), _Group(settings, {}, {}))
+        if run.state == "finished":
+            group.runs[run.repeat] = run
+        else:
+            rivals = [run, group.tasks.get(run.repeat, run)]
+            group.tasks[run.repeat] = min(rivals, key=lambda task: STATES.index(task.state))
+    found = [group for group in groups.values() if _asked_for(group)]
+    order = list(MODELS.values())
+    return sorted(found, key=lambda group: (_place(order, _any(group).model), _any(group).model))
+
+
+def _asked_for(group: _Group) -> list[tuple[int, int]]:
+    """Fold and seed of all its runs, save those that were never meant to be measured."""
+    asked = [repeat for repeat, task in group.tasks.items() if task.state != "unfinished"]
+    return [*group.runs, *asked]
+
+
+def _place(order: list[str], model: str) -> int:
+    return next((n for n, name in enumerate(order) if model.startswith(name)), len(order))
+
+
+def _any(group: _Group) -> Run:
+    """The newest of a group's runs."""
+    return max((group.runs or group.tasks).values(), key=lambda run: run.made)
+
+
+def _labels(groups: list[_Group]) -> list[str]:
+    """The models' names, with the parameters that tell rows of the same name apart."""
+    models = [_any(group).model for group in groups]
+    counts = Counter(models)
+    labels = []
+    for group, model in zip(groups, models, strict=True):
+        if counts[model] == 1:
+            labels.append(model)
+            continue
+        others = [g.settings for g, m in zip(groups, models, strict=True) if m == model]
+        names = sorted(set().union(*others))
+        differing = [name for name in names if len({of.get(name) for of in others}) > 1]
+        told = [f"{name}={group.settings[name]}" for name in differing if name in group.settings]
+        labels.append(", ".join([model, *told]))
+    return labels
+
+
+def _columns(names: list[str]) -> list[Column]:
+    columns = []
+    for name in names:
+        group, _, metric = name.partition(".")
+        apart, note = taken_apart(metric), note_on(group, metric)
+        ways = [EXPLANATIONS.get(apart.explanation), CONTROLS.get(apart.control)]
+        label = ", ".join([note.label, *(way for way in ways if way)])
+        if apart.undefined:
+            columns.append(Column(name, f"{label}, left out", "images", "depends", 1, 1))
+        elif note.unit == SHARE:
+            columns.append(Column(name, label, PERCENT, note.better, 100, 1))
+        else:
+            decimals = DECIMALS.get(note.unit, 3)
+            columns.append(Column(name, label, note.unit, note.better, 1, decimals))
+    counts = Counter(column.label for column in columns)
+    return [
+        column
+        if counts[column.label] == 1
+        else column._replace(label=f"{column.label} ({column.name.partition('.')[0]})")
+        for column in columns
+    ]
+
+
+def _values(group: _Group, column: Column) -> NDArray[np.float64]:
+    of, _, metric = column.name.partition(".")
+    found = (run.metrics.get(of, {}).get(metric) for run in group.runs.values())
+    return column.factor * np.array([value for value in found if value is not None], np.float64)
+
+
+def _images(group: _Group) -> pd.DataFrame | None:
+    """An image's values, a mean over runs; None unless they are there for all runs.
+
+    A run in which an image's value is not finite does not count in that mean.
+    """
+    found = [run.images() for run in group.runs.values()]
+    if any(table is None for table in found):
+        return None
+    every = pd.concat([table.set_index("image") for table in found if table is not None])
+    return every.replace([np.inf, -np.inf], np.nan).groupby(level=0).mean()
+
+
+def _cell(values: NDArray[np.float64], column: Column, standing: Standing) -> Cell | None:
+    if len(values) == 0:
+        return None
+    std = float(values.std(ddof=1)) if len(values) > 1 else None
+    return Cell(float(values.mean()), std, len(values), standing)
+
+
+def _about_runs(repeats: list[tuple[int, int]], some_missing: bool) -> str:
+    folds, seeds = ({repeat[place] for repeat in repeats} for place in (0, 1))
+    if len(repeats) == 1:
+        return "One run a row."
+    product = len(folds) * len(seeds) == len(repeats)
+    of = f" ({_several(folds, 'fold')} × {_several(seeds, 'seed')})" if product else ""
+    fewer = " n: how many, where some are missing." if some_missing else ""
+    return f"Mean ± sample standard deviation over {len(repeats)} runs{of}.{fewer}"
+
+
+def _several(of: set[int], noun: str) -> str:
+    return f"{len(of)} {noun}" + ("s" if len(of) > 1 else "")
+
+
+def _missing(
+    groups: list[_Group],
+    labels: list[str],
+    repeats: list[tuple[int, int]],
+    command: Callable[[Params], str],
+) -> list[Missing]:
+    found = []
+    for group, label in zip(groups, labels, strict=True):
+        for fold, seed in repeats:
+            if (fold, seed) not in group.runs:
+                params = _any(group).params
+                dataset = {**params["dataset"], "fold": fold}
+                wanted = {**params, "seed": seed, "dataset": dataset}
+                task = group.tasks.get((fold, seed))
+                found.append(Missing(label, fold, seed, task, command(wanted)))
+    return found

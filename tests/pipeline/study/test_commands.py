@@ -1,0 +1,74 @@
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from pipeline.study.commands import queue_command
+
+CONF = {
+    "config": """
+defaults: [{dataset: demo}, {backbone: small}, {experiment: frozen}, _self_]
+seed: 0
+runtime: {workers: 2}
+""",
+    "dataset/demo": "{name: demo, root: null, fold: 0, scanned: []}",
+    "dataset/folder": "{name: folder, root: null, fold: 0, scanned: [root]}",
+    "backbone/small": "# @package model\nbackbone: small",
+    "backbone/large": "# @package model\nbackbone: large\ninput: 224",
+    "experiment/frozen": "# @package _global_\nmodel: {size: 8}\ntrain: {lr: 0.0, grow: false}",
+    "experiment/joint": "# @package _global_\nmodel: {size: 99}\ntrain: {lr: 6.0e-5, grow: true}",
+}
+GROUPS = {
+    "dataset": ["demo", "folder"],
+    "backbone": ["large", "small"],
+    "experiment": ["frozen", "joint"],
+}
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    for name, text in CONF.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return tmp_path
+
+
+def composed(conf: Path, overrides: list[str]) -> Any:
+    with initialize_config_dir(str(conf), version_base=None):
+        return OmegaConf.to_container(compose("config", overrides), resolve=True)
+
+
+@pytest.mark.parametrize(
+    ("made", "written"),
+    [
+        ([], ""),
+        (["seed=3", "dataset.fold=1"], "-S dataset.fold=1 -S seed=3"),
+        (["experiment=joint"], "-S experiment=joint"),
+        (["dataset=folder", "backbone=large"], "-S dataset=folder -S backbone=large"),
+        (["runtime.workers=9", "+runtime.device=cuda"], ""),
+        (["dataset.root='my birds, \"2011\"'"], None),
+        (["dataset.root='null'", "dataset.scanned=[a,'b c',1e-7,true,null]"], None),
+        (["train.lr=1e-07", "model.size=1.5", "train.grow=null"], None),
+        (["+train.extra={a: 1, b: [x]}", "~model.size"], None),
+    ],
+)
+def test_command_gives_the_same_parameters(
+    conf: Path, made: list[str], written: str | None
+) -> None:
+    wanted = composed(conf, made)
+    command = queue_command(wanted, lambda overrides: composed(conf, overrides), GROUPS)
+    words = shlex.split(command)
+    assert words[:4] == ["dvc", "exp", "run", "--queue"]
+    again = composed(conf, [word for word in words[4:] if word != "-S"])
+    assert again | {"runtime": None} == wanted | {"runtime": None}
+    if written is not None:
+        assert command == f"dvc exp run --queue {written}".strip()
+
+
+def test_without_presets_the_file_is_compared() -> None:
+    given = {"seed": 0, "train": {"lr": 0.1}}
+    wanted = {"seed": 2, "train": {"lr": 0.1}}
+    assert queue_command(wanted, lambda _: given, {}) == "dvc exp run --queue -S seed=2"
