@@ -298,6 +298,25 @@ def table(
     study_table.run(form.value, out, metrics or [], rev or [])
 
 
+@study_app.command()
+def compare(
+    run_a: Annotated[
+        str, typer.Argument(metavar="RUN", help="An experiment, commit, branch or `workspace`.")
+    ],
+    run_b: Annotated[str, typer.Argument(metavar="RUN", help="Another.")],
+    out: Annotated[Path, typer.Option(help="The page to write.", show_default=False)],
+) -> None:
+    """Write a page that compares two runs image by image: who is right, and why.
+
+    Reads what both runs have made from DVC's cache; they must be of the same data set. Says whether
+    the difference may be chance, and draws the images that one or both named wrong, with what each
+    model saw in them.
+    """
+    from stages import study_compare
+
+    study_compare.run((run_a, run_b), out)
+
+
 app.add_typer(study_app, name="study", rich_help_panel=PEOPLE)
 
 

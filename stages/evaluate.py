@@ -1,6 +1,7 @@
 """artifacts/finetune/ → metrics.json and artifacts/evaluate/."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -57,7 +58,11 @@ def run() -> None:
     )
     evidence = gather(network, memory=workspace.features(params))
     values = measure(evidence, groups)
-    notes: dict[str, dict] = {"unavailable": unavailable(evidence, groups), "no_better": {}}
+    notes: dict[str, dict] = {
+        "unavailable": unavailable(evidence, groups),
+        "no_better": {},
+        "remarks": _remarks(index, groups),
+    }
     if drawn and "truth" in groups:
         prototypes = finished.prototypes()
         sources, cells = prototypes.pixels(crops), torch.from_numpy(prototypes.cell_P)
@@ -74,6 +79,14 @@ def run() -> None:
     _write(evidence, values, notes, index, rows, seed)
 
 
+def _remarks(index: Index, groups: Sequence[str]) -> dict[str, str]:
+    """Group → what is to be known of all its metrics."""
+    if index.object_masks_from != "box":
+        return {}
+    why = f"{index.dataset} has no object masks: boxes stand in for them"
+    return {group: why for group in ("complexity", "segmentation") if group in groups}
+
+
 def _write(
     evidence: Evidence,
     values: dict[str, Values],
@@ -88,7 +101,7 @@ def _write(
         tensors = {
             "logits_NC": answers.logits_NC,
             "similarity_NP": answers.similarity_NP,
-            "crop_NP": evidence.crop_of(answers.view_NP),
+            "view_NP": answers.view_NP,
         }
         save_file(tensors, folder / "answers.safetensors")
         table = pa.Table.from_pandas(per_image(evidence.ids, values), preserve_index=False)
@@ -111,6 +124,8 @@ def _say(metrics: dict[str, dict[str, float]], notes: dict[str, dict]) -> None:
         for why in dict.fromkeys(missing.values()):
             names = [name for name, reason in missing.items() if reason == why]
             print(f"{group}: not measured, {why}: {', '.join(names)}")
+    for group, remark in notes["remarks"].items():
+        print(f"{group}: {remark}")
     for control, names in notes["no_better"].items():
         if names:
             print(f"truth: no better than with {control.replace('_', ' ')}: {', '.join(names)}")

@@ -8,7 +8,7 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pipeline.crops.store import CropStore
+from pipeline.crops.extraction import CropSettings
 from pipeline.datasets.index import SPLITS, Index
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.answers import ImageAnswers
@@ -17,6 +17,8 @@ from pipeline.explain.metric_table import Measured
 from pipeline.explain.overlay import relevance_of
 from pipeline.explain.prototypes import Prototypes
 from pipeline.explain.report import Report
+from pipeline.explain.saliency import SimilarPlaces
+from pipeline.explain.views import Views
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
 from pipeline.training.devices import device_of
@@ -31,7 +33,7 @@ def run() -> None:
     index, crops, masks = finished.index, finished.crops, finished.masks()
     prototypes = finished.prototypes()
     network = finished.network.to(device_of(params.runtime))
-    gallery = Gallery(index, workspace.root_of(params), masks, crops)
+    gallery = Gallery(index, workspace.root_of(params), masks, crops, prototypes.views)
     report = Report(
         index,
         gallery,
@@ -40,8 +42,9 @@ def run() -> None:
         _read_answers(index),
         relevance_of(network),
         params.explain.only_mask,
+        SimilarPlaces(network) if network.in_cells else None,
     )
-    facts, measured = _facts(params, index, masks, crops, prototypes), _read_measured()
+    facts, measured = _facts(params, finished, masks, prototypes), _read_measured()
     with whole_folder(workspace.REPORT) as folder:
         report.write(folder, facts, measured, params.seed)
     page, pages = workspace.REPORT / "index.html", workspace.REPORT / "classes"
@@ -58,16 +61,17 @@ def run() -> None:
 
 
 def _facts(
-    params: Params, index: Index, masks: MaskStore, crops: CropStore, prototypes: Prototypes
+    params: Params, finished: Finished, masks: MaskStore, prototypes: Prototypes
 ) -> dict[str, str]:
     """Says what was run: nothing that changes from machine to machine."""
+    index, network = finished.index, finished.network
     images = ", ".join(
         f"{len(index.rows(split))} {purpose}"
         for split, purpose in zip(SPLITS, ("training", "validation", "test"), strict=True)
     )
     made = {key: value for key, value in masks.about["segmenter"].items() if value is not None}
     name = made.pop("name")
-    cut, model, train = crops.settings, params.model, params.train
+    model, train = params.model, params.train
     own = model.model_dump(exclude={"name", "backbone", "pretrained"}, exclude_none=True)
     trained = "frozen" if train.freeze_backbone else "trained"
     return {
@@ -75,22 +79,37 @@ def _facts(
         "Images": f"{len(index)}: {images}",
         "Segmenter": f"{name} ({_listed(made)})",
         "Masks": f"{masks.num_masks().sum()}, {masks.num_masks().mean():.1f} an image",
-        "Crops": f"at most {cut.per_image} an image, {cut.size}×{cut.size} pixels, background "
-        f"{cut.background}"
-        + f", boxes of at least {cut.min_box_area:.3g} of the image" * (cut.min_box_area > 0)
-        + f", boxes of at most {cut.max_box_area:.3g} of the image" * (cut.max_box_area < 1),
+        **_seen(prototypes.views, finished.crops.settings),
         "Backbone": f"{model.backbone}, weights {_weights(model.pretrained)}, {trained}",
         "Model": f"{model.name} ({_listed(own)})" if own else model.name,
-        "Prototypes": f"{len(prototypes)}"
-        + (
-            f", pruned (nearest {params.prune.nearest}, threshold {params.prune.threshold})"
-            if params.prune.enabled
-            else ", not pruned"
-        ),
-        "Epochs": f"{train.warmup_epochs} warm-up, {train.epochs} joint, "
-        f"{params.finetune.epochs} fine-tuning",
+        "Prototypes": _counted(params, prototypes),
+        "Epochs": f"{train.warmup_epochs} warm-up, {train.epochs} joint"
+        + f", {params.finetune.epochs} fine-tuning" * network.finetunes,
         "Seed": str(params.seed),
     }
+
+
+def _seen(views: Views, cut: CropSettings) -> dict[str, str]:
+    """Says what the model looks at."""
+    pixels = f"{cut.size}×{cut.size} pixels"
+    if views.kind == "cells":
+        rows, columns = views.grid
+        return {"Images seen": f"whole, {pixels}, in {rows}×{columns} cells"}
+    if views.kind == "image":
+        return {"Images seen": f"whole, {pixels}"}
+    return {
+        "Crops": f"at most {cut.per_image} an image, {pixels}, background {cut.background}"
+        + f", boxes of at least {cut.min_box_area:.3g} of the image" * (cut.min_box_area > 0)
+        + f", boxes of at most {cut.max_box_area:.3g} of the image" * (cut.max_box_area < 1)
+    }
+
+
+def _counted(params: Params, prototypes: Prototypes) -> str:
+    if prototypes.views.kind == "image":
+        return "none"
+    prune = params.prune
+    pruned = f", pruned (nearest {prune.nearest}, threshold {prune.threshold})"
+    return f"{len(prototypes)}" + (pruned if prune.enabled else ", not pruned")
 
 
 def _weights(pretrained: str) -> str:
@@ -109,23 +128,24 @@ def _read_answers(index: Index) -> ImageAnswers:
     path = workspace.EVALUATE / "answers.safetensors"
     try:
         found = load_file(path)
-        names = ("logits_NC", "similarity_NP", "crop_NP")
-        logits_NC, similarity_NP, crop_NP = (np.asarray(found[name]) for name in names)
+        names = ("logits_NC", "similarity_NP", "view_NP")
+        logits_NC, similarity_NP, view_NP = (np.asarray(found[name]) for name in names)
     except (OSError, KeyError, SafetensorError) as error:
         raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None
     rows_N = index.rows("test")
-    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, crop_NP)
+    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, view_NP)
 
 
 def _read_measured() -> Measured:
     metrics = _read_json(workspace.METRICS, "intervals")
-    notes = _read_json(workspace.EVALUATE / "notes.json", "unavailable", "no_better")
+    notes = _read_json(workspace.EVALUATE / "notes.json", "unavailable", "no_better", "remarks")
     plots = sorted((workspace.EVALUATE / "plots").glob("*.csv"))
     return Measured(
         {group: values for group, values in metrics.items() if group != "intervals"},
         metrics["intervals"],
         notes["unavailable"],
         notes["no_better"],
+        notes["remarks"],
         {path.stem: pd.read_csv(path) for path in plots},
     )
 

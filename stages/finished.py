@@ -59,4 +59,4 @@ class Finished:
     def prototypes(self) -> Prototypes:
         """Returns the model's prototypes with where each came from."""
         record = read_record(workspace.FINETUNE / "prototypes.csv")
-        return Prototypes.of(self.network, record, self.index)
+        return Prototypes.of(self.network, record, self.index, self.crops.settings.size)

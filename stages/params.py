@@ -15,7 +15,6 @@ from pipeline.masks.imported import Imported
 from pipeline.masks.patches import Patches
 from pipeline.masks.sam2.segmenter import Sam2
 from pipeline.masks.slit.segmenter import Slit
-from pipeline.model.build import MODELS
 from pipeline.model.settings import ModelSettings
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
@@ -143,10 +142,9 @@ class Params(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Params":
-        model = MODELS[self.model.name]
-        known = ["cross_entropy", *model.loss_terms]
+        known = ["cross_entropy", *self.model.loss_terms]
         unknown = [name for name in self.train.loss if name not in known]
-        missing = [name for name in model.loss_terms if name not in self.train.loss]
+        missing = [name for name in self.model.loss_terms if name not in self.train.loss]
         if unknown or missing:
             raise ValueError(
                 f"train.loss has the weights of {', '.join(self.train.loss) or 'nothing'}, but the "
@@ -184,7 +182,7 @@ def read_params(path: Path) -> Params:
 
 def _explain(problem: Any) -> str:
     place = [str(key) for key in problem["loc"]]
-    if place[:1] in (["segmenter"], ["model"]) and len(place) > 2:
+    if place[:1] in (["segmenter"], ["model"]) and len(place) > 1:
         del place[1]
     name = ".".join(place) or "the file"
     if problem["type"] == "extra_forbidden":

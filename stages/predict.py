@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
-from pipeline.crops.extraction import Crops
+from pipeline.crops.extraction import Crops, whole_image
 from pipeline.crops.store import CropStore
 from pipeline.datasets.listing import sha256
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
@@ -23,6 +23,7 @@ from pipeline.explain.overlay import relevance_of
 from pipeline.explain.panel import Reason, draw_reasons
 from pipeline.explain.photograph_page import Asked, write_photograph_page
 from pipeline.explain.prototypes import Points, Prototypes
+from pipeline.explain.saliency import SimilarPlaces
 from pipeline.files import whole_file
 from pipeline.masks.segmenter import Machine, Segmenter
 from pipeline.model.answers import Answers, answers
@@ -113,22 +114,28 @@ class Predictor(NamedTuple):
     def explain(self, photograph: NDArray[np.uint8]) -> tuple[list[tuple[str, float]], Image.Image]:
         """Returns the first classes with their scores, and the picture of why."""
         asked = self.ask("", photograph)
-        score = asked.scores[0]
-        reasons = [self._reason(points) for points in score.rows]
+        score, views = asked.scores[0], self.prototypes.views
+        rows = [] if views.kind == "image" else score.rows
+        reasons = [self._reason(points, asked.crops) for points in rows]
+        outlines = asked.outlines(views, sorted({points.view for points in rows}))
         return asked.ranking, draw_reasons(
-            photograph, asked.masks, asked.crops, asked.ranking, score, reasons
+            photograph, outlines, asked.ranking, score, reasons, views
         )
 
     def ask(self, name: str, photograph: NDArray[np.uint8]) -> Asked:
-        """Segments a photograph and asks the model about its crops."""
-        (masks,) = self.segmenter.segment([photograph], self.machine)
-        crops = self.crops.cut(photograph, masks)
+        """Asks the model about a photograph: if it sees crops, about those of its masks."""
+        masks, size = None, self.crops.settings.size
+        if self.network.sees == "crops":
+            (masks,) = self.segmenter.segment([photograph], self.machine)
+            crops = self.crops.cut(photograph, masks)
+        else:
+            crops = whole_image(photograph, 1, size)
         found = self._answers(crops)
         logits_C = found.logits_NC[0].numpy()
         order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]
-        similarity_P, crop_P = found.similarity_NP[0].numpy(), self._crop_of(found)
+        similarity_P, view_P = found.similarity_NP[0].numpy(), found.view_NP[0].numpy()
         scores = [
-            self.prototypes.score(label, similarity_P, crop_P, ROWS).rounded()
+            self.prototypes.score(label, similarity_P, view_P, ROWS).rounded()
             for label in order[:EXPLAINED]
         ]
         ranking = [(self.about.class_names[label], float(logits_C[label])) for label in order]
@@ -137,7 +144,8 @@ class Predictor(NamedTuple):
     def looks(self, only_mask: bool) -> Looks:
         """Returns what draws the lines of a page."""
         relevance = relevance_of(self.network)
-        return Looks(self.prototypes, relevance, self.crops, self.images, only_mask)
+        places = SimilarPlaces(self.network) if self.network.in_cells else None
+        return Looks(self.prototypes, relevance, self.crops, self.images, only_mask, places)
 
     @torch.inference_mode()
     def _answers(self, crops: Crops) -> Answers:
@@ -150,16 +158,14 @@ class Predictor(NamedTuple):
             features_1VF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
         return answers(self.network, features_1VF.float().cpu(), views(valid_1K, features_1VF))
 
-    def _crop_of(self, found: Answers) -> NDArray[np.int64]:
-        cells = found.embedding_NVD.shape[1] // self.crops.valid.shape[1]
-        return (found.view_NP[0] // cells).numpy()
-
-    def _reason(self, points: Points) -> Reason:
-        first = points.prototypes[0]
-        row, crop = int(self.prototypes.rows_P[first]), int(self.prototypes.crop_P[first])
-        picture = Image.fromarray(self.crops.crops([row])[0, crop])
+    def _reason(self, points: Points, crops: Crops) -> Reason:
+        first, views = points.prototypes[0], self.prototypes.views
+        row, view = int(self.prototypes.rows_P[first]), int(self.prototypes.view_P[first])
+        pixels = self.crops.crops([row])[0, views.crop(view)]
+        size = self.crops.settings.size
+        this = views.drawn(crops.pixels[views.crop(points.view)], points.view, size)
         name = self.about.class_names[int(self.prototypes.class_of_P[first])]
-        return Reason(points, name, self.images[row], picture)
+        return Reason(points, name, self.images[row], this, views.drawn(pixels, view, size))
 
 
 def rebuild_segmenter(fingerprint: dict[str, Any]) -> Segmenter:

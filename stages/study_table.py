@@ -24,7 +24,6 @@ from stages import workspace
 
 FORMATS = {"markdown": markdown, "latex": latex, "html": html}
 IMAGES = (workspace.EVALUATE / "images.parquet").as_posix()
-
 SECTIONS = {"seed", "dataset", "segmenter", "model"}
 
 
@@ -83,7 +82,7 @@ def _read(repo: Repo, state: Any, kind: str) -> Iterator[Run]:
     """
     name = state.name or state.rev[:7]
     params = _content(state, "params", workspace.PARAMS)
-    if params is None or not SECTIONS <= params.keys():
+    if params is None or not params.keys() >= SECTIONS:
         if kind != "commit":
             print(f"{name} is left out: its params.yaml is none of this version", file=sys.stderr)
         return

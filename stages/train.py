@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from pipeline.model.backbone import Backbone
 from pipeline.model.build import build
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About, save_model
-from pipeline.training.devices import make_fabric
+from pipeline.training.curve import VARIABLE
+from pipeline.training.devices import launched
 from pipeline.training.train import Training
 from stages import workspace
 from stages.params import Params, read_params
@@ -27,31 +29,39 @@ def run() -> None:
     index = workspace.read_index()
     store = CropStore(workspace.CROPS)
     store.refuse_unless(params.crops, index.photographs)
-    fabric = make_fabric(params.runtime)
-    torch.manual_seed(params.seed)
-    backbone = Backbone(params.model.backbone, workspace.weights_of(params))
-    network = build(params.model, len(index.class_names), backbone)
-    checkpoints = workspace.memory() / "training" / _key(params, store, network, fabric)
-    training = Training(
-        network,
-        network.seen(store),
-        index,
-        params.train,
-        params.seed,
-        fabric,
-        checkpoints,
-        workspace.memory() / "features",
-    )
-    about = About(
-        class_names=index.class_names,
-        segmenter=store.about["segmenter"],
-        crops=params.crops,
-        images=index.photographs.digest(),
-    )
+    with launched(params.runtime, params.train.accumulate) as fabric:
+        torch.manual_seed(params.seed)
+        backbone = Backbone(params.model.backbone, workspace.weights_of(params))
+        network = build(params.model, len(index.class_names), backbone)
+        training = Training(
+            network,
+            network.seen(store),
+            index,
+            params.train,
+            params.seed,
+            fabric,
+            workspace.memory() / "training" / _key(params, store, network, fabric),
+            workspace.memory() / "features",
+            params.runtime.compile,
+            os.environ.get(VARIABLE),
+        )
+        if fabric.is_global_zero:
+            about = About(
+                class_names=index.class_names,
+                segmenter=store.about["segmenter"],
+                crops=params.crops,
+                images=index.photographs.digest(),
+            )
+            _write(training, about)
+        else:
+            training.run(None)
+
+
+def _write(training: Training, about: About) -> None:
     with whole_folder(workspace.TRAIN) as folder:
         progress = training.run(folder / "curves")
-        save_model(folder, network, about)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+        save_model(folder, training.network, about)
+    shutil.rmtree(training.checkpoints, ignore_errors=True)
     if progress.best_epoch >= 0:
         last = progress.history[progress.best_epoch]
         said = ", ".join(f"{name} {value:.4g}" for name, value in last.items())

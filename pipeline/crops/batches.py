@@ -31,12 +31,18 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yields batches of at most `size` images, in the order of `rows`, on a device."""
     parts = [rows[at : at + size] for at in range(0, len(rows), size)]
+    pinned = device.type == "cuda"
+
+    def read(part: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        found = torch.from_numpy(store.crops(part)), torch.from_numpy(store.valid[part])
+        # From other memory a GPU cannot copy while it computes.
+        return (found[0].pin_memory(), found[1].pin_memory()) if pinned else found
+
     with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(store.crops, parts[0]) if parts else None
+        ahead = pool.submit(read, parts[0]) if parts else None
         for number, part in enumerate(parts):
             assert ahead is not None
-            crops = ahead.result()
+            crops, valid = (found.to(device, non_blocking=pinned) for found in ahead.result())
             if number + 1 < len(parts):
-                ahead = pool.submit(store.crops, parts[number + 1])
-            valid = torch.from_numpy(store.valid[part])
-            yield Batch(part, torch.from_numpy(crops).to(device), valid.to(device))
+                ahead = pool.submit(read, parts[number + 1])
+            yield Batch(part, crops, valid)

@@ -21,14 +21,14 @@ class ImageAnswers:
         labels_N: int64, their classes.
         logits_NC: float32.
         similarity_NP: float32.
-        crop_NP: int64, each image's crop that is nearest to each prototype.
+        view_NP: int64, each image's view that is most similar to each prototype.
     """
 
     rows_N: NDArray[np.int64]
     labels_N: NDArray[np.int64]
     logits_NC: NDArray[np.float32]
     similarity_NP: NDArray[np.float32]
-    crop_NP: NDArray[np.int64]
+    view_NP: NDArray[np.int64]
 
     @cached_property
     def predicted_N(self) -> NDArray[np.int64]:
@@ -41,7 +41,7 @@ class ImageAnswers:
             ProtoMaskError: they are another's.
         """
         N, (C, P) = len(self.rows_N), prototypes.weights_CP.shape
-        shapes = (self.logits_NC.shape, self.similarity_NP.shape, self.crop_NP.shape)
+        shapes = (self.logits_NC.shape, self.similarity_NP.shape, self.view_NP.shape)
         if shapes == ((N, C), (N, P), (N, P)):
             logits_NC = self.similarity_NP.astype(np.float64) @ prototypes.weights_CP.T
             largest = max(1.0, float(np.abs(logits_NC).max(initial=0)))

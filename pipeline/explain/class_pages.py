@@ -14,20 +14,20 @@ from pipeline.explain.pages import Picture, picture, write_page
 from pipeline.explain.pictures import QUALITY_SMALL
 from pipeline.explain.prototypes import Prototypes
 
-NUM_NEAREST, NUM_WRONG = 10, 5
+NUM_NEAREST, NUM_WRONG, NUM_SHARED = 10, 5, 20
 THUMBNAIL, PHOTOGRAPH = 96, 192
 DIM = 0.35
 
 
 class Near(NamedTuple):
-    """A test image's crop in which a prototype is found.
+    """A test image's view in which a prototype is found.
 
     Args:
         own: whether the image is of the prototype's class.
         class_name: the image's class.
         similarity: to the prototype.
         named_so: whether the image was given the prototype's class.
-        picture: the crop.
+        picture: the view.
     """
 
     own: bool
@@ -38,23 +38,23 @@ class Near(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A training crop that is one or more prototypes.
+    """A training view that is, or shows, one or more prototypes.
 
     Args:
         prototypes: their numbers.
-        image, crop: where it comes from.
-        distance: how far the push moved the nearest of them, squared.
+        image, view: where it comes from.
+        distance: how far the push moved the nearest of them, squared; None without a push.
         weight: of all of them together, to their class.
         photograph: the training photograph, None where it is not on this machine.
-        source: the crop.
-        nearest: the test images most similar to it, each with its most similar crop.
+        source: the crop, or the whole image.
+        nearest: the test images most similar to it, each with its most similar view.
         further: after these, the next ones of other classes, until there are `NUM_WRONG` of them.
     """
 
     prototypes: tuple[int, ...]
     image: str
-    crop: int
-    distance: float
+    view: str
+    distance: float | None
     weight: float
     photograph: Picture | None
     source: Side
@@ -68,6 +68,15 @@ class Confusion(NamedTuple):
     label: int
     name: str
     images: int
+
+
+class Shared(NamedTuple):
+    """A prototype with its card on the page of another class, for which it weighs most."""
+
+    prototype: int
+    label: int
+    name: str
+    weight: float
 
 
 class ClassPages:
@@ -110,6 +119,8 @@ class ClassPages:
             num_right=int((own_N & named_N).sum()),
             taken_for=self._confusions(self.answers.predicted_N[own_N & ~named_N]),
             taken_from=self._confusions(self.answers.labels_N[named_N & ~own_N]),
+            views=self.prototypes.views,
+            shared=self._shared(label),
             cards=[
                 self._card(label, group, source)
                 for group, source in zip(groups, sources, strict=True)
@@ -126,12 +137,31 @@ class ClassPages:
             if counts[label]
         ]
 
+    def _shared(self, label: int) -> list[Shared]:
+        """Returns the prototypes of other pages that speak for a class, the weightiest first."""
+        prototypes = self.prototypes
+        if not prototypes.views.shared:
+            return []
+        weight_P = np.where(prototypes.class_of_P == label, 0, prototypes.weights_CP[label])
+        order = np.argsort(-weight_P, kind="stable")[:NUM_SHARED]
+        return [
+            Shared(number, int(of), prototypes.class_names[of], float(weight_P[number]))
+            for number in order[weight_P[order] > 0].tolist()
+            for of in [prototypes.class_of_P[number]]
+        ]
+
     def _card(self, label: int, group: tuple[int, ...], source: Side) -> Card:
         first = group[0]
-        row, crop = int(self.prototypes.rows_P[first]), int(self.prototypes.crop_P[first])
-        image = self.index.ids[row]
-        drawn = self.gallery.outlined(row, {crop: ""}, PHOTOGRAPH, DIM)
-        alt = f"Training photograph {image}, the mask of crop {crop} outlined"
+        row, view = int(self.prototypes.rows_P[first]), int(self.prototypes.view_P[first])
+        views, image = self.prototypes.views, self.index.ids[row]
+        drawn = self.gallery.outlined(row, {view: ""}, PHOTOGRAPH, DIM)
+        outlined = {
+            "crops": f", the mask of {views.called(view)} outlined",
+            "cells": f", {views.called(view)} outlined",
+            "image": "",
+        }[views.kind]
+        alt = f"Training photograph {image}{outlined}"
+        distance = float(self.prototypes.distance_P[list(group)].min())
         order_N = np.argsort(-self.answers.similarity_NP[:, first], kind="stable")
         others = order_N[NUM_NEAREST:][self.answers.labels_N[order_N[NUM_NEAREST:]] != label]
         nearest = [self._near(place, first) for place in order_N[:NUM_NEAREST].tolist()]
@@ -139,8 +169,8 @@ class ClassPages:
         return Card(
             group,
             image,
-            crop,
-            float(self.prototypes.distance_P[list(group)].min()),
+            views.called(view),
+            None if np.isnan(distance) else distance,
             float(self.prototypes.weights_CP[label, list(group)].sum()),
             None if drawn is None else picture(drawn, alt),
             source,
@@ -149,13 +179,14 @@ class ClassPages:
         )
 
     def _near(self, place: int, prototype: int) -> Near:
-        row, crop = int(self.answers.rows_N[place]), int(self.answers.crop_NP[place, prototype])
+        row, view = int(self.answers.rows_N[place]), int(self.answers.view_NP[place, prototype])
         label, of = int(self.answers.labels_N[place]), int(self.prototypes.class_of_P[prototype])
-        alt = f"Crop {crop} of test image {self.index.ids[row]}"
+        called = self.prototypes.views.called(view)
+        alt = f"{called[0].upper()}{called[1:]} of test image {self.index.ids[row]}"
         return Near(
             label == of,
             self.prototypes.class_names[label],
             float(self.answers.similarity_NP[place, prototype]),
             bool(self.answers.predicted_N[place] == of),
-            picture(self.gallery.crop(row, crop, THUMBNAIL), alt, QUALITY_SMALL),
+            picture(self.gallery.view(row, view, THUMBNAIL), alt, QUALITY_SMALL),
         )

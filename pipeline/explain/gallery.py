@@ -1,7 +1,7 @@
-"""The pictures of a data set's images: photographs with masks outlined, and crops."""
+"""The pictures of a data set's images: photographs with masks or cells outlined, and views."""
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from pipeline.crops.extraction import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
-from pipeline.explain.pictures import Outline, colour_of, outlined, resized
+from pipeline.explain.pictures import outlined
+from pipeline.explain.views import Views
 from pipeline.masks.store import MaskStore
 
 
@@ -26,41 +27,40 @@ class Gallery:
         index: the images.
         root: the folder their paths are relative to.
         masks: their masks.
-        crops: their crops.
+        crops: their crops, as the model sees them.
+        views: the model's.
     """
 
-    def __init__(self, index: Index, root: Path, masks: MaskStore, crops: CropStore) -> None:
+    def __init__(
+        self, index: Index, root: Path, masks: MaskStore, crops: CropStore, views: Views
+    ) -> None:
         masks.refuse_other_images(index.photographs)
         crops.refuse_unless(crops.settings, index.photographs)
-        self.ids, self.masks, self.crops = index.ids, masks, crops
+        self.ids, self.masks, self.crops, self.views = index.ids, masks, crops, views
         self._paths = [root / path for path in index.table["path"]]
         self.photograph = lru_cache(maxsize=4)(self._read)
         self.missing: set[int] = set()
 
-    def crop(self, row: int, crop: int, side: int) -> Image.Image:
-        """Returns a crop as the network sees it, no larger than `side` pixels."""
-        pixels = self.crops.crops([row])[0, crop]
-        return resized(pixels, min(side, self.crops.settings.size))
+    def view(self, row: int, view: int, side: int) -> Image.Image:
+        """Returns a view as the network sees it, no larger than `side` pixels."""
+        return self.views.drawn(self.crops.crops([row])[0, self.views.crop(view)], view, side)
 
     def outlined(
-        self, row: int, crops: Mapping[int, str], side: int, dim: float = 0.0
+        self, row: int, views: Mapping[int, str], side: int, dim: float = 0.0
     ) -> Image.Image | None:
-        """Draws the masks of some of an image's crops over its photograph.
+        """Draws some of an image's views over its photograph: the masks of crops, or cells.
 
         Args:
             row: the image.
-            crops: crop → the label of its mask; the colour is that of the crop's number.
+            views: view → its label; the colour is that of the view's number.
             side: the picture's longer side, in pixels.
             dim: see `pictures.outlined`.
         """
         pixels = self.photograph(row)
         if pixels is None:
             return None
-        outlines = [
-            Outline(mask, colour_of(crop), label)
-            for crop, label in crops.items()
-            if (mask := self._mask(row, crop)) is not None
-        ]
+        height, width = pixels.shape[:2]
+        outlines = self.views.outlines(views, height, width, partial(self._mask, row))
         return outlined(pixels, outlines, side, dim)
 
     def _mask(self, row: int, crop: int) -> NDArray[np.bool_] | None:

@@ -4,20 +4,23 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+import numpy as np
+import torch
+
 from pipeline.crops.store import CropStore
-from pipeline.explain.overlay import Cut, Overlay, Relevance, overlays, read_cut
+from pipeline.explain.overlay import Cut, Overlay, Places, Relevance, overlays, read_cut
 from pipeline.explain.pages import Picture, picture
-from pipeline.explain.pictures import colour_of, resized, web_colour
+from pipeline.explain.pictures import COLOURS, Outline, colour_of, outlined, resized, web_colour
 from pipeline.explain.prototypes import Points, Prototypes, Score
 
 CROP = 128
 
 
 class Side(NamedTuple):
-    """One side of a line: a crop, and where in it the prototype finds what it knows.
+    """One side of a line: a crop or an image, and where in it the prototype finds what it knows.
 
     Args:
-        crop: as the network sees it.
+        crop: as the network sees it; of a whole image, with the place outlined.
         overlay: the same with relevance over it.
         on_mask: see `overlay.Overlay`.
     """
@@ -34,15 +37,16 @@ class Line(NamedTuple):
         points: what it adds to the score.
         label, class_name: of the prototype.
         image: the id of the prototype's training image.
-        colour: of the crop's mask in the photograph.
+        mark, colour: of the view in the photograph.
         share: its bar's length, 0..1.
-        this, that: the image's crop, and the prototype.
+        this, that: the image's view, and the prototype.
     """
 
     points: Points
     label: int
     class_name: str
     image: str
+    mark: str
     colour: str
     share: float
     this: Side
@@ -88,9 +92,10 @@ class Looks:
     Args:
         prototypes: the model's.
         relevance: the same model's.
-        crops: the crops of the index's images.
+        crops: the crops of the index's images, as the model sees them.
         ids: these images' ids.
         only_mask: draw relevance on crops' masks only, even where the network sees more.
+        places: where views are cells, the same model's.
     """
 
     def __init__(
@@ -100,9 +105,11 @@ class Looks:
         crops: CropStore,
         ids: Sequence[str],
         only_mask: bool = False,
+        places: Places | None = None,
     ) -> None:
         self.prototypes, self.relevance = prototypes, relevance
         self.crops, self.ids, self.only_mask = crops, ids, only_mask
+        self.views, self.places = prototypes.views, places
         self._sources: dict[int, Side] = {}
 
     def sums(self, image: str, cuts: Mapping[int, Cut], scores: Sequence[Score]) -> list[Sum]:
@@ -110,16 +117,16 @@ class Looks:
 
         Args:
             image: what the image is called.
-            cuts: its crops by number, at least those in the scores.
+            cuts: its crops by number, at least those of the views in the scores.
             scores: see `Prototypes.score`, rounded.
         """
         rows = [points for score in scores for points in score.rows]
         most = max((abs(points.points) for points in rows), default=1.0) or 1.0
         first = [points.prototypes[0] for points in rows]
         these = self.sides(
-            [cuts[points.crop] for points in rows],
+            [cuts[self.views.crop(points.view)] for points in rows],
             first,
-            [f"Crop {points.crop} of {image}" for points in rows],
+            [_first_upper(f"{self.views.called(points.view)} of {image}") for points in rows],
         )
         sides = zip(rows, these, self.sources(first), strict=True)
         lines = iter([self._line(points, this, that, most) for points, this, that in sides])
@@ -137,16 +144,15 @@ class Looks:
         ]
 
     def sources(self, prototypes: Sequence[int]) -> list[Side]:
-        """Draws the training crops that are these prototypes, each once and for all."""
+        """Draws the training views that show these prototypes, each once and for all."""
         new = [number for number in dict.fromkeys(prototypes) if number not in self._sources]
         rows, crops = self.prototypes.rows_P, self.prototypes.crop_P
-        names = self.prototypes.class_names
         sides = self.sides(
             [read_cut(self.crops, int(rows[number]), int(crops[number])) for number in new],
             new,
             [
-                f"Prototype {number} of {names[self.prototypes.class_of_P[number]]}: "
-                f"crop {crops[number]} of {self.ids[rows[number]]}"
+                f"{self.named(number)}: {self.views.called(int(self.prototypes.view_P[number]))} "
+                f"of {self.ids[rows[number]]}"
                 for number in new
             ],
         )
@@ -157,16 +163,38 @@ class Looks:
         self, cuts: Sequence[Cut], prototypes: Sequence[int], names: Sequence[str]
     ) -> list[Side]:
         """Draws crops and their relevance for one prototype each."""
+        if self.places is not None and cuts:
+            cuts = self._placed(self.places, cuts, prototypes)
         shown = [cut._replace(whole=cut.whole and not self.only_mask) for cut in cuts]
         found = overlays(self.relevance, shown, prototypes, CROP)
         return [
             Side(
-                _drawn(cut, name),
-                picture(overlay.image, f"{name}: {_said(overlay, prototype)}"),
+                _drawn(cut, name, self.places is not None),
+                picture(overlay.image, f"{name}: {self._said(overlay, prototype)}"),
                 overlay.on_mask,
             )
             for cut, prototype, name, overlay in zip(cuts, prototypes, names, found, strict=True)
         ]
+
+    def named(self, prototype: int) -> str:
+        """Returns `Prototype 3 of wren`; of a black box `Logit of wren`."""
+        of = self.prototypes.class_names[self.prototypes.class_of_P[prototype]]
+        return f"Logit of {of}" if self.views.kind == "image" else f"Prototype {prototype} of {of}"
+
+    def _placed(self, places: Places, cuts: Sequence[Cut], prototypes: Sequence[int]) -> list[Cut]:
+        """Returns the cuts with where their prototype is found as what is inside."""
+        crops_nSS3 = torch.from_numpy(np.stack([cut.pixels for cut in cuts]))
+        found_nSS = places(crops_nSS3, torch.tensor(prototypes)).numpy()
+        return [cut._replace(inside=inside) for cut, inside in zip(cuts, found_nSS, strict=True)]
+
+    def _said(self, overlay: Overlay, prototype: int) -> str:
+        subject = f"prototype {prototype}" if self.views.kind != "image" else self.named(prototype)
+        if overlay.on_mask is None:
+            return f"no pixel speaks for {subject}"
+        if self.views.kind == "image":
+            return f"its pixels' relevance for the {subject}"
+        where = "on the mask" if self.views.kind == "crops" else "in the place outlined"
+        return f"its pixels' relevance for {subject}, {overlay.on_mask:.0%} of it {where}"
 
     def _line(self, points: Points, this: Side, that: Side, most: float) -> Line:
         first = points.prototypes[0]
@@ -176,7 +204,8 @@ class Looks:
             label,
             self.prototypes.class_names[label],
             self.ids[self.prototypes.rows_P[first]],
-            web_colour(colour_of(points.crop)),
+            self.views.mark(points.view),
+            web_colour(self.views.colour(points.view)),
             abs(points.points) / most,
             this,
             that,
@@ -191,13 +220,12 @@ def numbered(image: str, cuts: Mapping[int, Cut]) -> list[Numbered]:
     ]
 
 
-def _drawn(cut: Cut, name: str) -> Picture:
-    return picture(resized(cut.pixels, min(CROP, len(cut.pixels))), name)
+def _drawn(cut: Cut, name: str, with_place: bool = False) -> Picture:
+    outlines = [Outline(cut.inside, COLOURS[0])] if with_place else []
+    side = min(CROP, len(cut.pixels))
+    drawn = outlined(cut.pixels, outlines, side) if outlines else resized(cut.pixels, side)
+    return picture(drawn, name)
 
 
-def _said(overlay: Overlay, prototype: int) -> str:
-    if overlay.on_mask is None:
-        return f"no pixel speaks for prototype {prototype}"
-    return (
-        f"its pixels' relevance for prototype {prototype}, {overlay.on_mask:.0%} of it on the mask"
-    )
+def _first_upper(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -2,8 +2,12 @@
 
 from typing import Literal, NamedTuple
 
+from pipeline.explain.views import Kind
+
 UNDEFINED = "_undefined"
 EXPLANATIONS = {"prp": "PRP", "grad": "gradient"}
+OWN = {"crops": "mask", "cells": "similarity map", "image": "gradient"}
+"""What the explanation `mask` stands for, by the kind of a model's views."""
 CONTROLS = {"random_weights": "random weights", "random_prototypes": "random prototypes"}
 
 Better = Literal["higher", "lower", "depends"]
@@ -198,6 +202,36 @@ NOTES["completeness"] = {
     name: NOTES["continuity"][name] for name in "vlc vac plc psc prc palc pac".split()
 }
 
+OF_CELLS: dict[str, dict[str, Note]] = {
+    "contrastivity": {
+        "intra_fd": Note(
+            "Cell distance within",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the cells used in one image are.",
+        ),
+        "inter_fd": Note(
+            "Cell distance between",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the cells used in images of different classes are.",
+        ),
+    },
+    "continuity": {
+        "plc": Note(
+            "Cell change", "cells", "lower", "How far its most similar cell moves, down and across."
+        ),
+        "palc": Note(
+            "Similarity map location", PERCENT, "lower", "How far the cells most like it move."
+        ),
+        "pac": Note(
+            "Similarity map values", PERCENT, "lower", "How much its similarities to cells change."
+        ),
+    },
+}
+"""What reads otherwise where prototypes are compared with cells."""
+OF_CELLS["completeness"] = {name: OF_CELLS["continuity"][name] for name in ("plc", "palc", "pac")}
+
 UNKNOWN = Note("", "", "depends", "")
 
 
@@ -226,7 +260,15 @@ def taken_apart(name: str) -> Name:
     return Name(metric.removesuffix(f"_{explanation}"), explanation, control, undefined)
 
 
-def note_on(group: str, name: str) -> Note:
-    """Returns how to read a metric; one that is not known keeps its own name."""
+def note_on(group: str, name: str, kind: Kind = "crops") -> Note:
+    """Returns how to read a metric; one that is not known keeps its own name.
+
+    Args:
+        group: the metric's.
+        name: as in metrics.json.
+        kind: of the model's views.
+    """
     metric = taken_apart(name).metric
+    if kind == "cells" and metric in OF_CELLS.get(group, {}):
+        return OF_CELLS[group][metric]
     return NOTES.get(group, {}).get(metric, UNKNOWN._replace(label=metric.replace("_", " ")))

@@ -5,7 +5,16 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.explain.metric_notes import CONTROLS, EXPLANATIONS, GROUPS, Note, note_on, taken_apart
+from pipeline.explain.metric_notes import (
+    CONTROLS,
+    EXPLANATIONS,
+    GROUPS,
+    OWN,
+    Note,
+    note_on,
+    taken_apart,
+)
+from pipeline.explain.views import Kind
 
 SAME = 1e-6
 """The ends of an interval that is no wider than this are written as the same."""
@@ -19,6 +28,7 @@ class Measured(NamedTuple):
         intervals: group → metric → {low, high}.
         unavailable: group → metric → why it was not measured.
         no_better: control → metrics of the group `truth` in which ours is no better.
+        remarks: group → what is to be known of all its metrics.
         plots: name → table.
     """
 
@@ -26,6 +36,7 @@ class Measured(NamedTuple):
     intervals: dict[str, dict[str, dict[str, float]]]
     unavailable: dict[str, dict[str, str]]
     no_better: dict[str, list[str]]
+    remarks: dict[str, str]
     plots: dict[str, pd.DataFrame]
 
 
@@ -66,6 +77,7 @@ class Table(NamedTuple):
         controls: the columns beside the model's own.
         rows: its metrics.
         missing: why → the metrics that were not measured.
+        remark: what is to be known of all of them, or nothing.
         no_better: control → the metrics in which the model is no better; None without controls.
     """
 
@@ -74,17 +86,23 @@ class Table(NamedTuple):
     controls: list[str]
     rows: list[Row]
     missing: dict[str, list[str]]
+    remark: str
     no_better: dict[str, list[str]] | None
 
 
-def tables(measured: Measured) -> list[Table]:
-    """Returns a table for each group that was measured, or was to be."""
+def tables(measured: Measured, kind: Kind) -> list[Table]:
+    """Returns a table for each group that was measured, or was to be.
+
+    Args:
+        measured: what the stage evaluate has found.
+        kind: of the model's views.
+    """
     groups = dict.fromkeys([*measured.metrics, *measured.unavailable])
-    found = [_table(group, measured) for group in groups]
+    found = [_table(group, measured, kind) for group in groups]
     return [table for table in found if table.rows or table.missing]
 
 
-def _table(group: str, measured: Measured) -> Table:
+def _table(group: str, measured: Measured, kind: Kind) -> Table:
     values = measured.metrics.get(group, {})
     intervals = measured.intervals.get(group, {})
     names = [taken_apart(name) for name in values]
@@ -96,19 +114,20 @@ def _table(group: str, measured: Measured) -> Table:
         explanations = [explanation for of, explanation in kinds if of == metric]
         for place, explanation in enumerate(explanations):
             name = f"{metric}_{explanation}" if explanation else metric
-            by = EXPLANATIONS.get(explanation, "mask" if len(explanations) > 1 else "")
+            by = EXPLANATIONS.get(explanation, OWN[kind] if len(explanations) > 1 else "")
             figures = [
                 _figure(f"{name}_{control}" if control else name, values, intervals)
                 for control in ["", *controls]
             ]
             span = len(explanations) if place == 0 else 0
-            rows.append(Row(name, note_on(group, metric), by, span, figures[0], figures[1:]))
+            rows.append(Row(name, note_on(group, metric, kind), by, span, figures[0], figures[1:]))
     return Table(
         group,
         GROUPS.get(group, ""),
         [CONTROLS[control] for control in controls],
         rows,
         _by_reason(group, measured.unavailable.get(group, {})),
+        measured.remarks.get(group, ""),
         _no_better(group, measured) if controls else None,
     )
 

@@ -53,7 +53,7 @@ class Cut(NamedTuple):
 
     Args:
         pixels: uint8, S×S×3.
-        inside: bool, S×S, its mask.
+        inside: bool, S×S, its mask; of a whole image, where a prototype is found in it.
         whole: whether the network sees the photograph outside the mask, too.
     """
 
@@ -73,6 +73,14 @@ class Overlay(NamedTuple):
 
     image: Image.Image
     on_mask: float | None
+
+
+class Places(Protocol):
+    """Says where in a crop a prototype is found."""
+
+    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+        """Returns the places, bool n×S×S on the CPU, of uint8 crops for one prototype each."""
+        ...
 
 
 def relevance_of(network: PrototypeNetwork) -> Relevance:

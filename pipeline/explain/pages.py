@@ -42,4 +42,5 @@ def _templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["figure"] = figure
+    environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment

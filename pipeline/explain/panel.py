@@ -1,4 +1,4 @@
-"""One picture of why: a photograph, its crops, and the prototypes that they look like."""
+"""One picture of why: a photograph, its views, and the prototypes that they look like."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,19 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from pipeline.crops.extraction import NO_MASK, Crops
 from pipeline.explain.pictures import (
     CASING,
     Colour,
     Outline,
-    colour_of,
     font,
     outlined,
     resized,
     writable,
 )
 from pipeline.explain.prototypes import Points, Score, figure
-from pipeline.masks.masks import Masks
+from pipeline.explain.views import Views
 
 PAPER, INK, SOFT, LINE, BAR = (
     (255, 255, 255),
@@ -33,6 +31,7 @@ PHOTOGRAPH, CROP, ROW = 440, 116, 136
 LEFT = MARGIN + PHOTOGRAPH + 40
 TEXT = LEFT + 2 * (CROP + GAP) + 8
 HEAD = 150
+NO_PROTOTYPES = "a black box: it has no prototypes, and no reasons that can be shown here"
 
 
 class Reason(NamedTuple):
@@ -42,60 +41,51 @@ class Reason(NamedTuple):
         points: similarity, weight and points.
         name: the prototype's class.
         image: the id of its training image.
-        picture: its crop.
+        this, that: the photograph's view, and the prototype.
     """
 
     points: Points
     name: str
     image: str
-    picture: Image.Image
+    this: Image.Image
+    that: Image.Image
 
 
 def draw_reasons(
     photograph: NDArray[np.uint8],
-    masks: Masks,
-    crops: Crops,
+    outlines: Sequence[Outline],
     ranking: Sequence[tuple[str, float]],
     score: Score,
     reasons: Sequence[Reason],
+    views: Views,
 ) -> Image.Image:
     """Draws why an image got its class.
 
     Args:
         photograph: uint8, height×width×3.
-        masks: its masks.
-        crops: its crops.
+        outlines: its views in the reasons.
         ranking: the first classes and their scores; the first is the class predicted.
         score: that class's, rounded (see `Score.rounded`).
-        reasons: a line for each of the score's rows.
+        reasons: a line for each of the score's rows; none of a black box.
+        views: the model's.
     """
-    used = sorted({reason.points.crop for reason in reasons})
-    picture = _draw_photograph(photograph, masks, crops, used)
+    picture = outlined(photograph, outlines, PHOTOGRAPH)
     below = HEAD + 30 + ROW * len(reasons)
     height = max(HEAD + picture.height, below + 100) + MARGIN
     canvas = Image.new("RGB", (WIDTH, height), PAPER)
     _write_head(canvas, ranking)
     canvas.paste(picture, (MARGIN, HEAD))
-    _write(canvas, (LEFT, HEAD), "this crop", 17, SOFT, CROP)
-    _write(canvas, (LEFT + CROP + GAP, HEAD), "looks like", 17, SOFT, CROP)
-    _write(canvas, (TEXT, HEAD), "similarity × weight = points", 17, SOFT)
+    if views.kind == "image":
+        _write(canvas, (LEFT, HEAD), NO_PROTOTYPES, 17, SOFT)
+    else:
+        _write(canvas, (LEFT, HEAD), f"this {views.kind.removesuffix('s')}", 17, SOFT, CROP)
+        _write(canvas, (LEFT + CROP + GAP, HEAD), "looks like", 17, SOFT, CROP)
+        _write(canvas, (TEXT, HEAD), "similarity × weight = points", 17, SOFT)
     most = max((abs(reason.points.points) for reason in reasons), default=1.0) or 1.0
     for place, reason in enumerate(reasons):
-        crop = resized(crops.pixels[reason.points.crop], CROP)
-        _draw_reason(canvas, HEAD + 30 + ROW * place, crop, reason, most)
-    _write_sum(canvas, below, ranking[0][0], score)
+        _draw_reason(canvas, HEAD + 30 + ROW * place, reason, most, views)
+    _write_sum(canvas, below, ranking[0][0], score, views.kind != "image")
     return canvas
-
-
-def _draw_photograph(
-    photograph: NDArray[np.uint8], masks: Masks, crops: Crops, used: list[int]
-) -> Image.Image:
-    outlines = [
-        Outline(masks.full(int(crops.masks[crop])), colour_of(crop), str(crop))
-        for crop in used
-        if crops.masks[crop] != NO_MASK
-    ]
-    return outlined(photograph, outlines, PHOTOGRAPH)
 
 
 def _write_head(canvas: Image.Image, ranking: Sequence[tuple[str, float]]) -> None:
@@ -106,16 +96,14 @@ def _write_head(canvas: Image.Image, ranking: Sequence[tuple[str, float]]) -> No
     _write(canvas, (MARGIN, MARGIN + 48), line, 20, SOFT)
 
 
-def _draw_reason(
-    canvas: Image.Image, top: int, crop: Image.Image, reason: Reason, most: float
-) -> None:
+def _draw_reason(canvas: Image.Image, top: int, reason: Reason, most: float, views: Views) -> None:
     draw, points = ImageDraw.Draw(canvas), reason.points
-    colour = colour_of(points.crop)
+    colour, mark = views.colour(points.view), views.mark(points.view)
     draw.rectangle((LEFT - 4, top - 4, LEFT + CROP + 3, top + CROP + 3), colour)
-    canvas.paste(crop, (LEFT, top))
-    draw.rectangle((LEFT - 4, top - 4, LEFT + 10 + 12 * len(str(points.crop)), top + 22), colour)
-    _write(canvas, (LEFT + 3, top - 2), str(points.crop), 18, CASING)
-    canvas.paste(resized(np.asarray(reason.picture), CROP), (LEFT + CROP + GAP, top))
+    canvas.paste(resized(np.asarray(reason.this), CROP), (LEFT, top))
+    draw.rectangle((LEFT - 4, top - 4, LEFT + 10 + 12 * len(mark), top + 22), colour)
+    _write(canvas, (LEFT + 3, top - 2), mark, 18, CASING)
+    canvas.paste(resized(np.asarray(reason.that), CROP), (LEFT + CROP + GAP, top))
     similarity, weight = figure(points.similarity), figure(points.weight)
     figures = f"{similarity} × {weight} = {figure(points.points)}"
     _write(canvas, (TEXT, top + 4), figures, 24, INK)
@@ -127,10 +115,12 @@ def _draw_reason(
     _write(canvas, (TEXT, top + 84), f"from {reason.image}", 18, SOFT)
 
 
-def _write_sum(canvas: Image.Image, top: int, name: str, score: Score) -> None:
+def _write_sum(
+    canvas: Image.Image, top: int, name: str, score: Score, has_prototypes: bool
+) -> None:
     draw = ImageDraw.Draw(canvas)
     lines = [(f"score of {name}", score.score, INK)]
-    if score.num_rest:
+    if score.num_rest and has_prototypes:
         lines.insert(0, (f"{score.num_rest} other prototypes", score.rest, SOFT))
     for place, (text, value, colour) in enumerate(lines):
         y = top + 44 * place

@@ -11,8 +11,9 @@ from pipeline.crops.extraction import NO_MASK, Crops
 from pipeline.explain.looks import Looks, Segmented, numbered
 from pipeline.explain.overlay import Cut
 from pipeline.explain.pages import Picture, picture, write_page
-from pipeline.explain.pictures import Outline, colour_of, outlined
+from pipeline.explain.pictures import Outline, outlined
 from pipeline.explain.prototypes import Score
+from pipeline.explain.views import Views
 from pipeline.masks.masks import Masks
 
 PHOTOGRAPH = 512
@@ -24,18 +25,28 @@ class Asked(NamedTuple):
     Args:
         name: what it is called.
         photograph: uint8, height×width×3.
-        masks: its masks.
-        crops: those of the largest.
+        masks: its masks; None where the model sees it whole.
+        crops: those of the largest, or itself.
         ranking: (class, score) of the first classes.
         scores: those of the first two, or the only one, taken apart and rounded.
     """
 
     name: str
     photograph: NDArray[np.uint8]
-    masks: Masks
+    masks: Masks | None
     crops: Crops
     ranking: list[tuple[str, float]]
     scores: list[Score]
+
+    def outlines(self, views: Views, shown: Iterable[int]) -> list[Outline]:
+        """Returns where some of its views lie, each with its mark."""
+        height, width = self.photograph.shape[:2]
+        marked = {view: views.mark(view) for view in shown}
+        return views.outlines(marked, height, width, self._mask)
+
+    def _mask(self, crop: int) -> NDArray[np.bool_] | None:
+        number = int(self.crops.masks[crop])
+        return None if self.masks is None or number == NO_MASK else self.masks.full(number)
 
 
 def write_photograph_page(path: Path, asked: Asked, looks: Looks) -> None:
@@ -44,28 +55,34 @@ def write_photograph_page(path: Path, asked: Asked, looks: Looks) -> None:
     whole = looks.crops.settings.background == "original"
     valid = np.flatnonzero(asked.crops.valid).tolist()
     cuts = {crop: Cut(pixels[crop], inside[crop], whole) for crop in valid}
-    used = {points.crop for score in asked.scores for points in score.rows}
+    used = {points.view for score in asked.scores for points in score.rows}
     write_page(
         path,
         "photograph_page.html.jinja",
         name=asked.name,
         rule=looks.relevance.rule,
+        views=looks.views,
         num_classes=len(looks.prototypes.class_names),
         num_prototypes=len(looks.prototypes),
         ranking=asked.ranking,
-        photograph=_outlined(asked, sorted(used)),
+        photograph=_outlined(asked, looks.views, sorted(used)),
         sums=looks.sums(asked.name, cuts, asked.scores),
-        segmented=Segmented(
-            asked.name, len(asked.masks), _outlined(asked, cuts), numbered(asked.name, cuts)
-        ),
+        segmented=_segmented(asked, looks.views, cuts),
     )
 
 
-def _outlined(asked: Asked, crops: Iterable[int]) -> Picture:
-    outlines = [
-        Outline(asked.masks.full(int(asked.crops.masks[crop])), colour_of(crop), str(crop))
-        for crop in crops
-        if asked.crops.masks[crop] != NO_MASK
-    ]
-    alt = f"{asked.name} with the masks of {len(outlines)} crops outlined"
+def _segmented(asked: Asked, views: Views, cuts: dict[int, Cut]) -> Segmented | None:
+    if asked.masks is None:
+        return None
+    photograph = _outlined(asked, views, cuts)
+    return Segmented(asked.name, len(asked.masks), photograph, numbered(asked.name, cuts))
+
+
+def _outlined(asked: Asked, views: Views, shown: Iterable[int]) -> Picture:
+    outlines = asked.outlines(views, shown)
+    alt = {
+        "crops": f"{asked.name} with the masks of {len(outlines)} crops outlined",
+        "cells": f"{asked.name} with {len(outlines)} cells outlined",
+        "image": asked.name,
+    }[views.kind]
     return picture(outlined(asked.photograph, outlines, PHOTOGRAPH), alt)

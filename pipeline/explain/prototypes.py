@@ -1,5 +1,6 @@
-"""What a class score is made of: "this crop looks like that prototype", point by point."""
+"""What a class score is made of: "this looks like that prototype", point by point."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -11,23 +12,24 @@ from torch import Tensor
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
+from pipeline.explain.views import Views
 from pipeline.model.network import PrototypeNetwork
 
 
 class Points(NamedTuple):
-    """What one training crop gives to a class score: similarity × weight = points.
+    """What one training view gives to a class score: similarity × weight = points.
 
     Args:
-        prototypes: the numbers of the prototypes that are this crop; mostly one, but the push may
-            find the same crop nearest to several, and their weights then add up.
-        crop: the image's crop that looks most like it.
+        prototypes: the numbers of the prototypes that are this view; mostly one, but the push may
+            find the same view nearest to several, and their weights then add up.
+        view: the image's view that looks most like it.
         similarity: s_j.
         weight: V_cj, summed over the prototypes.
         points: s_j · V_cj, summed over the prototypes.
     """
 
     prototypes: tuple[int, ...]
-    crop: int
+    view: int
     similarity: float
     weight: float
     points: float
@@ -76,6 +78,7 @@ class Prototypes:
         cell_P: int64, the cell of that crop's feature map; 0 where it is pooled.
         distance_P: float64, how far the trained prototype was from it; NaN in models without
             distances.
+        views: what prototypes are compared with.
     """
 
     def __init__(
@@ -87,17 +90,29 @@ class Prototypes:
         crop_P: NDArray[np.int64],
         cell_P: NDArray[np.int64],
         distance_P: NDArray[np.float64],
+        views: Views,
     ) -> None:
         self.class_names = class_names
         self.class_of_P, self.weights_CP = class_of_P, weights_CP
         self.rows_P, self.crop_P, self.cell_P = rows_P, crop_P, cell_P
-        self.distance_P = distance_P
-        origins = np.stack([class_of_P, rows_P, crop_P, cell_P])
+        self.distance_P, self.views = distance_P, views
+        self.view_P = crop_P * math.prod(views.grid) + cell_P
+        # Where there is no push, a view shows a prototype but is not it, and may show several.
+        own_P = np.where(np.isnan(distance_P), np.arange(len(class_of_P)), -1)
+        origins = np.stack([class_of_P, rows_P, crop_P, cell_P, own_P])
         self._origin_P: NDArray[np.int64] = np.unique(origins, axis=1, return_inverse=True)[1]
 
     @classmethod
-    def of(cls, network: PrototypeNetwork, record: pd.DataFrame, index: Index) -> "Prototypes":
+    def of(
+        cls, network: PrototypeNetwork, record: pd.DataFrame, index: Index, size: int
+    ) -> "Prototypes":
         """Joins a model, the record of its prototypes (see `write_record`) and the index.
+
+        Args:
+            network: the model.
+            record: where its prototypes came from.
+            index: the images.
+            size: of the crops, in pixels.
 
         Raises:
             ProtoMaskError: the record is not this model's, or names an image that is not there.
@@ -124,6 +139,7 @@ class Prototypes:
             record["crop"].to_numpy(np.int64),
             record["cell"].to_numpy(np.int64),
             record["distance"].to_numpy(np.float64),
+            Views.of(network, size),
         )
 
     def __len__(self) -> int:
@@ -135,8 +151,12 @@ class Prototypes:
         return torch.from_numpy(np.stack([crops.crops([row])[:, crop] for row, crop in places]))
 
     def distinct(self, label: int) -> list[tuple[int, ...]]:
-        """Returns the prototypes of a class, those that are the same crop together, by weight."""
-        own = np.flatnonzero(self.class_of_P == label)
+        """Returns the prototypes of a class, those that are the same view together, by weight.
+
+        Where classes share prototypes, those without any weight belong to none.
+        """
+        weighs_P = (self.weights_CP[label] != 0) | (not self.views.shared)
+        own = np.flatnonzero((self.class_of_P == label) & weighs_P)
         groups = [own[self._origin_P[own] == origin] for origin in np.unique(self._origin_P[own])]
         groups.sort(key=lambda group: (-self.weights_CP[label, group].sum(), group[0]))
         return [tuple(group.tolist()) for group in groups]
@@ -145,7 +165,7 @@ class Prototypes:
         self,
         label: int,
         similarity_P: NDArray[np.floating],
-        crop_P: NDArray[np.int64],
+        view_P: NDArray[np.int64],
         top: int,
     ) -> Score:
         """Takes a class's score for an image apart.
@@ -153,12 +173,15 @@ class Prototypes:
         Args:
             label: the class.
             similarity_P: the image's similarities to the prototypes.
-            crop_P: the image's crop nearest to each.
-            top: how many rows; the prototypes that are the same crop share one.
+            view_P: the image's view most similar to each.
+            top: how many rows; the prototypes that are the same view share one. A prototype that
+                adds nothing has a row only where each class has its own prototypes.
         """
         points_P = similarity_P.astype(np.float64) * self.weights_CP[label]
         points_G = np.bincount(self._origin_P, points_P)
         largest_G = np.argsort(-points_G, kind="stable")[:top]
+        if self.views.kind != "crops":
+            largest_G = largest_G[points_G[largest_G] != 0]
         rows = []
         for group in largest_G.tolist():
             members = np.flatnonzero(self._origin_P == group)
@@ -166,7 +189,7 @@ class Prototypes:
             rows.append(
                 Points(
                     tuple(members.tolist()),
-                    int(crop_P[first]),
+                    int(view_P[first]),
                     float(similarity_P[first]),
                     float(self.weights_CP[label, members].sum()),
                     float(points_G[group]),

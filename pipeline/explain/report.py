@@ -15,7 +15,7 @@ from pipeline.explain.class_pages import THUMBNAIL, ClassPages
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.looks import Looks, Segmented, Sum, numbered
 from pipeline.explain.metric_table import Measured, tables
-from pipeline.explain.overlay import Relevance, read_cut
+from pipeline.explain.overlay import Places, Relevance, read_cut
 from pipeline.explain.pages import Picture, picture, write_page
 from pipeline.explain.pictures import QUALITY_SMALL
 from pipeline.explain.prototypes import Prototypes, Score
@@ -28,7 +28,7 @@ PHOTOGRAPH, SEGMENTED = 320, 384
 
 
 class Decision(NamedTuple):
-    """A test image and the scores that are shown of it; `photograph` has its crops outlined."""
+    """A test image and the scores that are shown of it; `photograph` has its views outlined."""
 
     image: str
     actual: str
@@ -40,7 +40,7 @@ class Decision(NamedTuple):
 
 
 class Best(NamedTuple):
-    """A class in the overview; `prototypes` are (number, crop) of those with the largest weight."""
+    """A class in the overview; `prototypes` are (number, view) of those with the largest weight."""
 
     label: int
     name: str
@@ -61,7 +61,7 @@ class Report:
         embedding_PD: where they lie in the embedding.
         answers: what the model says of the test images.
         relevance: the same model's.
-        only_mask: see `Looks`.
+        only_mask, places: see `Looks`.
     """
 
     def __init__(
@@ -73,11 +73,12 @@ class Report:
         answers: ImageAnswers,
         relevance: Relevance,
         only_mask: bool = False,
+        places: Places | None = None,
     ) -> None:
         answers.refuse_unless(prototypes)
-        self.index, self.gallery = index, gallery
+        self.index, self.gallery, self.views = index, gallery, prototypes.views
         self.prototypes, self.embedding_PD, self.answers = prototypes, embedding_PD, answers
-        self.looks = Looks(prototypes, relevance, gallery.crops, index.ids, only_mask)
+        self.looks = Looks(prototypes, relevance, gallery.crops, index.ids, only_mask, places)
 
     def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
         """Writes index.html and classes/; the same inputs give the same bytes.
@@ -98,20 +99,29 @@ class Report:
             folder / "index.html",
             "report.html.jinja",
             dataset=self.index.dataset,
+            views=self.views,
             facts=facts,
             rule=self.looks.relevance.rule,
             num_test=len(self.answers.rows_N),
             num_right=int((self.answers.labels_N == self.answers.predicted_N).sum()),
             num_prototypes=len(self.prototypes),
-            tables=tables(measured),
+            tables=tables(measured, self.views.kind),
             decisions=self._decisions(typical, TOP_DECISION, "Drawing decisions"),
             mistakes=self._decisions(self.worst(), TOP_MISTAKE, "Drawing mistakes"),
-            segmented=[self._segmented(place) for place in typical[:NUM_SEGMENTED]],
+            segmented=[self._segmented(place) for place in typical[:NUM_SEGMENTED]]
+            if self.views.kind == "crops"
+            else [],
             charts=mask_charts(measured.plots),
-            map=scatter(self.prototypes, self.embedding_PD, seed),
+            map=scatter(self.prototypes, self.embedding_PD, seed) if self.has_map else None,
             classes=[self._best(label) for label in labels],
             missing=self.gallery.missing,
         )
+
+    @property
+    def has_map(self) -> bool:
+        """Whether it says something how far prototypes are from each other: not where they are the
+        axes of the embedding (PIP-Net), nor where there are none."""
+        return self.views.model not in ("pipnet", "blackbox")
 
     def typical(self) -> list[int]:
         """Returns test images (places in the answers) that nobody has picked: the first of each
@@ -136,8 +146,8 @@ class Report:
 
     def score(self, place: int, label: int, top: int) -> Score:
         """Takes a class's score for a test image apart."""
-        similarity_P, crop_P = self.answers.similarity_NP[place], self.answers.crop_NP[place]
-        return self.prototypes.score(label, similarity_P, crop_P, top)
+        similarity_P, view_P = self.answers.similarity_NP[place], self.answers.view_NP[place]
+        return self.prototypes.score(label, similarity_P, view_P, top)
 
     def _decisions(self, places: list[int], top: int, doing: str) -> list[Decision]:
         return [self._decision(place, top) for place in track(places, doing)]
@@ -149,11 +159,17 @@ class Report:
         right = ranking[0] == actual
         shown = [ranking[0]] if right or top == TOP_DECISION else [ranking[0], actual]
         scores = [self.score(place, label, top).rounded() for label in shown]
-        used = sorted({points.crop for score in scores for points in score.rows})
-        image = self.index.ids[row]
-        drawn = self.gallery.outlined(row, {crop: str(crop) for crop in used}, PHOTOGRAPH)
-        alt = f"Test photograph {image}, the masks of crops {_and(used)} outlined"
-        cuts = {crop: read_cut(self.gallery.crops, row, crop) for crop in used}
+        used = sorted({points.view for score in scores for points in score.rows})
+        image, views = self.index.ids[row], self.views
+        drawn = self.gallery.outlined(row, {view: views.mark(view) for view in used}, PHOTOGRAPH)
+        outlined = {
+            "crops": f", the masks of crops {_and(used)} outlined",
+            "cells": f", {_and(map(views.called, used))} outlined",
+            "image": "",
+        }[views.kind]
+        alt = f"Test photograph {image}{outlined}"
+        crops = {views.crop(view) for view in used}
+        cuts = {crop: read_cut(self.gallery.crops, row, crop) for crop in crops}
         return Decision(
             image,
             names[actual],
@@ -190,9 +206,11 @@ class Report:
         )
 
     def _small(self, prototype: int) -> Picture:
-        row, crop = self.prototypes.rows_P[prototype], self.prototypes.crop_P[prototype]
-        drawn = self.gallery.crop(int(row), int(crop), THUMBNAIL)
-        alt = f"Prototype {prototype}: crop {crop} of {self.index.ids[row]}"
+        row, view = self.prototypes.rows_P[prototype], int(self.prototypes.view_P[prototype])
+        drawn = self.gallery.view(int(row), view, THUMBNAIL)
+        named = self.looks.named(prototype)
+        shown = named if self.views.kind == "image" else f"Prototype {prototype}"
+        alt = f"{shown}: {self.views.called(view)} of {self.index.ids[row]}"
         return picture(drawn, alt, QUALITY_SMALL)
 
 
@@ -200,5 +218,5 @@ def _maybe(image: Image.Image | None, alt: str) -> Picture | None:
     return None if image is None else picture(image, alt)
 
 
-def _and(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _and(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))

@@ -18,7 +18,9 @@ from pipeline.masks.store import MaskStore
 from pipeline.metrics.continuity import similarity_maps
 from pipeline.metrics.evidence import Copies
 from pipeline.model.answers import Answers
-from pipeline.model.head import Head
+from pipeline.model.head import Head, on_cpu
+from pipeline.model.network import PrototypeNetwork
+from pipeline.training.features import in_passes
 
 STRONGEST = 0.95
 """The quantile of a map from which on its pixels count as found."""
@@ -151,12 +153,38 @@ class SimilaritySaliency:
         else:
             embedding_BVD = copies.answers.embedding_NVD
         cells_BkV = similarity_maps(embedding_BVD, prototypes_Bk, self.head)
-        cells_BkHW, side = cells_BkV.unflatten(2, self.grid), (self.size, self.size)
-        large_BkSS = functional.interpolate(cells_BkHW.float(), side, mode="bicubic")
-        maps_nSS = large_BkSS.clamp_min(0).flatten(0, 1)
+        maps_nSS = enlarged(cells_BkV.flatten(0, 1), self.grid, self.size)
         masks_nSS = strongest(maps_nSS)
         shape = prototypes_Bk.shape
         return (maps_nSS * masks_nSS).unflatten(0, shape), masks_nSS.unflatten(0, shape)
+
+
+class SimilarPlaces:
+    """Says where in whole images prototypes are found: the saliency masks of `SimilaritySaliency`.
+
+    Args:
+        network: whose views are cells, on any device.
+    """
+
+    def __init__(self, network: PrototypeNetwork) -> None:
+        self.network, self.head = network, on_cpu(network.head())
+
+    @torch.inference_mode()
+    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+        """Returns the places, bool n×S×S on the CPU, of images for one prototype each."""
+        crops_n1SS3 = crops_nSS3[:, None].to(self.network.device)
+        valid_n1 = torch.ones(crops_n1SS3.shape[:2], dtype=torch.bool, device=crops_n1SS3.device)
+        embedding_nVD = self.network.embed(in_passes(self.network, crops_n1SS3, valid_n1)).cpu()
+        cells_nV = similarity_maps(embedding_nVD, prototypes_n[:, None], self.head)[:, 0]
+        size = crops_nSS3.shape[1]
+        return strongest(enlarged(cells_nV, self.network.grid(size), size))
+
+
+def enlarged(cells_nV: Tensor, grid: tuple[int, int], size: int) -> Tensor:
+    """Returns maps of similarities enlarged to images (bicubic), and cut at 0: float32, n×S×S."""
+    cells_n1HW = cells_nV.float().unflatten(1, grid)[:, None]
+    large_n1SS = functional.interpolate(cells_n1HW, (size, size), mode="bicubic")
+    return large_n1SS[:, 0].clamp_min(0)
 
 
 def strongest(maps_nSS: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Evidence
 
+METRICS = ("global_size", "sparsity", "npr", "local_size")
 WEIGHT_THRESHOLD = 1e-3
 SIMILARITY_THRESHOLD = 0.1
 

@@ -19,6 +19,11 @@ IMAGES_AT_ONCE = 2
 """So few, since each has k copies: 2·5 of 11 crops of 224×224 pixels are 66 MB."""
 
 
+def unavailable(evidence: Evidence) -> dict[str, str]:
+    """Of a black box, what takes similarity maps."""
+    return continuity.without_maps(evidence)
+
+
 def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
     """VLC, VAC, PLC, PALC, PAC, PSC and PRC of a batch's images."""
     places = torch.arange(len(batch.images_B)).split(IMAGES_AT_ONCE)

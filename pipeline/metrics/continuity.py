@@ -14,14 +14,23 @@ from pipeline.metrics.complexity import part_hits
 from pipeline.metrics.contrastivity import mask_distance, one_minus_iou, value_distance
 from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
 from pipeline.model.answers import Answers
-from pipeline.model.head import Head
+from pipeline.model.head import Head, LinearHead
+
+OF_MAPS = ("plc", "palc", "pac")
 
 
 def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Stability, where there are no part locations."""
+    """Stability, where there are no part locations; of a black box, what takes similarity maps."""
+    missing = without_maps(evidence)
     if evidence.parts_NQ2 is None:
-        return {"stability": "the data set has no part locations"}
-    return {}
+        missing["stability"] = "the data set has no part locations"
+    return missing
+
+
+def without_maps(evidence: Evidence) -> dict[str, str]:
+    """PLC, PALC and PAC, where the model compares nothing with several views of an image."""
+    why = "a black box sees the whole image as one, and has no similarity maps"
+    return dict.fromkeys(OF_MAPS, why) if isinstance(evidence.head, LinearHead) else {}
 
 
 def of_batch(batch: Batch) -> dict[str, Tensor]:
@@ -51,10 +60,17 @@ def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
 def of_answers(
     evidence: Evidence, first: Answers, second: Answers, valid_BK: Tensor, prototypes_Bk: Tensor
 ) -> dict[str, Tensor]:
-    """PLC, PALC, PAC, PSC and PRC of B images and copies of them, each Bk."""
+    """PLC, PALC, PAC, PSC and PRC of B images and copies of them, each Bk; of a black box PSC and
+    PRC, of the logits."""
+    s_Bk, s2_Bk = (a.similarity_NP.gather(1, prototypes_Bk) for a in (first, second))
+    changes = {
+        "psc": psc(s_Bk, s2_Bk),
+        "prc": prc(first.similarity_NP, second.similarity_NP, prototypes_Bk),
+    }
+    if without_maps(evidence):
+        return changes
     valid_BV = evidence.valid_views(valid_BK)
     view_Bk, view2_Bk = (a.view_NP.gather(1, prototypes_Bk) for a in (first, second))
-    s_Bk, s2_Bk = (a.similarity_NP.gather(1, prototypes_Bk) for a in (first, second))
     map_BkV, map2_BkV = (
         similarity_maps(a.embedding_NVD, prototypes_Bk, evidence.head) for a in (first, second)
     )
@@ -62,8 +78,7 @@ def of_answers(
         "plc": plc(view_Bk, view2_Bk, evidence.grid),
         "palc": palc(map_BkV, map2_BkV, valid_BV),
         "pac": pac(map_BkV, map2_BkV, valid_BV),
-        "psc": psc(s_Bk, s2_Bk),
-        "prc": prc(first.similarity_NP, second.similarity_NP, prototypes_Bk),
+        **changes,
     }
 
 
@@ -138,14 +153,14 @@ def pac(first_BkV: Tensor, second_BkV: Tensor, valid_BV: Tensor) -> Tensor:
 
 
 def psc(first_Bk: Tensor, second_Bk: Tensor) -> Tensor:
-    """Prototype similarity change: |s − s'| / s, ×100: float64, Bk; 0 to ∞.
+    """Prototype similarity change: |s − s'| / |s|, ×100: float64, Bk; 0 to ∞.
 
-    s is the largest value of a similarity map, the similarity of the prototype to the image. 0
+    s is the similarity of the prototype to the image; of a black box, the logit. 0
     where the two are equal, 0 and 0 too; infinite where s alone is 0, and then so is the image's
     value: `summary.summarise` leaves it out and counts it.
     """
     change_Bk = (first_Bk.double() - second_Bk.double()).abs()
-    return torch.where(change_Bk == 0, 0.0, 100 * change_Bk / first_Bk)
+    return torch.where(change_Bk == 0, 0.0, 100 * change_Bk / first_Bk.abs())
 
 
 def prc(first_BP: Tensor, second_BP: Tensor, prototypes_Bk: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
 
+METRICS = ("vlc", "vac", "intra_pd", "inter_pd", "intra_fd", "inter_fd", "entropy")
 COSINE_FLOOR = 1e-5
 ENTROPY_BINS = 10
 PROBABILITY_FLOOR = 1e-3

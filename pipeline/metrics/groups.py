@@ -75,7 +75,8 @@ def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str
     """Group -> metric -> why it cannot be measured, for the metrics that cannot."""
     missing = {name: GROUPS[name].unavailable(evidence) for name in _having("unavailable", groups)}
     why = "a black box has no prototypes"
-    return missing | {name: {name: why} for name in _without_prototypes(evidence) if name in groups}
+    without = [name for name in _without_prototypes(evidence) if name in groups]
+    return missing | {name: dict.fromkeys(GROUPS[name].METRICS, why) for name in without}
 
 
 def _without_prototypes(evidence: Evidence) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What models with prototypes in the space of embeddings have in common."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,6 @@ class DistanceNetwork(PrototypeNetwork):
         classifier: V, C×P.
     """
 
-    loss_terms: ClassVar[tuple[str, ...]] = ("cluster", "separation")
     pushes = finetunes = True
 
     def __init__(

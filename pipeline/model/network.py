@@ -42,7 +42,6 @@ class PrototypeNetwork(nn.Module, ABC):
     Attributes:
         sees: the crops of an image's masks, or the whole image as a single crop.
         in_cells: whether a view is a cell of the feature map, or the pooled map of a crop.
-        loss_terms: the names of what `losses` gives besides cross-entropy.
         in_pairs: whether it learns from two differently coloured copies of each image.
         pushes: whether the push replaces prototypes by embeddings of training views.
         finetunes: whether V is fine-tuned afterwards.
@@ -51,7 +50,6 @@ class PrototypeNetwork(nn.Module, ABC):
 
     sees: ClassVar[Literal["crops", "whole"]] = "whole"
     in_cells: ClassVar[bool] = True
-    loss_terms: ClassVar[tuple[str, ...]] = ()
     in_pairs: ClassVar[bool] = False
     pushes: ClassVar[bool] = False
     finetunes: ClassVar[bool] = False

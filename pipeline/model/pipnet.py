@@ -32,7 +32,6 @@ class PipNet(PrototypeNetwork):
         classifier: ω, C×D; 1 with a deviation of 0.1 at first.
     """
 
-    loss_terms = ("alignment", "presence")
     in_pairs = True
 
     def __init__(

@@ -18,7 +18,6 @@ class ProtoMask(OwnPrototypes):
 
     sees = "crops"
     in_cells = False
-    loss_terms = ("cluster", "separation", "diversity")
 
     def __init__(
         self, settings: ProtoMaskSettings, num_classes: int, backbone: Backbone | None = None

@@ -22,6 +22,10 @@ from pipeline.model.settings import ProtoPoolSettings
 from pipeline.model.start import centres
 
 SHARPEST = 1000.0
+LEAN = 10.0
+"""How many deviations of the slots' first values they lean to what the training views suggest."""
+STRONGEST = 0.05
+"""The share of a class's views that says how much of a prototype there is in it."""
 GUMBEL_TEMPERATURE = 0.5
 
 
@@ -29,20 +33,20 @@ class ProtoPool(DistanceNetwork):
     """ProtoPool (Rymarczyk et al., 2022): views are cells, as of a ProtoPNet.
 
     A class has K slots, each a distribution over the P prototypes, q = softmax((a·q' + g) / 0.5)
-    with Gumbel noise g in training. The sharpness a = 1000·√(e/E) rises over the first E joint
-    epochs to 1000, where a distribution is a choice. The similarity is focal: that of the nearest
-    cell minus the mean over all cells. A class's score is the sum over its slots of q·s.
+    with Gumbel noise g in training. The sharpness a = 1000·√(e/E) rises over the first E epochs,
+    the warm-up's among them, to 1000, where a distribution is a choice. The similarity is focal:
+    that of the nearest cell minus the mean over all cells. A class's score is the sum over its
+    slots of q·s.
 
     When training ends, each slot takes its most probable prototype, which makes V: how many slots
     of a class have chosen a prototype. Prototypes that none has chosen are dropped.
 
     Attributes:
-        slots: q', C×K×P, normal with a deviation of √(2 / (P + K)·1/C) (Xavier) at first; None in a
+        slots: q', C×K×P, normal with a deviation of √(2 / (P·(C + K))) (Xavier) at first; None in a
             finished model.
         own: bool C×P, which prototypes a class has chosen, in a finished model.
     """
 
-    loss_terms = ("cluster", "separation", "orthogonality")
     own: Tensor
 
     def __init__(
@@ -113,17 +117,33 @@ class ProtoPool(DistanceNetwork):
 
     @torch.no_grad()
     def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
-        """Makes the first rows of W discriminants, and the prototypes centres of all embeddings."""
+        """Makes the first rows of W discriminants, and the prototypes centres of each class.
+
+        What is left over of P / C stays as it was. The slots of a class lean towards the K
+        prototypes that are found in its views more often than in those of other classes.
+        """
+        assert self.slots is not None
         self._discriminate(features_XF, labels_X)
-        found = centres(self.embed(features_XF).cpu(), len(self.prototypes), seed)
-        self.prototypes.copy_(found)
+        embedding_XD = self.embed(features_XF)
+        each = len(self.prototypes) // self.num_classes
+        for label in labels_X.unique().tolist() if each else ():
+            found = centres(embedding_XD[labels_X == label].cpu(), each, seed)
+            self.prototypes[label * each : (label + 1) * each] = found.to(self.device)
+        scores_XP = similarity(crop_distances(embedding_XD, self.prototypes), self.settings.epsilon)
+        found_CP = torch.stack(
+            [_strongest(scores_XP, labels_X == c) for c in range(len(self.slots))]
+        )
+        K = min(self.slots.shape[1:])
+        chosen_CK1 = (found_CP - found_CP.mean(0)).topk(K).indices[..., None]
+        lean = torch.full_like(chosen_CK1, LEAN, dtype=self.slots.dtype) * self.slots.std()
+        self.slots[:, :K].scatter_add_(2, chosen_CK1, lean)
 
     @torch.no_grad()
     def finish(self) -> None:
         self.eval()
         chosen_CP = self.distributions().sum(1)
         used = chosen_CP.any(0).nonzero().squeeze(1)
-        self.slots = None
+        self.slots = self._slots_CKP = None
         self.classifier = nn.Parameter(chosen_CP.clone())
         self.class_of = chosen_CP.argmax(0)
         self.own = chosen_CP > 0
@@ -137,3 +157,14 @@ class ProtoPool(DistanceNetwork):
         super().reshape(num_prototypes)
         self.slots = None
         self.own = self.own.new_empty(self.num_classes, num_prototypes)
+
+
+def _strongest(scores_XP: Tensor, own_X: Tensor) -> Tensor:
+    """Returns the mean similarity of the views of a class that are most similar, P; 0 of none."""
+    own_XP = scores_XP[own_X]
+    count = math.ceil(STRONGEST * len(own_XP))
+    return (
+        own_XP.topk(count, dim=0).values.mean(0)
+        if count
+        else scores_XP.new_zeros(scores_XP.shape[1])
+    )

@@ -1,8 +1,8 @@
 """The parameters a model is built from."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Epsilon = Annotated[float, Field(gt=0, lt=1)]
@@ -16,8 +16,12 @@ class BackboneSettings(BaseModel):
         pretrained: `imagenet`, `none`, or a file with weights.
         standardise: subtract the training images' mean from the features and divide by their
             standard deviation before W.
+
+    Attributes:
+        loss_terms: what the loss has besides cross-entropy.
     """
 
+    loss_terms: ClassVar[tuple[str, ...]] = ()
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     backbone: str = "efficientnet_lite0"
@@ -42,12 +46,14 @@ class PrototypeSettings(BackboneSettings):
 class ProtoMaskSettings(PrototypeSettings):
     """See `pipeline.model.protomask`."""
 
+    loss_terms = ("cluster", "separation", "diversity")
     name: Literal["protomask"] = "protomask"
 
 
 class ProtoPNetSettings(PrototypeSettings):
     """See `pipeline.model.protopnet`."""
 
+    loss_terms = ("cluster", "separation")
     name: Literal["protopnet"] = "protopnet"
     embedding_dim: Count = 128
 
@@ -59,16 +65,26 @@ class ProtoPoolSettings(BackboneSettings):
         embedding_dim: D.
         prototypes: P, how many all classes share.
         slots: K, how many prototypes a class chooses.
-        gumbel_epochs: joint epochs after which the choice is as good as made.
+        gumbel_epochs: epochs, the warm-up's among them, after which the choice is as good as made.
         epsilon: ε of the similarity.
     """
 
+    loss_terms = ("cluster", "separation", "orthogonality")
     name: Literal["protopool"] = "protopool"
     embedding_dim: Count = 128
     prototypes: Count = 202
     slots: Count = 10
     gumbel_epochs: Count = 30
     epsilon: Epsilon = 1e-4
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ProtoPoolSettings":
+        if self.slots >= self.prototypes:
+            raise ValueError(
+                f"slots is {self.slots} and must be below prototypes, which is {self.prototypes}: "
+                "a class is told from others by prototypes that it does not choose"
+            )
+        return self
 
 
 class PipNetSettings(BackboneSettings):
@@ -78,6 +94,7 @@ class PipNetSettings(BackboneSettings):
         prototypes: D, or null for as many as the backbone has features.
     """
 
+    loss_terms = ("alignment", "presence")
     name: Literal["pipnet"] = "pipnet"
     prototypes: Count | None = None
 

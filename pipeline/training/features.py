@@ -15,6 +15,7 @@ from pipeline.crops.store import CropStore
 from pipeline.files import sweep, whole_file
 from pipeline.model.network import PrototypeNetwork
 from pipeline.progress import track
+from pipeline.training.devices import summed
 
 IMAGES_PER_BLOCK = 32
 CROPS_PER_PASS_ON_CPU = 64
@@ -29,7 +30,7 @@ def stored_features(
     memory: Path | None = None,
     among: NDArray[np.int64] | None = None,
 ) -> Tensor:
-    """Passes the crops of some images through the backbone, once.
+    """Passes the crops of some images through the backbone, once; several processes share them.
 
     Args:
         network: whose backbone, on any device.
@@ -52,19 +53,34 @@ def stored_features(
         sweep(folder)
     wanted = rows if folder is None or among is None else _whole_blocks(rows, among)
     parts = [wanted[at : at + IMAGES_PER_BLOCK] for at in range(0, len(wanted), IMAGES_PER_BLOCK)]
-    blocks = [_remembered(folder, part, shape) for part in parts]
-    missing = [number for number, block in enumerate(blocks) if block is None]
+    found = np.zeros((len(wanted), *shape), np.float32)
+    missing = []
+    mine = range(fabric.global_rank, len(parts), fabric.world_size)
+    for number in mine:
+        block = _remembered(folder, parts[number], shape)
+        if block is None:
+            missing.append(number)
+        else:
+            _put(found, number, block)
     if missing:
         # Only the last part can be shorter than a block, so these batches are the missing parts.
         unknown = np.concatenate([parts[number] for number in missing])
         batches = read_batches(store, unknown, IMAGES_PER_BLOCK, fabric.device)
-        for number, batch in zip(missing, track(batches, "Embedding", len(missing)), strict=True):
+        if fabric.is_global_zero:
+            batches = track(batches, "Embedding", len(missing))
+        for number, batch in zip(missing, batches, strict=True):
             with fabric.autocast():
                 features = in_passes(network, batch.crops_BKSS3, batch.valid_BK)
-            blocks[number] = block = features.float().cpu().numpy()
+            block = features.float().cpu().numpy()
+            _put(found, number, block)
             _remember(folder, parts[number], block)
-    found = np.concatenate([np.zeros((0, *shape), np.float32), *blocks])
-    return torch.from_numpy(found if wanted is rows else found[np.searchsorted(wanted, rows)])
+    # Each process has put in its own blocks, and zeros for the others'.
+    found_nVF = summed(torch.from_numpy(found), fabric).cpu()
+    return found_nVF if wanted is rows else found_nVF[np.searchsorted(wanted, rows)]
+
+
+def _put(found: NDArray[np.float32], number: int, block: NDArray[np.float32]) -> None:
+    found[number * IMAGES_PER_BLOCK : (number + 1) * IMAGES_PER_BLOCK] = block
 
 
 def _whole_blocks(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ class TrainSettings(BaseModel):
         start: what W and the prototypes are at first: `random`, or, found in the training `crops`,
             linear discriminants and the centres of each class.
         step_size: joint epochs after which the learning rates are halved, again and again.
-        loss: the weights of the terms of the model's loss (`loss_terms` of its class), besides
+        loss: the weights of the terms of the model's loss (`loss_terms` of its settings), besides
             `cross_entropy`, which weighs 1 unless it is given.
     """
 
@@ -83,11 +83,16 @@ class Runtime(BaseModel):
 
     Args:
         device: `auto` takes a GPU where there is one.
+        devices: how many of them the stage `train` uses, a process each; on a CPU, how many
+            processes. They share out the `train.accumulate` batches of a step, so no more than that
+            many, and compute what one computes, up to rounding. For more than one machine start
+            `torchrun … $(which protomask) train` on each, whose processes count instead.
         workers: processes or threads that segment, read and cut.
         weights: a file with the segmenter's weights; null downloads them once for this user.
         masks: for the segmenter `import`, the masks to read.
         memory_fraction: the share of the device's memory that segmenting may use.
-        compile: compile the segmenter's networks before the first image.
+        compile: compile the segmenter's networks before the first image, and the backbone where it
+            is trained; on a CPU, this takes a C++ compiler.
         scheduler: whose workers segment: `tcp://HOST:PORT` of a Dask scheduler, or `local:N` for N
             processes; null segments without Dask.
     """
@@ -95,6 +100,7 @@ class Runtime(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Annotated[int, Field(ge=1)] = 1
     workers: Annotated[int, Field(ge=1)] = 2
     weights: str | None = None
     masks: str | None = None

@@ -1,10 +1,12 @@
 """Warm-up and joint training, resumable after every epoch."""
 
+import contextlib
 import copy
 import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from pipeline.model.losses import class_weights, weighted
 from pipeline.model.network import Output, PrototypeNetwork, views
 from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
+from pipeline.training.curve import announce
+from pipeline.training.devices import SharedStep, share, summed
 from pipeline.training.features import stored_features
 from pipeline.training.settings import TrainSettings
 
@@ -40,7 +44,10 @@ class Progress:
 
 @dataclass
 class Training:
-    """One training run.
+    """One training run, by one process or by several that share out the batches of every step.
+
+    Several compute what one does: a batch draws its random numbers by its own number, and its loss
+    and its batch norms see no other.
 
     Args:
         network: trained in place.
@@ -49,8 +56,11 @@ class Training:
         settings: how.
         seed: of batches and augmentation.
         fabric: where.
-        checkpoints: a folder that only this run (same inputs, parameters and seed) writes to.
+        checkpoints: a folder that only this run (same inputs, parameters and seed) writes to; only
+            the first process reads and writes there.
         memory: where pooled features are remembered.
+        compile: compile a backbone that moves.
+        curve: a file to announce every epoch in, while it is trained.
     """
 
     network: PrototypeNetwork
@@ -61,6 +71,8 @@ class Training:
     fabric: Fabric
     checkpoints: Path
     memory: Path
+    compile: bool = False
+    curve: str | None = None
 
     def __post_init__(self) -> None:
         self.train_rows, self.val_rows = self.index.rows("train"), self.index.rows("val")
@@ -69,19 +81,23 @@ class Training:
         train_labels = self.labels[torch.from_numpy(self.train_rows).to(self.fabric.device)]
         self.class_weights = class_weights(train_labels, self.network.num_classes)
         self.network.to(self.fabric.device)
+        if self.compile and not self.settings.freeze_backbone:
+            backbone = self.network.backbone.network
+            backbone.forward_features = torch.compile(backbone.forward_features)
         self.optimizer = self._optimizer()
+        self.shared = SharedStep(self.network, self.optimizer, self.fabric)
         self.augmentation = Augmentation() if self.settings.augment else None
         self._stored: Tensor | None = None
         self._best: dict[str, Tensor] | None = None
 
-    def run(self, curves: Path) -> Progress:
+    def run(self, curves: Path | None) -> Progress:
         """Trains, and leaves the weights of the epoch that did best in `network`.
 
         The best epoch has the highest accuracy on the validation split, and of those the lowest
         loss. Without a validation split it is the last. The network is left in evaluation mode.
 
         Args:
-            curves: a folder for DVCLive's curves.
+            curves: a folder for DVCLive's curves; None in all processes but the first.
 
         Raises:
             ProtoMaskError: the loss is no longer finite.
@@ -89,10 +105,11 @@ class Training:
         self._start()
         progress = self._resume()
         total = self.settings.warmup_epochs + self.settings.epochs
-        with Live(str(curves), save_dvc_exp=False, dvcyaml=None) as live:
-            for values in progress.history:
-                _log(live, values)
-            for epoch in track(range(progress.epoch, total), "Training epochs"):
+        epochs = range(progress.epoch, total)
+        with _live(curves) as live:
+            for epoch, values in enumerate(progress.history):
+                self._show(live, epoch, values)
+            for epoch in epochs if curves is None else track(epochs, "Training epochs"):
                 values = self._epoch(epoch)
                 score = (values.get("val/accuracy", float(epoch)), -values.get("val/loss", 0.0))
                 progress.history.append(values)
@@ -102,7 +119,7 @@ class Training:
                     self._best = copy.deepcopy(self.network.state_dict())
                     self._save("best.pt", {"network": self._best})
                 self._save_checkpoint(progress)
-                _log(live, values)
+                self._show(live, epoch, values)
         if self._best is not None:
             self.network.load_state_dict(self._best)
         self.network.finish()
@@ -119,34 +136,46 @@ class Training:
         factor = 0.5 ** (max(joint, 0) // self.settings.step_size)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        shuffler = np.random.default_rng([self.seed, epoch])
-        torch.manual_seed(int(shuffler.integers(2**63)))
-        order = shuffler.permutation(self.train_rows)
-        values = {f"train/{name}": value for name, value in self._steps(order, backbone_moves)}
-        return {**values, **self._validate(backbone_moves)}
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.train_rows)
+        values = self._steps(epoch, order, backbone_moves)
+        return {
+            **{f"train/{name}": value for name, value in values.items()},
+            **self._validate(backbone_moves),
+        }
 
-    def _steps(self, order: NDArray[np.int64], backbone_moves: bool) -> list[tuple[str, float]]:
+    def _steps(
+        self, epoch: int, order: NDArray[np.int64], backbone_moves: bool
+    ) -> dict[str, float]:
+        """Trains on the images in this order; returns the means of the loss and what it is of."""
         settings = self.settings
-        batches = math.ceil(len(order) / settings.batch_size)
-        sums: dict[str, Tensor] = {}
-        self.optimizer.zero_grad()
-        for number, (rows, inputs) in enumerate(self._inputs(order, backbone_moves)):
-            labels_B = self.labels[rows]
-            copies = len(inputs) // len(rows)
-            with self.fabric.autocast():
-                output = self.network(inputs, self.valid[rows].repeat(copies, 1))
-            values = self._losses(output, labels_B)
-            first = number - number % settings.accumulate
-            self.fabric.backward(values["loss"] / min(settings.accumulate, batches - first))
-            if (number + 1) % settings.accumulate == 0 or number + 1 == batches:
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-                self.network.after_step()
-            for name, value in values.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() * len(rows)
-        means = (torch.stack(list(sums.values())) / len(order)).tolist()
+        batches = range(math.ceil(len(order) / settings.batch_size))
+        steps = [batches[at : at + settings.accumulate] for at in batches[:: settings.accumulate]]
+        shares = [share(len(step), self.fabric) for step in steps]
+        mine = [step[place] for step, own in zip(steps, shares, strict=True) for place in own]
+        inputs = self._inputs(epoch, mine, order, backbone_moves)
+        names = ["loss", "cross_entropy", *self.network.settings.loss_terms, "accuracy"]
+        sums = torch.zeros(len(names), device=self.fabric.device)
+        for step, own in zip(steps, shares, strict=True):
+            self.optimizer.zero_grad()
+            self.shared.begin()
+            for rows, seen in islice(inputs, len(own)):
+                values = self._backward(rows, seen, len(step))
+                sums += torch.stack([values[name] for name in names]) * len(rows)
+            self.shared.end(len(step))
+            self.optimizer.step()
+            self.network.after_step()
+        means = (summed(sums, self.fabric) / len(order)).tolist()
         self._refuse_divergence(means[0])
-        return list(zip(sums, means, strict=True))
+        return dict(zip(names, means, strict=True))
+
+    def _backward(self, rows: Tensor, seen: Tensor, batches: int) -> dict[str, Tensor]:
+        """Adds a batch's share of the gradients of a step; returns the values of its loss."""
+        copies = len(seen) // len(rows)
+        with self.fabric.autocast():
+            output = self.network(seen, self.valid[rows].repeat(copies, 1))
+        values = self._losses(output, self.labels[rows])
+        self.fabric.backward(values["loss"] / batches)
+        return {name: value.detach() for name, value in values.items()}
 
     def _losses(self, output: Output, labels_B: Tensor) -> dict[str, Tensor]:
         """Returns the loss, its terms, and the accuracy of the first copies."""
@@ -156,21 +185,42 @@ class Training:
         return {"loss": loss, **terms, "accuracy": correct.float().mean()}
 
     def _inputs(
-        self, order: NDArray[np.int64], backbone_moves: bool
+        self, epoch: int, numbers: list[int], order: NDArray[np.int64], backbone_moves: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields batches of row numbers and what the network sees of them."""
-        size, device = self.settings.batch_size, self.fabric.device
+        """Returns these of the epoch's batches: row numbers, and what the network sees of them."""
+        size = self.settings.batch_size
+        parts = [order[number * size : (number + 1) * size] for number in numbers]
         if self.augmentation is None and not backbone_moves:
-            stored = self._stored_features()
-            for rows in torch.from_numpy(order).to(device).split(size):
-                yield rows, stored[rows]
-            return
+            return self._known_inputs(epoch, numbers, parts, self._stored_features())
+        return self._read_inputs(epoch, numbers, parts)
+
+    def _known_inputs(
+        self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]], stored: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for number, part in zip(numbers, parts, strict=True):
+            self._seed_batch(epoch, number)
+            rows = torch.from_numpy(part).to(self.fabric.device)
+            yield rows, stored[rows]
+
+    def _read_inputs(
+        self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        size, device = self.settings.batch_size, self.fabric.device
         copies = 2 if self.network.in_pairs else 1
-        for batch in read_batches(self.store, order, size, device):
+        # Only an epoch's last batch can be shorter.
+        rows = np.concatenate([self.train_rows[:0], *parts])
+        for number, batch in zip(
+            numbers, read_batches(self.store, rows, size, device), strict=True
+        ):
+            self._seed_batch(epoch, number)
             crops = batch.crops_BKSS3
             if self.augmentation is not None:
                 crops = self.augmentation(crops, batch.valid_BK, copies)
             yield torch.from_numpy(batch.rows).to(device), crops
+
+    def _seed_batch(self, epoch: int, number: int) -> None:
+        numbers = np.random.default_rng([self.seed, epoch, number])
+        torch.manual_seed(int(numbers.integers(2**63)))
 
     @torch.no_grad()
     def _validate(self, backbone_moves: bool) -> dict[str, float]:
@@ -210,6 +260,7 @@ class Training:
             if from_crops:
                 labels_X = self.labels[rows].unsqueeze(1).expand_as(valid_NV)[valid_NV]
                 self.network.start_from(features_XF, labels_X, self.seed)
+        self.shared.agree()
         if not self.settings.freeze_backbone and self.settings.warmup_epochs == 0:
             self._stored = None
 
@@ -234,6 +285,8 @@ class Training:
         self._save("last.pt", state)
 
     def _save(self, name: str, state: dict[str, Any]) -> None:
+        if not self.fabric.is_global_zero:
+            return
         with whole_file(self.checkpoints / name) as part:
             torch.save(state, part)
 
@@ -243,7 +296,7 @@ class Training:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile(f"{path} is damaged")
-        return torch.load(path, map_location=self.fabric.device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
 
     def _resume(self) -> Progress:
         """Continues after the last finished epoch of an interrupted run.
@@ -251,20 +304,35 @@ class Training:
         Damaged checkpoints count as none.
         """
         at_first = copy.deepcopy(self.network.state_dict())
+        found = self.fabric.broadcast(self._checkpoints() if self.fabric.is_global_zero else None)
+        if found is None:
+            return Progress()
+        last, best = found
         try:
-            last, best = self._load("last.pt"), self._load("best.pt")
             progress = Progress(**last["progress"])
             for state in (best, last):
                 self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(last["optimizer"])
-        except FileNotFoundError:
-            return Progress()
-        except Exception:  # a damaged file makes torch and pickle raise all kinds of errors
+        except Exception:  # what was saved may be anything
             self.network.load_state_dict(at_first)
-            self.optimizer = self._optimizer()
+            self.optimizer.load_state_dict(self._optimizer().state_dict())
             return Progress()
         self._best = best["network"]
         return progress
+
+    def _checkpoints(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        try:
+            return self._load("last.pt"), self._load("best.pt")
+        except Exception:  # a damaged file makes torch and pickle raise all kinds of errors
+            return None
+
+    def _show(self, live: Live | None, epoch: int, values: dict[str, float]) -> None:
+        if live is None:
+            return
+        for name, value in values.items():
+            live.log_metric(name, value)
+        live.next_step()
+        announce(values, epoch, self.curve)
 
     def _refuse_divergence(self, loss: float) -> None:
         if not math.isfinite(loss):
@@ -274,7 +342,7 @@ class Training:
             )
 
 
-def _log(live: Live, values: dict[str, float]) -> None:
-    for name, value in values.items():
-        live.log_metric(name, value)
-    live.next_step()
+def _live(curves: Path | None) -> contextlib.AbstractContextManager[Live | None]:
+    if curves is None:
+        return contextlib.nullcontext()
+    return Live(str(curves), save_dvc_exp=False, dvcyaml=None)

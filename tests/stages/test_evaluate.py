@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics.groups import GROUPS
+from pipeline.model.head import similarity
 from pipeline.model.saved import load_model
 from stages import evaluate, workspace
 
@@ -96,7 +97,7 @@ def test_answers_are_those_of_the_model_on_the_test_crops(run_folder: Path) -> N
     found = load_file(workspace.EVALUATE / "answers.safetensors")
     torch.testing.assert_close(found["logits_NC"], output.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
-        found["similarity_NP"], network.similarity(output.distance), rtol=1e-3, atol=1e-4
+        found["similarity_NP"], similarity(output.distance, 1e-4), rtol=1e-3, atol=1e-4
     )
     predictions = pd.read_csv(workspace.EVALUATE / "predictions.csv", dtype=str)
     assert predictions["image"].tolist() == index.table["id"].iloc[rows].tolist()

@@ -41,9 +41,9 @@ def test_pruning_renumbers_the_record_and_its_model_can_be_measured(
     """Prototype 1's and 4's nearest images are made to be of other classes."""
     index = workspace.read_index()
     labels = torch.from_numpy(index.labels[index.rows("train")])
-    near = torch.where(labels[:, None] == torch.arange(6) // 2, 1.0, 2.0)
+    near = torch.where(labels[:, None] == torch.arange(6) // 2, 2.0, 1.0)
     near[:, [1, 4]] = 3 - near[:, [1, 4]]
-    save_file({"distance": near}, workspace.PUSH / "distances.safetensors")
+    save_file({"similarity": near}, workspace.PUSH / "similarities.safetensors")
     set_section("prune", enabled=True, nearest=3, threshold=2)
     finetune.run()
     assert "4 of 6 prototypes kept" in capsys.readouterr().out
@@ -54,7 +54,7 @@ def test_pruning_renumbers_the_record_and_its_model_can_be_measured(
     before = read_record(workspace.PUSH / "prototypes.csv")
     after = read_record(workspace.FINETUNE / "prototypes.csv")
     assert after["prototype"].tolist() == [0, 1, 2, 3]
-    columns = ["class_name", "image", "crop", "mask", "distance"]
+    columns = ["class_name", "image", "crop", "cell", "mask", "distance"]
     assert after[columns].values.tolist() == before[columns].iloc[kept].values.tolist()
     evaluate.run()
     assert load_file(workspace.EVALUATE / "answers.safetensors")["similarity_NP"].shape[1] == 4
@@ -78,26 +78,26 @@ def test_training_accuracy_is_that_of_the_written_model(
     kept = [
         place for place, d in enumerate(record["distance"]) if d in set(kept_record["distance"])
     ]
-    distance = load_file(workspace.PUSH / "distances.safetensors")["distance"][:, kept]
+    similarity = load_file(workspace.PUSH / "similarities.safetensors")["similarity"][:, kept]
     index = workspace.read_index()
     labels = torch.from_numpy(index.labels[index.rows("train")])
-    right = network.logits(network.similarity(distance)).argmax(1) == labels
+    right = network.logits(similarity).argmax(1) == labels
     assert said == pytest.approx(right.float().mean().item(), abs=1e-4)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
-def test_distances_that_cannot_be_read(run_folder: Path, content: bytes | None) -> None:
-    path = workspace.PUSH / "distances.safetensors"
+def test_similarities_that_cannot_be_read(run_folder: Path, content: bytes | None) -> None:
+    path = workspace.PUSH / "similarities.safetensors"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ProtoMaskError, match=r"distances\.safetensors cannot be read.*repro push"):
+    with pytest.raises(ProtoMaskError, match=r"similarities\.safetensors cannot be read.*repro"):
         finetune.run()
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (12, 5), (6,)])
-def test_distances_of_another_push(run_folder: Path, shape: tuple[int, ...]) -> None:
-    save_file({"distance": torch.rand(shape)}, workspace.PUSH / "distances.safetensors")
+def test_similarities_of_another_push(run_folder: Path, shape: tuple[int, ...]) -> None:
+    save_file({"similarity": torch.rand(shape)}, workspace.PUSH / "similarities.safetensors")
     with pytest.raises(ProtoMaskError, match=r"shape .* instead of"):
         finetune.run()
 

@@ -13,6 +13,7 @@ from pipeline.datasets.prepare import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.patches import Patches
+from pipeline.model.build import MODELS
 from stages.params import SEGMENTERS, Params, read_params
 
 REPOSITORY = Path(__file__).parents[2]
@@ -63,26 +64,40 @@ PRESETS = sorted(
 )
 
 
-NEED_A_HASH = {
-    "segmenter=import": "segmenter.sha256",
-    "segmenter=slit": "segmenter.weights_sha256",
-}
+def _set_by_hand(preset: str) -> list[str]:
+    """Returns what no preset can know: where photographs lie, and hashes of files."""
+    overrides = []
+    if (preset.startswith("dataset=") and preset != "dataset=demo") or "cars196" in preset:
+        overrides.append("dataset.root=/data/photographs")
+    if preset == "segmenter=import":
+        overrides.append(f"segmenter.sha256={'0' * 64}")
+    if preset.endswith("slit"):
+        overrides.append(f"segmenter.weights_sha256={'0' * 64}")
+    return overrides
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_valid(tmp_path: Path, preset: str) -> None:
-    overrides = [preset]
-    if preset.startswith("dataset=") and preset != "dataset=demo":
-        overrides.append("dataset.root=/data/photographs")
-    if preset in NEED_A_HASH:
-        overrides.append(f"{NEED_A_HASH[preset]}={'0' * 64}")
-    _compose(tmp_path, *overrides)
+    _compose(tmp_path, preset, *_set_by_hand(preset))
     read_params(tmp_path / "composed.yaml")
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("experiment", ["frozen", "joint"])
+def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, experiment: str) -> None:
+    composed = _compose(tmp_path, f"model={model}", f"experiment={experiment}")
+    params = read_params(tmp_path / "composed.yaml")
+    assert params.model.name == model
+    assert params.train.freeze_backbone == (experiment == "frozen")
+    # All that a model has is written out, so that `dvc exp run -S` finds it.
+    assert set(composed["model"]) == set(type(params.model).model_fields)
+    assert set(params.train.loss) - {"cross_entropy"} == set(params.model.loss_terms)
 
 
 def test_there_is_a_preset_for_everything_with_a_name() -> None:
     assert {f"dataset={name}" for name in DATASETS} <= set(PRESETS)
     assert {f"segmenter={name}" for name in SEGMENTERS} <= set(PRESETS)
+    assert {f"model={name}" for name in MODELS} <= set(PRESETS)
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
@@ -158,6 +173,27 @@ def test_another_segmenter(tmp_path: Path) -> None:
         # Missing.
         ({"crops": REMOVED}, r"crops: is missing"),
         ({"dataset.fold": REMOVED}, r"dataset\.fold: is missing"),
+        # Models that do not go with the rest.
+        (
+            {"model.name": "protonet"},
+            r"model\.name: input should be 'protomask' or .*'blackbox', but is 'protonet'",
+        ),
+        ({"model.slots": 3}, r"model\.slots: no such parameter"),
+        (
+            {"model": {"name": "pipnet"}},
+            r"weights of cluster, diversity, separation, but the loss of pipnet has cross_entropy, "
+            r"alignment, presence; .*-S model=pipnet`, which sets both",
+        ),
+        ({"train.loss": {"cluster": 0.8, "separation": 0.2}}, r"train\.loss .*has .*diversity"),
+        ({"train.loss.cluster": -1}, r"train\.loss\.cluster: .*equal to 0, but is -1"),
+        (
+            {"model": {"name": "blackbox"}, "train.loss": {}, "prune.enabled": True},
+            r"prune\.enabled is for .*blackbox is none: set it to false",
+        ),
+        (
+            {"model": {"name": "protopool", "slots": 5, "prototypes": 5}},
+            r"model: slots is 5 and must be below prototypes, which is 5",
+        ),
         # Data sets that do not go with the rest.
         ({"dataset.root": "x"}, r"root must be null for demo"),
         ({"dataset.root": ""}, r"dataset\.root: .*at least 1 character, but is ''"),

@@ -13,7 +13,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.model.answers import answers
 from pipeline.model.saved import load_model
 from pipeline.training.record import read_record
-from stages import crops, push, workspace
+from stages import crops, finetune, push, train, workspace
 from stages.params import read_params
 
 
@@ -38,10 +38,56 @@ def test_record_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None:
         (image, crop), distance = min(candidates.items(), key=lambda item: item[1])
         found = record.iloc[j]
         assert found["image"] == index.ids[rows[image]]
-        assert found["crop"] == crop and found["mask"] == store.masks[rows[image], crop]
+        assert found["crop"] == crop and found["cell"] == 0
+        assert found["mask"] == store.masks[rows[image], crop]
         assert found["class_name"] == index.class_names[label]
         assert found["distance"] == pytest.approx(distance, rel=1e-3, abs=1e-6)
         torch.testing.assert_close(pushed.prototypes[j].detach(), z[image, crop], rtol=0, atol=1e-5)
+
+
+OTHERS: dict[str, tuple[dict[str, int], dict[str, float]]] = {
+    "protopnet": ({"embedding_dim": 8, "prototypes_per_class": 2}, {"cluster": 1, "separation": 1}),
+    "protopool": (
+        {"embedding_dim": 8, "prototypes": 7, "slots": 2},
+        {"cluster": 1, "separation": 1, "orthogonality": 1},
+    ),
+    "pipnet": ({"prototypes": 9}, {"alignment": 1, "presence": 1}),
+    "blackbox": ({}, {}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> None:
+    """Of 2×2, and of the black box the image; the most similar of the classes it may be from."""
+    params = yaml.safe_load(workspace.PARAMS.read_text())
+    settings, loss = OTHERS[name]
+    params["crops"]["size"] = 64
+    params["model"] = {"name": name, "backbone": "test_resnet", "pretrained": "none", **settings}
+    params["train"]["loss"] = loss
+    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    for stage in (crops, train, push, finetune):
+        stage.run()
+    trained, _ = load_model(workspace.TRAIN)
+    index, store = workspace.read_index(), CropStore(workspace.CROPS).whole()
+    rows = index.rows("train")
+    with torch.inference_mode():
+        valid = torch.ones(len(rows), 1, dtype=torch.bool)
+        z = trained.embed(trained.features(torch.from_numpy(store.crops(rows)), valid))
+        scores_NVP = trained.head().scores(z)
+    assert scores_NVP.shape[1] == (1 if name == "blackbox" else 4)
+    own_PN = trained.own_CP[torch.from_numpy(index.labels[rows])].T
+    record = read_record(workspace.PUSH / "prototypes.csv")
+    assert len(record) == trained.num_prototypes
+    places = {row: place for place, row in enumerate(rows)}
+    for j, found in enumerate(record.itertuples()):
+        image = places[index.row(found.image)]
+        assert (found.crop, found.mask) == (0, -1) and own_PN[j, image]
+        best = scores_NVP[own_PN[j], :, j].max().item()
+        assert scores_NVP[image, found.cell, j].item() == pytest.approx(best, rel=1e-4)
+        assert np.isnan(found.distance) == (not trained.pushes)
+    finished, _ = load_model(workspace.FINETUNE)
+    assert type(finished) is type(trained) and finished.num_prototypes == len(record)
+    assert torch.equal(finished.class_of, trained.class_of)
 
 
 def test_only_prototypes_change(run_folder: Path) -> None:
@@ -51,20 +97,21 @@ def test_only_prototypes_change(run_folder: Path) -> None:
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"prototypes"}
 
 
-def test_distances_are_those_of_the_pushed_prototypes(run_folder: Path) -> None:
+def test_similarities_are_those_of_the_pushed_prototypes(run_folder: Path) -> None:
     pushed, _ = load_model(workspace.PUSH)
     index, store = workspace.read_index(), CropStore(workspace.CROPS)
     rows = index.rows("train")
     valid = torch.from_numpy(store.valid[rows])
     with torch.inference_mode():
         features = pushed.features(torch.from_numpy(store.crops(rows)), valid)
-    distances = load_file(workspace.PUSH / "distances.safetensors")["distance"]
-    expected = answers(pushed, features, valid).distance_NP
-    torch.testing.assert_close(distances, expected, rtol=1e-3, atol=1e-6)
+    similarities = load_file(workspace.PUSH / "similarities.safetensors")["similarity"]
+    expected = answers(pushed, features, valid).similarity_NP
+    torch.testing.assert_close(similarities, expected, rtol=1e-3, atol=1e-4)
     record = read_record(workspace.PUSH / "prototypes.csv")
     places = {row: place for place, row in enumerate(rows)}
     for j, image in enumerate(record["image"]):
-        assert distances[places[index.row(image)], j] < 1e-6
+        # log(1 / ε) = 9.2103; a distance of 1e-6 takes log(1.01) = 0.01 off.
+        assert similarities[places[index.row(image)], j] > 9.2
 
 
 def test_frozen_features_are_those_that_training_remembered(

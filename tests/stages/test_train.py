@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.build import build
 from pipeline.model.saved import load_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.train import Training
@@ -109,7 +109,7 @@ def test_killed_run_is_continued(
 def key() -> str:
     params = read_params(workspace.PARAMS)
     torch.manual_seed(params.seed)
-    network = PrototypeNetwork(params.model, 3)
+    network = build(params.model, 3)
     return train._key(params, CropStore(workspace.CROPS), network, make_fabric(params.runtime))
 
 
@@ -153,7 +153,7 @@ def test_run_of_other_code_is_not_continued(
 def test_run_from_another_weights_file_is_not_continued(run_folder: Path) -> None:
     def write_weights(seed: int) -> None:
         torch.manual_seed(seed)
-        network = PrototypeNetwork(read_params(Path("none.yaml")).model, 3)
+        network = build(read_params(Path("none.yaml")).model, 3)
         torch.save(network.backbone.network.state_dict(), "weights.pth")
 
     Path("none.yaml").write_text(workspace.PARAMS.read_text())
@@ -205,7 +205,7 @@ def test_train_to_evaluate_twice_same_bytes(run_folder: Path) -> None:
 def test_frozen_or_not_shows_in_the_weights(run_folder: Path) -> None:
     params = read_params(workspace.PARAMS)
     torch.manual_seed(params.seed)
-    start = PrototypeNetwork(params.model, 3).state_dict()
+    start = build(params.model, 3).state_dict()
     found = load_file(workspace.TRAIN / "model.safetensors")
     assert all(torch.equal(found[name], start[name]) for name in start if "backbone" in name)
     change(**{**JOINT, "train.warmup_epochs": 0})

@@ -1,5 +1,6 @@
 """The crop store: what was cut is read in any order, and damage or another's crops are refused."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image as Pillow
 
 from pipeline.crops import store as module
 from pipeline.crops.batches import read_batches
-from pipeline.crops.extraction import NO_MASK, CropSettings, extract_crops
+from pipeline.crops.extraction import NO_MASK, CropSettings, extract_crops, whole_image
 from pipeline.crops.store import CropStore, write_crops
 from pipeline.datasets.index import Photographs
 from pipeline.datasets.photograph import read_photograph
@@ -74,6 +75,53 @@ def test_the_store_holds_what_is_extracted(made: Made) -> None:
         assert np.array_equal(store.valid[image], expected.valid)
 
 
+def test_whole_images(made: Made) -> None:
+    """Resized by Pillow, with a box over all of it and no mask, and without one that is missing."""
+    store = CropStore(made.path)
+    whole = store.whole()
+    assert len(whole) == 11 and whole.valid.tolist() == [[True]] * 11
+    assert whole.masks.tolist() == [[NO_MASK]] * 11
+    for image in (10, 1, 4):
+        photograph = read_photograph(made.root / made.photographs.table["path"][image])
+        height, width = photograph.shape[:2]
+        resized = Pillow.fromarray(photograph).resize((20, 20), Pillow.Resampling.BILINEAR)
+        assert np.array_equal(whole.crops([image])[0, 0], np.asarray(resized))
+        assert whole.boxes[image].tolist() == [[0, 0, width, height]]
+        assert whole.inside(image).shape == (1, 20, 20) and whole.inside(image).all()
+    # The tall photograph, 9 pixels wide, is the last of its class.
+    assert whole.boxes[10].tolist() == [[0, 0, 9, 33]]
+    # The store itself is as it was.
+    assert store.valid.shape == (11, 3) and store.crops([0]).shape == (1, 3, 20, 20, 3)
+
+
+def test_whole_images_of_any_background_and_their_features_are_known_by_another_name(
+    made: Made,
+) -> None:
+    store = CropStore(made.path)
+    assert store.whole().settings.background == "original"
+    assert store.whole().about != store.about
+
+
+def test_a_photograph_is_cut_as_those_of_the_store_were(made: Made) -> None:
+    store, image = CropStore(made.path), 3
+    photograph = read_photograph(made.root / made.photographs.table["path"][image])
+    masks = made.masks.masks(image)
+    for seen in (store, store.whole()):
+        crops = seen.cut(photograph, masks)
+        assert np.array_equal(crops.pixels, seen.crops([image])[0])
+        assert np.array_equal(crops.inside, seen.inside(image))
+        assert np.array_equal(crops.boxes, seen.boxes[image])
+        assert np.array_equal(crops.masks, seen.masks[image])
+        assert np.array_equal(crops.valid, seen.valid[image])
+
+
+def test_batches_of_whole_images(made: Made) -> None:
+    whole, rows = CropStore(made.path).whole(), np.array([9, 2, 4])
+    first, second = read_batches(whole, rows, 2, torch.device("cpu"))
+    assert first.crops_BKSS3.shape == (2, 1, 20, 20, 3) and first.valid_BK.all()
+    assert np.array_equal(second.crops_BKSS3.numpy(), whole.crops([4]))
+
+
 def test_an_image_without_masks(made: Made) -> None:
     store = CropStore(made.path)
     assert store.masks[1].tolist() == [NO_MASK] * 3
@@ -128,6 +176,8 @@ def test_over_the_chunk_boundary(
         photograph = read_photograph(root / made.photographs.table["path"][image])
         expected = extract_crops(photograph, made.masks.masks(image), SETTINGS)
         assert np.array_equal(store.crops([image])[0], expected.pixels)
+        expected = whole_image(photograph, 1, SETTINGS.size)
+        assert np.array_equal(store.whole().crops([image])[0], expected.pixels)
 
 
 def test_black_photographs(
@@ -141,7 +191,9 @@ def test_black_photographs(
         Pillow.new("RGB", (20 + number, 20)).save(path)
     made = Made(tmp_path, photographs_in(root), root)
     made.write()
-    assert not CropStore(made.path).crops([0, 1, 2, 3]).any()
+    store = CropStore(made.path)
+    assert not store.crops([0, 1, 2, 3]).any()
+    assert not store.whole().crops([0, 1, 2, 3]).any()
 
 
 def test_any_number_of_threads_writes_the_same_bytes(made: Made, tmp_path: Path) -> None:
@@ -152,15 +204,17 @@ def test_any_number_of_threads_writes_the_same_bytes(made: Made, tmp_path: Path)
 
 
 CHUNK = Path("crops", "c", "0", "0", "0", "0", "0")
+WHOLE = Path("whole", "c", "0", "0", "0", "0", "0")
 
 
-def test_a_missing_or_cut_chunk_is_named(copied: Path) -> None:
-    content = (copied / CHUNK).read_bytes()
+@pytest.mark.parametrize("chunk", [CHUNK, WHOLE])
+def test_a_missing_or_cut_chunk_is_named(copied: Path, chunk: Path) -> None:
+    content = (copied / chunk).read_bytes()
     for damaged in (content[:-1], b""):
-        (copied / CHUNK).write_bytes(damaged)
-        with pytest.raises(ProtoMaskError, match=rf"{CHUNK} is missing or cut short"):
+        (copied / chunk).write_bytes(damaged)
+        with pytest.raises(ProtoMaskError, match=rf"{chunk} is missing or cut short"):
             CropStore(copied)
-    (copied / CHUNK).unlink()
+    (copied / chunk).unlink()
     with pytest.raises(ProtoMaskError, match=r"missing or cut short.*dvc repro crops"):
         CropStore(copied)
 
@@ -173,7 +227,9 @@ def test_a_chunk_cut_while_it_is_read(copied: Path) -> None:
         store.crops([10])
 
 
-@pytest.mark.parametrize("name", ["zarr.json", "valid/c/0/0", "boxes/c/0/0/0", "masks/c/0/0"])
+@pytest.mark.parametrize(
+    "name", ["zarr.json", "valid/c/0/0", "boxes/c/0/0/0", "masks/c/0/0", "sizes/c/0/0"]
+)
 def test_damage_is_refused_in_words(copied: Path, name: str) -> None:
     file = copied / name
     whole = file.read_bytes()
@@ -184,7 +240,15 @@ def test_damage_is_refused_in_words(copied: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["valid/c/0/0", "boxes/c/0/0/0", "masks/c/0/0", "inside/c/0/0/0/0"]
+    "name",
+    [
+        "valid/c/0/0",
+        "boxes/c/0/0/0",
+        "masks/c/0/0",
+        "inside/c/0/0/0/0",
+        "whole/c/0/0/0/0/0",
+        "sizes/c/0/0",
+    ],
 )
 def test_a_missing_file_is_named(copied: Path, name: str) -> None:
     """Zarr would read it as zeros: as if no crop were valid."""
@@ -202,6 +266,15 @@ def test_damaged_masks_inside_crops_are_refused_in_words(copied: Path) -> None:
     with pytest.raises(ProtoMaskError, match="inside is damaged"):
         for image in range(11):
             CropStore(copied).inside(image)
+
+
+def test_a_store_of_another_format_is_refused(copied: Path) -> None:
+    """Format 1 had no whole images."""
+    about = json.loads((copied / "zarr.json").read_text())
+    about["attributes"]["format"] = 1
+    (copied / "zarr.json").write_text(json.dumps(about))
+    with pytest.raises(ProtoMaskError, match=r"format 1, not 2.*dvc repro crops"):
+        CropStore(copied)
 
 
 def test_no_store(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pipeline.crops.extraction import (
     extract_crops,
     fill_background,
     grow_box,
+    whole_image,
 )
 from pipeline.masks.masks import Masks, Region
 
@@ -196,6 +197,8 @@ def test_an_image_without_masks_gives_itself(size: tuple[int, int]) -> None:
     assert crops.inside[0].all()
     expected = Pillow.fromarray(picture).resize((16, 16), BILINEAR)
     assert np.array_equal(crops.pixels[0], np.asarray(expected))
+    for one, other in zip(crops, whole_image(picture, 11, 16), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_shapes_and_types() -> None:

@@ -22,11 +22,13 @@ from pipeline.explain.metric_table import Measured
 from pipeline.explain.photograph_page import Asked, write_photograph_page
 from pipeline.explain.prototypes import Prototypes
 from pipeline.explain.report import Report
+from pipeline.explain.views import Views
 from pipeline.files import whole_folder
 from pipeline.masks.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 C, M, K, S = 3, 2, 4, 24
+CROP_VIEWS = Views("protomask", "crops", (1, 1))
 NAMES = ["Grünspecht & Co", "<b>bold</b>", 'the "quoted" one']
 FACTS = {"Data set": "folder, 3 classes", "Seed": "0"}
 METRICS = {
@@ -54,6 +56,7 @@ MEASURED = Measured(
     INTERVALS,
     {"complexity": {"consistency": "the data set has no part locations"}},
     {"random_weights": ["purity"]},
+    {"complexity": "folder has no object masks: boxes stand in for them"},
     {name: pd.DataFrame(columns) for name, columns in PLOTS.items()},
 )
 
@@ -78,7 +81,9 @@ class Tiny(NamedTuple):
     answers: ImageAnswers
 
     def report(self, root: Path | None = None) -> Report:
-        gallery = Gallery(self.index, root or self.root, self.masks, self.crops)
+        gallery = Gallery(
+            self.index, root or self.root, self.masks, self.crops, self.prototypes.views
+        )
         return Report(
             self.index, gallery, self.prototypes, self.embedding_PD, self.answers, Brightness()
         )
@@ -96,7 +101,7 @@ class Tiny(NamedTuple):
         crops = extract_crops(photograph, masks, self.crops.settings)
         scores = [
             self.prototypes.score(
-                label, self.answers.similarity_NP[0], self.answers.crop_NP[0], 3
+                label, self.answers.similarity_NP[0], self.answers.view_NP[0], 3
             ).rounded()
             for label in (1, 0)
         ]
@@ -141,7 +146,14 @@ def _prototypes(index: Index) -> Prototypes:
     weights_CP = random.normal(0, 0.05, (C, C * M))
     weights_CP[np.repeat(np.arange(C), M), np.arange(C * M)] += 1
     return Prototypes(
-        NAMES, np.repeat(np.arange(C), M), weights_CP, rows_P, crop_P, random.random(C * M)
+        NAMES,
+        np.repeat(np.arange(C), M),
+        weights_CP,
+        rows_P,
+        crop_P,
+        np.zeros(C * M, np.int64),
+        random.random(C * M),
+        CROP_VIEWS,
     )
 
 
@@ -150,7 +162,7 @@ def _answers(index: Index, prototypes: Prototypes) -> ImageAnswers:
     rows_N = index.rows("test")
     similarity_NP = random.random((len(rows_N), C * M)).astype(np.float32)
     similarity_NP[:, 1] = similarity_NP[:, 0]
-    crop_NP = random.integers(0, K, (len(rows_N), C * M))
-    crop_NP[:, 1] = crop_NP[:, 0]
+    view_NP = random.integers(0, K, (len(rows_N), C * M))
+    view_NP[:, 1] = view_NP[:, 0]
     logits_NC = (similarity_NP @ prototypes.weights_CP.T).astype(np.float32)
-    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, crop_NP)
+    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, view_NP)

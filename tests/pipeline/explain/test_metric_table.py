@@ -4,18 +4,35 @@ from typing import Any
 
 import pytest
 
-from pipeline.explain.metric_notes import CONTROLS, EXPLANATIONS, NOTES, Name, note_on, taken_apart
+from pipeline.explain.metric_notes import (
+    CONTROLS,
+    EXPLANATIONS,
+    NOTES,
+    OF_CELLS,
+    Name,
+    note_on,
+    taken_apart,
+)
 from pipeline.explain.metric_table import Figure, Measured, Table, tables
+from pipeline.explain.views import Kind
 
 
-def table(metrics: dict[str, float], group: str = "truth", **fields: Any) -> Table:
-    parts: dict[str, Any] = {"intervals": {}, "unavailable": {}, "no_better": {}, "plots": {}}
-    (found,) = tables(Measured({group: metrics}, **(parts | fields)))
+def table(
+    metrics: dict[str, float], group: str = "truth", kind: Kind = "crops", **fields: Any
+) -> Table:
+    parts: dict[str, Any] = {
+        "intervals": {},
+        "unavailable": {},
+        "no_better": {},
+        "remarks": {},
+        "plots": {},
+    }
+    (found,) = tables(Measured({group: metrics}, **(parts | fields)), kind)
     return found
 
 
 def test_every_known_metric_has_a_meaning_of_one_line() -> None:
-    notes = [note for group in NOTES.values() for note in group.values()]
+    notes = [note for of in (NOTES, OF_CELLS) for group in of.values() for note in group.values()]
     assert all(note.label and note.unit and 0 < len(note.meaning) < 90 for note in notes)
 
 
@@ -38,6 +55,26 @@ def test_rows_of_one_metric_follow_each_other() -> None:
         ("stability", "", 1, "2"),
     ]
     assert found.no_better is None
+
+
+@pytest.mark.parametrize(("kind", "by"), [("cells", "similarity map"), ("image", "gradient")])
+def test_what_mask_stands_for_is_said(kind: Kind, by: str) -> None:
+    found = table({"vlc": 1, "vlc_prp": 3}, "continuity", kind)
+    assert [row.by for row in found.rows] == [by, "PRP"]
+
+
+def test_cells_are_not_called_crops() -> None:
+    for group, names in OF_CELLS.items():
+        for name in names:
+            assert name in NOTES[group] and "crop" not in note_on(group, name, "cells").meaning
+            assert note_on(group, name) == note_on(group, name, "image") == NOTES[group][name]
+    assert note_on("continuity", "vlc", "cells") == NOTES["continuity"]["vlc"]
+
+
+def test_a_remark_stands_with_its_group() -> None:
+    why = "birds has no object masks: boxes stand in for them"
+    assert table({"iou": 1}, "complexity", remarks={"complexity": why}).remark == why
+    assert table({"iou": 1}, "complexity").remark == ""
 
 
 def test_a_metric_by_another_explanation_alone_says_so() -> None:
@@ -81,8 +118,8 @@ def test_an_interval_is_as_fine_as_it_is_wide(low: float, high: float, said: str
 
 def test_what_was_not_measured_is_gathered_by_its_reason() -> None:
     why = {"complexity": {"iou": "no masks", "ior": "no masks", "consistency": "no parts"}}
-    none = Measured({"general": {}, "complexity": {}}, {}, why, {}, {})
-    (found,) = tables(none)
+    none = Measured({"general": {}, "complexity": {}}, {}, why, {}, {}, {})
+    (found,) = tables(none, "crops")
     assert (found.group, found.rows) == ("complexity", [])
     assert found.missing == {"no masks": ["IoU", "IOR"], "no parts": ["Consistency"]}
 

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from pipeline.explain.overlay import RAMP, Cut, overlaid, overlays, relevance_of
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.settings import ModelSettings
+from pipeline.model.protomask import ProtoMask
+from pipeline.model.settings import ProtoMaskSettings
 
 S = 64
 PIXELS = np.tile(np.array([40, 160, 90], np.uint8), (S, S, 1))
@@ -84,8 +84,8 @@ def test_without_crops_nothing_is_asked() -> None:
 
 @pytest.mark.parametrize(("backbone", "rule"), [("test_resnet", "prp"), ("test_mambaout", "grad")])
 def test_backbones_that_propagation_does_not_know_get_gradients(backbone: str, rule: str) -> None:
-    settings = ModelSettings(backbone=backbone, pretrained="none", embedding_dim=4)
-    relevance = relevance_of(PrototypeNetwork(settings, 2).eval())
+    settings = ProtoMaskSettings(backbone=backbone, pretrained="none", embedding_dim=4)
+    relevance = relevance_of(ProtoMask(settings, 2).eval())
     assert relevance.rule == rule
     crops = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)
     maps = relevance(crops, torch.tensor([0, 3]))

@@ -5,15 +5,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.prototypes import Points, Prototypes, Score, figure
+from pipeline.explain.views import Views
+from pipeline.model.backbone import Backbone
+from pipeline.model.protopnet import ProtoPNet
+from pipeline.model.settings import ProtoPNetSettings
 
 SIMILARITY = np.array([0.5, 0.25, 0.5, 2.0])
 CROP = np.array([3, 1, 3, 0])
+CROP_VIEWS = Views("protomask", "crops", (1, 1))
 
 
 @pytest.fixture
@@ -25,7 +29,9 @@ def prototypes() -> Prototypes:
         np.array([[1.0, 2.0, 0.5, 0.0], [0.0, -1.0, 0.0, 1.0], [0.0] * 4]),
         np.array([7, 4, 7, 9]),
         np.array([1, 0, 1, 1]),
+        np.zeros(4, int),
         np.zeros(4),
+        CROP_VIEWS,
     )
 
 
@@ -69,7 +75,13 @@ def test_rounded_rows_add_up() -> None:
 def test_rounded_scores_always_add_up(points: list[float], top: int) -> None:
     P = len(points)
     prototypes = Prototypes(
-        ["wren"], np.zeros(P, int), np.array([points]), np.arange(P), np.zeros(P, int), np.zeros(P)
+        ["wren"],
+        np.zeros(P, int),
+        np.array([points]),
+        np.arange(P),
+        *np.zeros((2, P), int),
+        np.zeros(P),
+        CROP_VIEWS,
     )
     score = prototypes.score(0, np.ones(P), np.zeros(P, int), top)
     assert score.score == pytest.approx(sum(points), abs=1e-9)
@@ -84,19 +96,60 @@ def test_figures_have_a_true_minus_and_no_negative_zero() -> None:
 
 
 def test_a_record_of_another_model_is_refused(tiny: Any) -> None:
-    class Network:
-        class_of = torch.tensor([0, 1])
-        classifier = torch.ones(3, 2)
-
+    network = ProtoPNet(
+        ProtoPNetSettings(prototypes_per_class=1), 2, Backbone("test_resnet", "none")
+    )
     names = tiny.index.class_names
     record = pd.DataFrame(
         {"class_name": [names[0], names[1]], "image": ["nowhere/1", tiny.index.ids[0]]}
     )
-    record["crop"], record["distance"] = 0, 0.0
+    record["crop"], record["cell"], record["distance"] = 0, 3, 0.0
     with pytest.raises(ProtoMaskError, match="nowhere/1"):
-        Prototypes.of(Network, record, tiny.index)
+        Prototypes.of(network, record, tiny.index, 64)
     with pytest.raises(ProtoMaskError, match="not the model's 2"):
-        Prototypes.of(Network, record[:1], tiny.index)
+        Prototypes.of(network, record[:1], tiny.index, 64)
     record["image"] = tiny.index.ids[5]
-    found = Prototypes.of(Network, record, tiny.index)
+    found = Prototypes.of(network, record, tiny.index, 64)
     assert found.rows_P.tolist() == [5, 5]
+    assert found.views == Views("protopnet", "cells", (2, 2))
+    assert found.view_P.tolist() == [3, 3]
+
+
+def shared(model: str, distance_P: np.ndarray) -> Prototypes:
+    """Prototypes 0, 1 and 2 of class 0, all shown by the same cell; 2 has no weight."""
+    weights_CP = np.array([[2.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 3.0]])
+    return Prototypes(
+        ["wren", "crow"],
+        np.array([0, 0, 0, 1]),
+        weights_CP,
+        np.array([7, 7, 7, 9]),
+        np.zeros(4, int),
+        np.array([5, 5, 5, 5]),
+        distance_P,
+        Views(model, "cells", (3, 3)),
+    )
+
+
+def test_pushed_prototypes_of_one_cell_are_one_and_others_only_look_so() -> None:
+    assert shared("protopool", np.zeros(4)).distinct(0) == [(0, 1)]
+    shown = shared("pipnet", np.full(4, np.nan))
+    assert shown.distinct(0) == [(0,), (1,)]
+    score = shown.score(0, np.array([0.5, 0.25, 0.75, 1.0]), np.array([4, 8, 0, 1]), top=5)
+    # 0.5·2 and 0.25·1; prototypes 2 and 3 have no weight, and no row
+    assert score.rows == [Points((0,), 4, 0.5, 2.0, 1.0), Points((1,), 8, 0.25, 1.0, 0.25)]
+    assert (score.score, score.rest, score.num_rest) == (1.25, 0, 2)
+
+
+def test_a_black_box_has_its_logit_as_the_only_row() -> None:
+    logits = Prototypes(
+        ["wren", "crow"],
+        np.arange(2),
+        np.eye(2),
+        np.array([4, 4]),
+        *np.zeros((2, 2), int),
+        np.full(2, np.nan),
+        Views("blackbox", "image", (1, 1)),
+    )
+    score = logits.score(1, np.array([3.0, -0.5]), np.zeros(2, int), top=4)
+    assert score.rows == [Points((1,), 0, -0.5, 1.0, -0.5)] and score.score == -0.5
+    assert logits.distinct(0) == [(0,)] and logits.distinct(1) == [(1,)]

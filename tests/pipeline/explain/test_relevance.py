@@ -1,6 +1,7 @@
 """Relevance: all of a score arrives at the pixels, by the rules, and the network stays as it is."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,15 +23,30 @@ from pipeline.explain.relevance import (
     SMALLEST,
     LogitHead,
     PositiveContributions,
+    PresenceHead,
     Propagator,
     PrototypeRelevance,
     SameSign,
     SimilarityHead,
+    at_best,
+    evenly,
+    head_of,
     put_back,
 )
 from pipeline.model.backbone import Backbone
+from pipeline.model.blackbox import BlackBox
+from pipeline.model.build import build
+from pipeline.model.head import similarity
 from pipeline.model.network import PrototypeNetwork
-from pipeline.model.settings import ModelSettings
+from pipeline.model.pipnet import PipNet
+from pipeline.model.protomask import ProtoMask
+from pipeline.model.settings import (
+    BlackBoxSettings,
+    PipNetSettings,
+    ProtoMaskSettings,
+    ProtoPNetSettings,
+    ProtoPoolSettings,
+)
 
 BACKBONES = ["efficientnet_lite0", "efficientnet_b0", "resnet18", "resnet50", "convnext_atto"]
 SMALL = "test_resnet"
@@ -59,9 +75,9 @@ def make_backbone(name: str) -> Backbone:
     return backbone
 
 
-def make_network(name: str = SMALL) -> PrototypeNetwork:
+def make_network(name: str = SMALL) -> ProtoMask:
     backbone = make_backbone(name)
-    network = PrototypeNetwork(ModelSettings(embedding_dim=32), 3, backbone).eval()
+    network = ProtoMask(ProtoMaskSettings(embedding_dim=32), 3, backbone).eval()
     with torch.no_grad():
         network.standardise(features_of(network, make_crops(5)))
     return network
@@ -81,7 +97,8 @@ def features_of(network: PrototypeNetwork, crops: Tensor) -> Tensor:
 
 def similarities(network: PrototypeNetwork, crops: Tensor, prototypes: Tensor) -> Tensor:
     embedding = network.embed(features_of(network, crops))
-    return network.similarity((embedding - network.prototypes[prototypes]).square().sum(1)).detach()
+    distance = (embedding - network.prototypes[prototypes]).square().sum(1)
+    return similarity(distance, network.settings.epsilon).detach()
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -261,7 +278,7 @@ class TwoFeatures(nn.Module):
 
 
 def test_similarity_by_hand() -> None:
-    network = PrototypeNetwork(ModelSettings(embedding_dim=2, epsilon=0.01), 1, TwoFeatures())
+    network = ProtoMask(ProtoMaskSettings(embedding_dim=2, epsilon=0.01), 1, TwoFeatures())
     network.feature_mean, network.feature_std = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 1.0])
     features = torch.tensor([[2.0, 1.0]])
     with torch.no_grad():
@@ -278,7 +295,7 @@ def test_similarity_by_hand() -> None:
 
 
 def test_channel_near_zero_does_not_decide() -> None:
-    network = PrototypeNetwork(ModelSettings(embedding_dim=2), 1, TwoFeatures())
+    network = ProtoMask(ProtoMaskSettings(embedding_dim=2), 1, TwoFeatures())
     features = torch.tensor([[1.0, 1.0]])
     with torch.no_grad():
         network.projection.weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1 + 1e-6]]))
@@ -302,15 +319,165 @@ def test_gradient_times_pixel(name: str) -> None:
     axes = (2, 3) if name == "efficientnet_lite0" else (1, 2)
     features = backbone.network.forward_features(pixels).mean(axes)
     distance = (network.embed(features) - network.prototypes[prototypes]).square().sum(1)
-    network.similarity(distance).sum().backward()
+    similarity(distance, network.settings.epsilon).sum().backward()
     expected = (pixels * pixels.grad).sum(1).detach()
     torch.testing.assert_close(maps, expected, rtol=1e-3, atol=expected.abs().max().item() * 1e-4)
 
 
-def make_network_of_any(name: str) -> PrototypeNetwork:
+def make_network_of_any(name: str) -> ProtoMask:
     torch.manual_seed(0)
-    settings = ModelSettings(backbone=name, pretrained="none", embedding_dim=8)
-    return PrototypeNetwork(settings, 2).eval()
+    settings = ProtoMaskSettings(backbone=name, pretrained="none", embedding_dim=8)
+    return ProtoMask(settings, 2).eval()
+
+
+SETTINGS = {
+    "protopnet": ProtoPNetSettings(embedding_dim=32, prototypes_per_class=2),
+    "protopool": ProtoPoolSettings(embedding_dim=32, prototypes=8, slots=2),
+    "pipnet": PipNetSettings(prototypes=6),
+    "blackbox": BlackBoxSettings(),
+}
+
+
+def make_model(model: str, backbone: str = SMALL) -> PrototypeNetwork:
+    """A finished model of 3 classes that sees whole images."""
+    torch.manual_seed(0)
+    network = build(SETTINGS[model], 3, make_backbone(backbone)).eval()
+    with torch.no_grad():
+        network.standardise(features_of(network, make_crops(5)))
+    network.finish()
+    if isinstance(network, BlackBox):
+        nn.init.normal_(network.classifier.weight)
+        nn.init.normal_(network.classifier.bias)
+    return network
+
+
+def best_cells(network: PrototypeNetwork, crops: Tensor, prototypes: Tensor) -> Tensor:
+    """Returns the features of each image's cell that is most similar to its prototype: n×F."""
+    maps = network.backbone.network.forward_features(
+        (crops.permute(0, 3, 1, 2) / 255 - network.backbone.mean) / network.backbone.std
+    )
+    features = maps.flatten(2).mT
+    scores = network.head().scores(network.embed(features))
+    cells = [scores[i, :, j].argmax() for i, j in enumerate(prototypes.tolist())]
+    return torch.stack([features[i, cell] for i, cell in enumerate(cells)])
+
+
+def explained(model: str, network: Any, crops: Tensor, prototypes: Tensor) -> Tensor:
+    """What the sum of a map has to be, n, worked out without `pipeline.explain`."""
+    if model == "blackbox":
+        features = network.backbone(crops.permute(0, 3, 1, 2) / 255)
+        weights = network.classifier.weight[prototypes] / network.feature_std
+        return (features * weights).sum(1)
+    embedding = network.embed(best_cells(network, crops, prototypes))
+    if model == "pipnet":
+        return embedding[range(len(crops)), prototypes]
+    distance = (embedding - network.prototypes[prototypes]).square().sum(1)
+    return ((distance + 1) / (distance + network.settings.epsilon)).log()
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize("model", SETTINGS)
+def test_all_of_what_a_whole_image_shows_arrives_at_its_pixels(model: str, backbone: str) -> None:
+    network, crops = make_model(model, backbone), make_crops(4)
+    prototypes = torch.tensor([1, 0, 2, 2])
+    expected = explained(model, network, crops, prototypes).detach()
+    maps = PrototypeRelevance(network, "prp")(crops, prototypes)
+    torch.testing.assert_close(maps.sum((1, 2)), expected, rtol=1e-3, atol=1e-5)
+    assert maps.flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("model", SETTINGS)
+def test_gradient_times_pixel_of_whole_images(model: str) -> None:
+    network, crops, prototypes = make_model(model), make_crops(4)[2:], torch.tensor([1, 2])
+    maps = PrototypeRelevance(network, "grad")(crops, prototypes)
+    pixels = crops.float().requires_grad_()
+    explained(model, network, pixels, prototypes).sum().backward()
+    # d/dx of the normalised pixel, times it: (x − mean)·d/dx of the pixel of 0..1
+    mean = network.backbone.mean.flatten()
+    expected = ((pixels / 255 - mean) * pixels.grad * 255).sum(-1).detach()
+    largest = expected.abs().max().item()
+    assert largest > 0
+    torch.testing.assert_close(maps, expected, rtol=1e-3, atol=largest * 1e-4)
+
+
+def test_a_black_boxs_map_is_its_logit_without_what_no_pixel_adds() -> None:
+    network, crops = make_model("blackbox"), make_crops(4)
+    maps = PrototypeRelevance(network, "prp")(crops, torch.tensor([0, 1, 2, 0]))
+    logits = network(crops[:, None], torch.ones(4, 1, dtype=torch.bool)).logits.detach()
+    weights = network.classifier.weight.detach() / network.feature_std
+    constant = network.classifier.bias.detach() - weights @ network.feature_mean
+    found = maps.sum((1, 2)) + constant[[0, 1, 2, 0]]
+    torch.testing.assert_close(found, logits[range(4), [0, 1, 2, 0]], rtol=1e-3, atol=1e-3)
+
+
+class Scores(NamedTuple):
+    """A head that takes the first features as similarities."""
+
+    def scores(self, embedding_XVD: Tensor) -> Tensor:
+        return embedding_XVD
+
+
+class Identity:
+    def embed(self, features: Tensor) -> Tensor:
+        return features
+
+    def head(self) -> Scores:
+        return Scores()
+
+
+def test_the_best_cell_is_the_first_of_equal_ones() -> None:
+    # similarities of 2×3 cells to two prototypes
+    cells = torch.tensor([[[1.0, 4, 2], [4, 0, 4]], [[7, 7, 7], [7, 7, 7]]])
+    one_hot = at_best(Identity(), torch.tensor([0, 1]))(cells.expand(2, 2, 2, 3))
+    assert one_hot.flatten(1).tolist() == [[0, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+    assert one_hot.shape == (2, 1, 2, 3)
+    assert evenly(cells[None]).flatten().tolist() == pytest.approx([1 / 6] * 6)
+
+
+def test_protopool_is_explained_at_its_best_cell_whatever_the_mean() -> None:
+    network, crops, prototypes = make_model("protopool"), make_crops(4)[2:], torch.tensor([0, 1])
+    head = network.head()
+    assert head.focal
+    embedding = network.embed(network.features(crops[:, None], torch.ones(2, 1, dtype=torch.bool)))
+    scores = head.scores(embedding)
+    pooled = head.pooled(scores, torch.ones(scores.shape[:2], dtype=torch.bool))
+    largest = scores.amax(1)[range(2), prototypes]
+    assert (pooled[range(2), prototypes] < largest).all()
+    maps = PrototypeRelevance(network, "prp")(crops, prototypes)
+    torch.testing.assert_close(maps.sum((1, 2)), largest.float(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("protopnet", SimilarityHead),
+        ("protopool", SimilarityHead),
+        ("pipnet", PresenceHead),
+        ("blackbox", LogitHead),
+    ],
+)
+def test_each_model_has_the_head_of_its_scores(model: str, kind: type) -> None:
+    network, prototypes = make_model(model), torch.tensor([2, 0])
+    head = head_of(network, prototypes)
+    assert isinstance(head, kind)
+    features = torch.rand(2, network.backbone.num_features)
+    shares = head.relevance(features).detach()
+    torch.testing.assert_close(shares.sum(1), head.scores(features).detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_presence_by_hand() -> None:
+    network = PipNet(PipNetSettings(prototypes=2), 1, TwoFeatures())
+    network.feature_std = torch.tensor([2.0, 1.0])
+    with torch.no_grad():
+        network.projection.weight.copy_(torch.tensor([[2.0, 3.0], [-2.0, 1.0]]))
+        network.projection.bias.copy_(torch.tensor([5.0, 5.0]))
+    features = torch.tensor([[4.0, 1.0]])
+    # standardised (2, 1): 4 + 3 and −4 + 1, 10 apart; W / deviation = [1, 3], [−1, 1]
+    first, second = 1 / (1 + np.exp(-10)), 1 / (1 + np.exp(10))
+    found = [PresenceHead(network, torch.tensor([j])).relevance(features)[0] for j in (0, 1)]
+    # 4·1 and 1·3 add to the first; 1·1 alone to the second
+    assert found[0].tolist() == pytest.approx([first * 4 / 7, first * 3 / 7], rel=1e-4)
+    assert found[1].tolist() == pytest.approx([0, second], rel=1e-4)
 
 
 @pytest.mark.parametrize("rule", ["prp", "grad"])

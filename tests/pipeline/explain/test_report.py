@@ -163,6 +163,7 @@ def test_metrics_stand_beside_their_intervals_and_controls(page: str) -> None:
     assert "rain 1 " in text
     assert "No better than with random weights: Purity." in text
     assert "Not measured: Consistency – the data set has no part locations." in text
+    assert "Folder has no object masks: boxes stand in for them." in text
 
 
 def test_a_line_says_how_much_of_the_relevance_lies_on_the_mask(page: str) -> None:
@@ -192,7 +193,7 @@ def test_a_class_page_shows_the_nearest_test_images_and_the_next_wrong_ones(
     assert [image for _, _, image in shown] == [
         tiny.index.ids[tiny.answers.rows_N[place]] for place in expected
     ]
-    assert [int(crop) for _, crop, _ in shown] == tiny.answers.crop_NP[expected, 4].tolist()
+    assert [int(crop) for _, crop, _ in shown] == tiny.answers.view_NP[expected, 4].tolist()
     assert [kind == "right" for kind, _, _ in shown] == [
         tiny.answers.labels_N[place] == 2 for place in expected
     ]
@@ -225,7 +226,7 @@ def test_a_photograph_of_another_size_is_not_drawn_on(tiny: Any, tmp_path: Path)
     root = tmp_path / "photographs"
     shutil.copytree(tiny.root, root)
     Image.new("RGB", (61, 40)).save(root / tiny.index.table["path"][0])
-    gallery = Gallery(tiny.index, root, tiny.masks, tiny.crops)
+    gallery = Gallery(tiny.index, root, tiny.masks, tiny.crops, tiny.prototypes.views)
     assert gallery.outlined(0, {0: ""}, 100) is None
     assert gallery.outlined(1, {0: ""}, 100) is not None
     assert gallery.missing == {0}
@@ -233,16 +234,16 @@ def test_a_photograph_of_another_size_is_not_drawn_on(tiny: Any, tmp_path: Path)
 
 def test_answers_of_another_model_are_refused(tiny: Any) -> None:
     report = tiny.report()
-    rows_N, labels_N, logits_NC, similarity_NP, crop_NP = (
+    rows_N, labels_N, logits_NC, similarity_NP, view_NP = (
         tiny.answers.rows_N,
         tiny.answers.labels_N,
         tiny.answers.logits_NC,
         tiny.answers.similarity_NP,
-        tiny.answers.crop_NP,
+        tiny.answers.view_NP,
     )
     for wrong in (
-        ImageAnswers(rows_N, labels_N, logits_NC + 0.1, similarity_NP, crop_NP),
-        ImageAnswers(rows_N[1:], labels_N, logits_NC, similarity_NP, crop_NP),
+        ImageAnswers(rows_N, labels_N, logits_NC + 0.1, similarity_NP, view_NP),
+        ImageAnswers(rows_N[1:], labels_N, logits_NC, similarity_NP, view_NP),
     ):
         with pytest.raises(ProtoMaskError, match="dvc repro evaluate"):
             Report(

@@ -8,6 +8,7 @@ import pytest
 from pipeline.explain import scatter as module
 from pipeline.explain.prototypes import Prototypes
 from pipeline.explain.scatter import HEIGHT, LETTER, WIDE, WIDTH, Scatter, scatter, spread
+from pipeline.explain.views import Views
 
 
 def clusters(C: int, M: int, seed: int = 0) -> tuple[Prototypes, np.ndarray]:
@@ -17,7 +18,13 @@ def clusters(C: int, M: int, seed: int = 0) -> tuple[Prototypes, np.ndarray]:
     names = [f"class number {label}" for label in range(C)]
     P = C * M
     prototypes = Prototypes(
-        names, class_of_P, np.zeros((C, P)), np.arange(P), np.zeros(P, int), np.zeros(P)
+        names,
+        class_of_P,
+        np.zeros((C, P)),
+        np.arange(P),
+        *np.zeros((2, P), int),
+        np.zeros(P),
+        Views("protomask", "crops", (1, 1)),
     )
     return prototypes, np.eye(C)[class_of_P] + 0.01 * random.normal(size=(P, C))
 
@@ -77,7 +84,9 @@ def test_prototypes_of_one_crop_are_one_dot_and_a_class_without_any_has_none() -
         np.zeros((3, 3)),
         np.array([7, 7, 9]),
         np.array([1, 1, 1]),
+        np.zeros(3, int),
         np.zeros(3),
+        Views("protomask", "crops", (1, 1)),
     )
     found = scatter(prototypes, np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), 0)
     assert [(cluster.name, len(cluster.points)) for cluster in found.clusters] == [

@@ -11,8 +11,9 @@ from hypothesis import settings
 from torch import Tensor
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.metrics.evidence import Evidence, Segmented
+from pipeline.metrics.evidence import Copies, Evidence, Segmented
 from pipeline.model.answers import Answers, answers_of
+from pipeline.model.head import DistanceHead
 
 # A busy machine's first call into torch takes longer than Hypothesis' default deadline.
 settings.register_profile("no deadline", deadline=None, max_examples=40)
@@ -35,9 +36,9 @@ class StoredExplanation:
         images_B: Tensor,
         prototypes_Bk: Tensor,
         crop_Bk: Tensor,
-        crops_BKSS3: Tensor | None = None,
+        copies: Copies | None = None,
     ) -> tuple[Tensor, Tensor]:
-        if crops_BKSS3 is None:
+        if copies is None:
             self.drawn += images_B.tolist()
         place = images_B[:, None], prototypes_Bk
         return self.maps_NPSS[place], self.masks_NPSS[place]
@@ -48,8 +49,7 @@ class MeanColours:
     """A model whose embedding of a crop is its mean colour, in three of five numbers."""
 
     crops_NKSS3: Tensor
-    prototypes_PD: Tensor
-    weights_CP: Tensor
+    head: DistanceHead
     parts_NQ2: Tensor
     pixel_std_3: Tensor = field(default_factory=lambda: torch.tensor([0.2, 0.25, 0.5]))
 
@@ -66,7 +66,7 @@ class MeanColours:
         scale = 1 if crops_BKSS3.is_floating_point() else 255
         colour_BK3 = crops_BKSS3.float().mean(dim=(2, 3)) / scale
         embedding_BKD = torch.nn.functional.pad(colour_BK3, (0, SIZE - 3), value=0.5)
-        return answers_of(embedding_BKD, valid_BK, self.prototypes_PD, self.weights_CP, EPSILON)
+        return answers_of(self.head, embedding_BKD, valid_BK)
 
 
 @dataclass
@@ -89,7 +89,7 @@ class StripedTruth:
 @pytest.fixture(scope="session")
 def make_evidence() -> Callable[..., Evidence]:
     """Builds evidence of N images from random numbers; keyword arguments replace its fields, those
-    of `answers` among them."""
+    of `answers` and `head` among them."""
 
     def make(
         images: int = 7, prototypes: int = 6, classes: int = 3, seed: int = 0, **fields: Any
@@ -101,19 +101,19 @@ def make_evidence() -> Callable[..., Evidence]:
 
         maps = rand(images, prototypes, SIDE, SIDE)
         maps = maps * (rand(images, prototypes, SIDE, SIDE) > 0.4)
-        prototypes_PD, weights_CP = rand(prototypes, SIZE), rand(classes, prototypes) - 0.5
+        head = DistanceHead(rand(prototypes, SIZE), rand(classes, prototypes) - 0.5, EPSILON)
         crops_NKSS3 = (rand(images, CROPS, SIDE, SIDE, 3) * 256).to(torch.uint8)
         parts_NQ2 = rand(images, PARTS, 2) * SIDE
-        subject = MeanColours(crops_NKSS3, prototypes_PD, weights_CP, parts_NQ2)
+        subject = MeanColours(crops_NKSS3, head, parts_NQ2)
         corner_NK2 = rand(images, CROPS, 2) * SIDE / 2
         found = Answers(
-            embedding_NKD=rand(images, CROPS, SIZE),
-            distance_NP=rand(images, prototypes),
-            crop_NP=(rand(images, prototypes) * CROPS).long(),
+            embedding_NVD=rand(images, CROPS, SIZE),
+            view_NP=(rand(images, prototypes) * CROPS).long(),
             similarity_NP=rand(images, prototypes),
             logits_NC=rand(images, classes),
         )
         of_answers = {name: fields.pop(name) for name in Answers._fields if name in fields}
+        of_head = {name: fields.pop(name) for name in DistanceHead._fields if name in fields}
         labels = torch.arange(classes)
         evidence = Evidence(
             ids=[f"image{n}" for n in range(images)],
@@ -121,13 +121,12 @@ def make_evidence() -> Callable[..., Evidence]:
             answers=found._replace(**of_answers),
             valid_NK=torch.ones(images, CROPS, dtype=torch.bool),
             boxes_NK4=torch.cat([corner_NK2, corner_NK2 + SIDE / 2], dim=-1),
-            prototypes_PD=prototypes_PD,
-            weights_CP=weights_CP,
+            head=head._replace(**of_head),
             class_of_P=torch.arange(prototypes) % classes,
-            epsilon=EPSILON,
             top_k=3,
             explanations=[StoredExplanation(maps, maps > 0.5)],
             subject=subject,
+            crops_per_image=CROPS,
             object_masks=rand(images, SIDE, SIDE) > 0.5,
             part_names=[f"part {q}" for q in range(PARTS)],
             parts_NQ2=parts_NQ2,

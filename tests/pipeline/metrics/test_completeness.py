@@ -8,9 +8,10 @@ from skimage.measure import regionprops
 from torch import Tensor
 
 from pipeline.metrics import completeness, continuity
-from pipeline.metrics.evidence import Batch, Drawn, Evidence, Subject
+from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence, Subject
 from pipeline.metrics.perturbation import noise_outside, outside
-from pipeline.model.answers import Answers
+from pipeline.model.answers import Answers, answers_of
+from pipeline.model.head import DistanceHead
 
 METRICS = {"vlc", "vac", "plc", "palc", "pac", "psc", "prc"}
 
@@ -45,10 +46,10 @@ class CropBoxes:
         images_B: Tensor,
         prototypes_Bk: Tensor,
         crop_Bk: Tensor,
-        crops_BKSS3: Tensor | None = None,
+        copies: Copies | None = None,
     ) -> tuple[Tensor, Tensor]:
         size = self.crops_NKSS3.shape[2]
-        crops = self.crops_NKSS3[images_B] / 255 if crops_BKSS3 is None else crops_BKSS3
+        crops = self.crops_NKSS3[images_B] / 255 if copies is None else copies.crops_XKSS3
         bright_Bk = crops.mean(dim=(2, 3, 4)).gather(1, crop_Bk)
         boxes_Bk4 = self.boxes_NK4[images_B[:, None], crop_Bk]
         whole_image = torch.tensor([0.0, 0, size, size]).expand(len(images_B), 1, 4)
@@ -113,12 +114,12 @@ def test_of_maps_against_a_loop_that_asks_about_whole_copies(evidence):
         valid_1K, first = evidence.valid_NK[one], Answers(*(t[one] for t in evidence.answers))
         of_prototypes: dict[str, list[float]] = {name: [] for name in METRICS}
         for j in evidence.top_Nk[image].view(-1, 1, 1):
-            maps, masks = explanation.maps(one, j, first.crop_NP[:, j[0]])
+            maps, masks = explanation.maps(one, j, first.view_NP[:, j[0]])
             box = completeness.bounding_boxes(maps)
             noisy = outside(evidence.boxes_NK4[one], box, 8)
             copy = noise_outside(subject.crops(one), noisy, subject.pixel_std_3, 0, one)[:, 0]
             second = subject.ask(copy, valid_1K)
-            maps2, masks2 = explanation.maps(one, j, second.crop_NP[:, j[0]], copy)
+            maps2, masks2 = explanation.maps(one, j, second.view_NP[:, j[0]], Copies(copy, second))
             changes = continuity.of_answers(evidence, first, second, valid_1K, j[0][None])
             changes |= {"vlc": continuity.vlc(masks, masks2), "vac": continuity.vac(maps, maps2)}
             for name, change in changes.items():
@@ -128,6 +129,51 @@ def test_of_maps_against_a_loop_that_asks_about_whole_copies(evidence):
             assert values[name][image].item() == pytest.approx(expected, rel=1e-4, abs=1e-4), name
     for name, value_N in values.items():
         assert value_N.count_nonzero() > 0, name
+
+
+class Quarters:
+    """A model whose views are the quarters of each crop, and their embeddings the mean colours."""
+
+    pixel_std_3 = torch.ones(3)
+
+    def __init__(self, head: DistanceHead) -> None:
+        self.head = head
+
+    def embedding(self, crops_BKSS3: Tensor) -> Tensor:
+        rows = crops_BKSS3.float().unflatten(3, (2, -1)).unflatten(2, (2, -1))
+        return rows.mean(dim=(3, 5)).flatten(1, 3)  # B×K×2×s×2×s×3
+
+    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+        valid_BV = valid_BK.repeat_interleave(4, dim=1)
+        return answers_of(self.head, self.embedding(crops_BKSS3), valid_BV)
+
+
+def test_only_the_cells_of_crops_that_changed_are_asked_about(make_evidence):
+    head = DistanceHead(torch.rand(2, 3), torch.rand(3, 2), 1e-4)
+    quarters = Quarters(head)
+    crops_NKSS3 = torch.rand(3, 4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
+    valid_NK = torch.tensor([[True] * 4, [True, True, False, False], [True, False, False, False]])
+    evidence = make_evidence(
+        images=3, head=head, grid=(2, 2), valid_NK=valid_NK, subject=Asked(quarters)
+    )
+    # What is stored differs from what the model would say, and is kept where nothing changed.
+    stored = answers_of(head, torch.rand(3, 16, 3), evidence.valid_views(valid_NK))
+    evidence = replace(evidence, answers=stored)
+    changed_XK = torch.tensor([[False, True, False, True], [True, False, True, True]])
+    images_X = torch.tensor([0, 1])
+    found = completeness._ask(evidence, crops_NKSS3[:2], changed_XK, images_X)
+    # crops 1 and 3 of image 0, crop 0 of image 1; its crops 2 and 3 are missing
+    assert evidence.subject.crops_asked == [3]
+    fresh = quarters.embedding(crops_NKSS3[:2]).unflatten(1, (4, 4))
+    kept = stored.embedding_NVD[:2].unflatten(1, (4, 4))
+    got = found.embedding_NVD.unflatten(1, (4, 4))
+    for image, crop, new in [(0, 0, 0), (0, 1, 1), (0, 2, 0), (0, 3, 1), (1, 0, 1), (1, 1, 0)]:
+        torch.testing.assert_close(got[image, crop], (fresh if new else kept)[image, crop])
+    again = answers_of(head, found.embedding_NVD, evidence.valid_views(valid_NK[:2]))
+    assert torch.equal(found.similarity_NP, again.similarity_NP)
+    assert torch.equal(found.view_NP, again.view_NP)
+    assert (found.view_NP[1] < 8).all(), "crops 0 and 1 alone have cells"
+    assert torch.equal(evidence.answers.embedding_NVD, stored.embedding_NVD)
 
 
 def test_batches_change_nothing(evidence):

@@ -12,8 +12,10 @@ from scipy.stats import rankdata
 from sklearn.metrics import jaccard_score
 from torch import Tensor
 
-from pipeline.metrics import continuity
-from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.metrics import completeness, continuity
+from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence
+from pipeline.model.answers import Answers, answers_of
+from pipeline.model.head import DistanceHead, LinearHead
 
 LEFT = torch.tensor([[1, 0], [1, 0]], dtype=torch.bool)
 TOP = torch.tensor([[1, 1], [0, 0]], dtype=torch.bool)
@@ -49,6 +51,22 @@ def test_vac_by_hand():
 def test_plc_by_hand():
     change_Bk = continuity.plc(torch.tensor([[0, 7, 2]]), torch.tensor([[3, 1, 2]]))
     assert change_Bk.tolist() == [[3, 6, 0]]
+
+
+def test_plc_of_cells_by_hand():
+    # a crop has 2 rows and 3 columns of cells: view 11 is crop 1's (1, 2), view 3 crop 0's (1, 0)
+    first, second = torch.tensor([[11, 2, 0, 5]]), torch.tensor([[3, 3, 17, 5]])
+    # 1 + 0 + 2; from (0, 2) to (1, 0): 1 + 2; from crop 0's (0, 0) to crop 2's (1, 2): 2 + 1 + 2
+    assert continuity.plc(first, second, (2, 3)).tolist() == [[3, 3, 5, 0]]
+
+
+@given(seed=seeds)
+def test_plc_of_cells_agrees_with_numpy(seed):
+    shape = (4, 3, 5)
+    views = torch.randint(0, 60, (2, 1, 9), generator=torch.Generator().manual_seed(seed))
+    crop, row, column = np.unravel_index(views.numpy(), shape)
+    expected = sum(np.abs(places[0] - places[1]) for places in (crop, row, column))
+    assert continuity.plc(*views, shape[1:]).tolist() == expected.tolist()
 
 
 def test_palc_by_hand():
@@ -134,7 +152,9 @@ def test_stability_by_hand():
 def test_similarity_maps_by_hand():
     # distances of (0, 0) and (1, 0) to (1, 1): 2 and 1; to (0, 0): 0 and 1
     maps_BkK = continuity.similarity_maps(
-        torch.tensor([[[0.0, 0], [1, 0]]]), torch.tensor([[[1.0, 1], [0, 0]]]), epsilon=0.5
+        torch.tensor([[[0.0, 0], [1, 0]]]),
+        torch.tensor([[2, 0]]),
+        DistanceHead(torch.tensor([[0.0, 0], [9, 9], [1, 1]]), torch.zeros(1, 3), epsilon=0.5),
     )
     expected = [math.log(3 / 2.5), math.log(2 / 1.5), math.log(2), math.log(2 / 1.5)]
     assert maps_BkK.flatten().tolist() == pytest.approx(expected)
@@ -158,8 +178,8 @@ def metrics(seed: int) -> dict[str, tuple[Metric, Tensor, Tensor]]:
         "vlc": (continuity.vlc, *(maps > 0.5)),
         "vac": (continuity.vac, *maps),
         "plc": (continuity.plc, *s_maps.argmax(dim=-1)),
-        "palc": (partial(continuity.palc, valid_BK=valid_BK), *s_maps),
-        "pac": (partial(continuity.pac, valid_BK=valid_BK), *s_maps),
+        "palc": (partial(continuity.palc, valid_BV=valid_BK), *s_maps),
+        "pac": (partial(continuity.pac, valid_BV=valid_BK), *s_maps),
         "psc": (continuity.psc, *similarities),
         "prc": (partial(continuity.prc, prototypes_Bk=top_Bk), *similarities),
         "cac": (continuity.cac, *logits),
@@ -249,15 +269,75 @@ class CropBoxes:
         images_B: Tensor,
         prototypes_Bk: Tensor,
         crop_Bk: Tensor,
-        crops_BKSS3: Tensor | None = None,
+        copies: Copies | None = None,
     ) -> tuple[Tensor, Tensor]:
         size = self.crops_NKSS3.shape[2]
-        crops = self.crops_NKSS3[images_B] if crops_BKSS3 is None else crops_BKSS3
+        crops = self.crops_NKSS3[images_B] if copies is None else copies.crops_XKSS3
         bright_Bk = crops.double().mean(dim=(2, 3, 4)).gather(1, crop_Bk)
         x0, y0, x1, y1 = self.boxes_NK4[images_B[:, None], crop_Bk][..., None, None].unbind(dim=2)
         column, row = torch.arange(size) + 0.5, torch.arange(size)[:, None] + 0.5
         masks = (column >= x0) & (column < x1) & (row >= y0) & (row < y1)
         return (masks * bright_Bk[..., None, None]).float(), masks
+
+
+def in_cells(make_evidence, **fields) -> Evidence:
+    """Two images of two crops, each of 1 row and 2 columns of cells; image 1 lacks crop 1."""
+    return make_evidence(
+        images=2,
+        prototypes=1,
+        top_k=1,
+        grid=(1, 2),
+        prototypes_PD=torch.zeros(1, 1),
+        weights_CP=torch.ones(1, 1),
+        epsilon=0.5,
+        valid_NK=torch.tensor([[True, True], [True, False]]),
+        **fields,
+    )
+
+
+def test_of_answers_in_cells_by_hand(make_evidence):
+    evidence = in_cells(make_evidence)
+    # s of a distance d is log((d + 1) / (d + ½)): embeddings √d that make s from s
+    distance = {s: (1 - 0.5 * math.exp(s)) / (math.exp(s) - 1) for s in (0.1, 0.2, 0.3, 0.4, 0.6)}
+    assert math.log((distance[0.2] + 1) / (distance[0.2] + 0.5)) == pytest.approx(0.2)
+    rows = (
+        [[0.1, 0.4, 0.2, 0.3], [0.2, 0.1, 0.6, 0.6]],
+        [[0.1, 0.2, 0.2, 0.4], [0.1, 0.2, 0.6, 0.6]],
+    )
+    both = []
+    for similarity in rows:
+        embedding_NVD = torch.tensor([[distance[s] for s in row] for row in similarity])[..., None]
+        valid_NV = evidence.valid_views(evidence.valid_NK)
+        found = answers_of(evidence.head, embedding_NVD.sqrt(), valid_NV)
+        both.append(found)
+    changes = continuity.of_answers(
+        evidence, *both, evidence.valid_NK, torch.zeros(2, 1, dtype=torch.int64)
+    )
+    # Image 0: view 1, crop 0's (0, 1), to view 3, crop 1's (0, 1). Image 1, of whose second crop
+    # nothing counts: view 0 to view 1.
+    assert changes["plc"].tolist() == [[1], [1]]
+    # From 0.1 to 0.4 the half is 0.25: cells 1 and 3, then 3 alone. Cell 0, then cell 1.
+    assert changes["palc"].flatten().tolist() == pytest.approx([50, 100], abs=1e-3)
+    # Sorted 0.1 0.2 0.3 0.4 and 0.1 0.2 0.2 0.4: 0.9 of 1. Sorted 0.1 0.2 twice.
+    assert changes["pac"].flatten().tolist() == pytest.approx([10, 0], abs=1e-3)
+    assert changes["psc"].flatten().tolist() == pytest.approx([0, 0], abs=1e-3)
+
+
+def test_a_black_box_has_no_similarity_maps(make_evidence):
+    # logits −4 and 2 of the class that is named, then −5 and 1: a quarter and a half
+    evidence = make_evidence(images=2, head=LinearHead(torch.ones(2, 1), torch.zeros(2)))
+    view_NP, embedding_NVD = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 1, 1)
+    logits = torch.tensor([[-4.0, -9], [1, 2]]), torch.tensor([[-5.0, -3], [0, 1]])
+    both = [Answers(embedding_NVD, view_NP, logits_NC, logits_NC) for logits_NC in logits]
+    changes = continuity.of_answers(
+        evidence, *both, torch.ones(2, 1, dtype=torch.bool), torch.tensor([[0], [1]])
+    )
+    assert {name: value.flatten().tolist() for name, value in changes.items()} == {
+        "psc": [25, 50],
+        "prc": [1, 0],
+    }
+    assert set(continuity.unavailable(evidence)) == {"plc", "palc", "pac"}
+    assert set(completeness.unavailable(evidence)) == {"plc", "palc", "pac"}
 
 
 @pytest.fixture
@@ -300,9 +380,9 @@ def test_of_evidence_against_a_loop(evidence):
         for j in evidence.top_Nk[image]:
             maps = []
             for answers in (first, second):
-                z_KD, p_D = answers.embedding_NKD[image, :K].double(), evidence.prototypes_PD[j]
+                z_KD, p_D = answers.embedding_NVD[image, :K].double(), evidence.prototypes_PD[j]
                 d_K = ((z_KD - p_D.double()) ** 2).sum(dim=1)
-                maps.append(((d_K + 1) / (d_K + evidence.epsilon)).log())
+                maps.append(((d_K + 1) / (d_K + evidence.head.epsilon)).log())
             places = [int(m.argmax()) for m in maps]
             halves = [m - m.min() >= 0.5 * (m.max() - m.min()) for m in maps]
             masks = [

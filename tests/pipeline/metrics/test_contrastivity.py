@@ -265,9 +265,9 @@ def test_measure_takes_the_top_prototypes_and_the_crops_they_used(make_evidence)
         classes=2,
         top_k=2,
         similarity_NP=torch.tensor([[3.0, 2.0, 1.0], [2.0, 1.0, 3.0]]),
-        crop_NP=torch.tensor([[0, 1, 2], [0, 2, 1]]),
+        view_NP=torch.tensor([[0, 1, 2], [0, 2, 1]]),
         prototypes_PD=torch.tensor([[1.0, 0], [1, 1], [0, 1]]),
-        embedding_NKD=torch.tensor([[[1.0, 0], [1, 0], [9, 9]], [[0, 1.0], [1, 0], [9, 9]]]),
+        embedding_NVD=torch.tensor([[[1.0, 0], [1, 0], [9, 9]], [[0, 1.0], [1, 0], [9, 9]]]),
     )
     values = measured(evidence)
     assert values["intra_pd"].tolist() == pytest.approx([1 - 0.5**0.5, 1])

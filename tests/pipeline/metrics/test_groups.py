@@ -11,6 +11,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.metrics import groups
 from pipeline.metrics.summary import summarise
 from pipeline.model.answers import Answers
+from pipeline.model.head import LinearHead
 
 # What they draw and ask is known to the stand-ins by an image's number.
 CHANGED_COPIES = ("continuity", "completeness", "segmentation", "truth")
@@ -70,6 +71,42 @@ def test_says_what_cannot_be_measured_and_why(make_evidence):
     assert not any(groups.unavailable(make_evidence(), names).values())
 
 
+def test_a_black_box_has_no_groups_about_prototypes(make_evidence):
+    names, C = list(groups.GROUPS), 3
+    logits_NC = torch.rand(7, C)
+    evidence = make_evidence(
+        prototypes=C,
+        classes=C,
+        top_k=1,
+        head=LinearHead(torch.rand(C, 5), torch.rand(C)),
+        similarity_NP=logits_NC,
+        logits_NC=logits_NC,
+    )
+    evidence = replace(evidence, subject=replace(evidence.subject, head=evidence.head))
+    assert evidence.top_Nk[:, 0].tolist() == logits_NC.argmax(1).tolist()
+    missing = groups.unavailable(evidence, names)
+    assert set(missing["compactness"]) == {"global_size", "sparsity", "npr", "local_size"}
+    assert "a black box has no prototypes" in missing["contrastivity"]["vlc"]
+    complete, found = groups.measure(make_evidence(), names), groups.measure(evidence, names)
+    for name in names:
+        assert metrics(complete[name]) - metrics(found[name]) == set(missing.get(name, {})), name
+    assert "compactness" not in groups.unavailable(evidence, ["general"])
+    json.dumps(summarise(found), allow_nan=False)
+
+
+def test_views_are_counted_crop_after_crop(make_evidence):
+    evidence = make_evidence(images=2, grid=(2, 3))
+    assert evidence.crop_of(torch.tensor([[0, 5, 6], [11, 12, 23]])).tolist() == [
+        [0, 0, 1],
+        [1, 2, 3],
+    ]
+    valid_BV = evidence.valid_views(torch.tensor([[True, False], [False, True]]))
+    assert valid_BV.tolist() == [[True] * 6 + [False] * 6, [False] * 6 + [True] * 6]
+    batch = next(replace(evidence, top_k=1).batches(2))
+    view_B1 = evidence.answers.view_NP.gather(1, batch.prototypes_Bk)
+    assert batch.crop_Bk.tolist() == [[view // 6] for (view,) in view_B1.tolist()]
+
+
 def test_unknown_group_names_the_choices(make_evidence):
     with pytest.raises(ProtoMaskError, match=r"typo.*choose from general, compactness"):
         groups.measure(make_evidence(), ["general", "typo"])
@@ -101,7 +138,7 @@ def test_summary_counts_images_whose_oirr_is_infinite(make_evidence):
         {"similarity_NP": torch.zeros(7, 6)},
         {"weights_CP": -torch.ones(3, 6)},
         {"parts_NQ2": torch.full((7, 3, 2), math.nan)},
-        {"prototypes_PD": torch.zeros(6, 5), "embedding_NKD": torch.zeros(7, 4, 5)},
+        {"prototypes_PD": torch.zeros(6, 5), "embedding_NVD": torch.zeros(7, 4, 5)},
     ],
     ids=lambda fields: "-".join(fields),
 )

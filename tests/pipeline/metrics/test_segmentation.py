@@ -57,7 +57,7 @@ def strips(make_evidence: Callable[..., Evidence]) -> Evidence:
     return make_evidence(
         images=3,
         labels_N=torch.tensor([0, 0, 1]),
-        valid_NK=torch.ones(3, 3, dtype=torch.bool),
+        crops_per_image=3,
         subject=Strips(masks, OBJECT, parts_NQ2),
         object_masks=torch.ones(3, 4, 4, dtype=torch.bool),
         part_names=["tail", "wing", "head"],
@@ -168,7 +168,7 @@ def test_consistency_needs_no_order(seed: int) -> None:
 
 
 def test_tables_by_rank_leave_out_nan_and_ranks_without_masks(strips: Evidence) -> None:
-    wider = replace(strips, valid_NK=torch.ones(3, 5, dtype=torch.bool))
+    wider = replace(strips, crops_per_image=5)
     tables = plots(wider, {"segmentation": measured(wider)})
     # rank 1: 60 and 60; ranks 2 to 4 in image 0 only; no image has a fifth mask
     expected = pd.DataFrame({"rank": [1, 2, 3, 4], "area": [60.0, 20, 20, 20]})

@@ -195,7 +195,7 @@ class Asked:
 
     def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
         similarity_BP = self.after_NP[crops_BKSS3[:, 0, 0, 0, 0]]
-        return Answers(*[similarity_BP] * 5)
+        return Answers(*[similarity_BP] * 4)
 
 
 @dataclass
@@ -268,7 +268,8 @@ def test_a_part_that_is_gone_from_the_redrawing_was_replaced_where_it_was(known:
 
 
 def test_negative_support_counts_as_none(known: Evidence) -> None:
-    evidence = replace(known, weights_CP=-known.weights_CP.abs())
+    head = known.head._replace(weights_CP=-known.weights_CP.abs())
+    evidence = replace(known, head=head)
     assert measured(evidence)["discrimination"].isnan().all()
 
 

@@ -1,4 +1,4 @@
-"""Embedding, distances, similarities and scores, against numbers worked out by hand."""
+"""ProtoMask, and what all models share, against numbers worked out by hand."""
 
 import math
 
@@ -7,35 +7,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.model.network import (
-    PrototypeNetwork,
-    crop_distances,
-    nearest_crop,
-    smallest_distance,
-)
-from pipeline.model.settings import ModelSettings
+from pipeline.model.protomask import ProtoMask
+from pipeline.model.settings import ProtoMaskSettings
+
+from .backbones import MeanColour
 
 
-class MeanColour(nn.Module):
-    """A backbone of three features: the mean of each channel; notes what it was shown."""
-
-    num_features = 3
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.seen.append(images)
-        return images.mean((2, 3))
-
-
-def make_network(classes: int = 2, per_class: int = 2, **settings: object) -> PrototypeNetwork:
+def make_network(classes: int = 2, per_class: int = 2, **settings: object) -> ProtoMask:
     torch.manual_seed(0)
     values = {"embedding_dim": 4, "prototypes_per_class": per_class, **settings}
-    return PrototypeNetwork(ModelSettings(**values), classes, MeanColour())
+    return ProtoMask(ProtoMaskSettings(**values), classes, MeanColour())
 
 
 def test_start() -> None:
@@ -73,53 +56,6 @@ def test_embedding_lies_in_0_1(values: list[float]) -> None:
     assert (z >= 0).all() and (z <= 1).all()
 
 
-def test_distance_by_hand() -> None:
-    z = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
-    p = torch.tensor([[0.5, 0.25], [0.0, 0.0], [1.0, 0.0]])
-    # (0, .25) → 1/16; (.5, .5) → 1/2; (−.5, .5) → 1/2; (.5, −.25) → 5/16; (1, 0) → 1; 0.
-    expected = [1 / 16, 1 / 2, 1 / 2, 5 / 16, 1, 0]
-    assert crop_distances(z, p).flatten().tolist() == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("D", [1, 7, 1280])
-def test_distance_agrees_with_cdist(D: int) -> None:
-    numbers = torch.Generator().manual_seed(1)
-    z = torch.rand(3, 5, D, generator=numbers, dtype=torch.float64)
-    p = torch.rand(6, D, generator=numbers, dtype=torch.float64)
-    mode = "donot_use_mm_for_euclid_dist"
-    expected = torch.cdist(z, p.expand(3, -1, -1), compute_mode=mode).square()
-    torch.testing.assert_close(crop_distances(z, p), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("gap", [0.0, 1e-6, 1e-4])
-def test_tiny_distances_survive_rounding_in_float64(gap: float) -> None:
-    z = torch.rand(20, 1280, generator=torch.Generator().manual_seed(2)).double()
-    p = z.clone()
-    p[:, 0] += gap
-    # One coordinate differs by `gap`. Rounding is that of squares near 1280/12 ≈ 107, some 1e-12:
-    # nothing against ε = 1e-4.
-    assert crop_distances(z, p).diagonal().tolist() == pytest.approx([gap**2] * 20, abs=2e-11)
-
-
-def test_distance_is_never_negative() -> None:
-    z = torch.rand(200, 1280, generator=torch.Generator().manual_seed(3))
-    assert (crop_distances(z, z) >= 0).all()
-
-
-def test_similarity_by_hand() -> None:
-    network = make_network(epsilon=1e-4)
-    s = network.similarity(torch.tensor([0.0, 1.0, 9.0], dtype=torch.float64))
-    # log(1/1e-4); log(2/1.0001); log(10/9.0001).
-    expected = [math.log(1e4), math.log(2 / 1.0001), math.log(10 / 9.0001)]
-    assert s.tolist() == pytest.approx(expected)
-
-
-def test_similarity_with_the_published_epsilon_is_finite_at_zero() -> None:
-    network = make_network(epsilon=1e-14)
-    # 14·ln 10 = 32.236.
-    assert network.similarity(torch.zeros(1)).item() == pytest.approx(32.236, abs=1e-3)
-
-
 def test_logits_by_hand() -> None:
     network = make_network(classes=2, per_class=2)
     with torch.no_grad():
@@ -127,19 +63,6 @@ def test_logits_by_hand() -> None:
     logits = network.logits(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     # 1 + 4 − 4 = 1; 1 + 3 + 4 = 8.
     assert logits.tolist() == [[1.0, 8.0]]
-
-
-def test_smallest_distance_and_its_crop() -> None:
-    distance_BKP = torch.tensor([[[3.0, 1.0], [2.0, 1.0], [0.5, 0.0]]])
-    valid_BK = torch.tensor([[True, True, False]])
-    assert smallest_distance(distance_BKP, valid_BK).tolist() == [[2.0, 1.0]]
-    # The third crop is missing; crops 0 and 1 are equally near to prototype 1.
-    assert nearest_crop(distance_BKP, valid_BK).tolist() == [[1, 0]]
-
-
-def test_infinite_distance_of_a_valid_crop_still_names_a_valid_crop() -> None:
-    distance_BKP = torch.full((1, 2, 1), torch.inf)
-    assert nearest_crop(distance_BKP, torch.tensor([[False, True]])).tolist() == [[1]]
 
 
 def test_forward_against_a_loop() -> None:
@@ -181,7 +104,14 @@ def test_missing_crops_influence_nothing(seed: int, garbage: float) -> None:
         (output.logits.sum() + output.distance.square().sum()).backward()
         weight = network.projection.weight
         assert features.grad is not None and (features.grad[~valid] == 0).all()
-        return [*output, features.grad[valid], weight.grad, network.prototypes.grad]
+        return [
+            output.logits,
+            output.distance,
+            output.embedding[valid],
+            features.grad[valid],
+            weight.grad,
+            network.prototypes.grad,
+        ]
 
     for one, other in zip(outcome(clean), outcome(dirty), strict=True):
         assert torch.equal(one, other)

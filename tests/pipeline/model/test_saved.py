@@ -11,9 +11,12 @@ from safetensors.torch import load_file, save_file
 from pipeline.crops.extraction import CropSettings
 from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
+from pipeline.model.distances import DistanceNetwork
 from pipeline.model.network import PrototypeNetwork
+from pipeline.model.protomask import ProtoMask
 from pipeline.model.saved import ABOUT, WEIGHTS, About, load_model, save_model
-from pipeline.model.settings import ModelSettings
+
+from .conftest import SMALL
 
 ABOUT_IT = About(
     class_names=["wren", "Žluva", "jay"],
@@ -23,12 +26,9 @@ ABOUT_IT = About(
 )
 
 
-def make_network(seed: int = 0) -> PrototypeNetwork:
+def make_network(seed: int = 0) -> ProtoMask:
     torch.manual_seed(seed)
-    settings = ModelSettings(
-        backbone="test_resnet", pretrained="none", embedding_dim=8, prototypes_per_class=2
-    )
-    network = PrototypeNetwork(settings, 3)
+    network = ProtoMask(SMALL["protomask"], 3)
     network.standardise(torch.rand(20, network.backbone.num_features))
     with torch.no_grad():
         network.classifier.add_(0.1 * torch.randn_like(network.classifier))
@@ -72,6 +72,40 @@ def test_loaded_and_saved_again_same_bytes(saved: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "again", *load_model(saved))
     for name in (WEIGHTS, ABOUT):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_kind_of_model_comes_back(
+    tmp_path: Path, make_small: Callable[[str], PrototypeNetwork], name: str
+) -> None:
+    network = make_small(name)
+    save_model(tmp_path / "one", network, ABOUT_IT)
+    loaded, about = load_model(tmp_path / "one")
+    assert type(loaded) is type(network) and loaded.settings == network.settings
+    assert torch.equal(loaded.class_of, network.class_of)
+    assert torch.equal(loaded.own_CP, network.own_CP)
+    crops = torch.randint(0, 256, (4, 1, 64, 64, 3), dtype=torch.uint8)
+    valid = torch.ones(4, 1, dtype=torch.bool)
+    with torch.inference_mode():
+        found, expected = (model(crops, valid) for model in (loaded, network))
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(found.embedding, expected.embedding)
+    save_model(tmp_path / "two", loaded, about)
+    for file in (WEIGHTS, ABOUT):
+        assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["protomask", "protopnet", "protopool"])
+def test_every_kind_of_model_with_fewer_prototypes_comes_back(
+    tmp_path: Path, make_small: Callable[[str], DistanceNetwork], name: str
+) -> None:
+    network = make_small(name)
+    network.keep(torch.tensor([0, 2]))
+    save_model(tmp_path, network, ABOUT_IT)
+    loaded, _ = load_model(tmp_path)
+    assert loaded.num_prototypes == 2
+    for key, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
 
 
 def test_pruned_model(tmp_path: Path) -> None:
@@ -121,7 +155,7 @@ def test_truncated_weights(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 1}']
+    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 2}']
 )
 def test_damaged_description(saved: Path, content: bytes) -> None:
     (saved / ABOUT).write_bytes(content)
@@ -131,7 +165,7 @@ def test_damaged_description(saved: Path, content: bytes) -> None:
 
 def test_another_format(saved: Path) -> None:
     text = (saved / ABOUT).read_text()
-    (saved / ABOUT).write_text(text.replace('"format": 1', '"format": 2'))
+    (saved / ABOUT).write_text(text.replace('"format": 2', '"format": 1'))
     with pytest.raises(ProtoMaskError, match="another version"):
         load_model(saved)
 
@@ -140,8 +174,10 @@ def test_another_format(saved: Path) -> None:
     ("key", "value"),
     [
         ("settings", 5),
-        ("settings", {"name": "protopnet"}),
-        ("settings", {"embedding_dim": 0}),
+        ("settings", {"name": "prototree"}),
+        ("settings", {"embedding_dim": 8}),
+        ("settings", {"name": "protomask", "embedding_dim": 0}),
+        ("settings", {"name": "protopnet", "slots": 2}),
         ("num_prototypes", -1),
         ("num_prototypes", "many"),
         ("class_names", None),
@@ -161,7 +197,9 @@ def test_impossible_description(saved: Path, key: str, value: object) -> None:
     [
         {"num_prototypes": 5},
         {"class_names": ["wren", "jay"]},
-        {"settings": {"backbone": "test_convnext", "embedding_dim": 8}},
+        {"settings": {"name": "protomask", "backbone": "test_convnext", "embedding_dim": 8}},
+        {"settings": {"name": "blackbox", "backbone": "test_resnet"}},
+        {"settings": {"name": "protopool", "backbone": "test_resnet", "embedding_dim": 8}},
     ],
 )
 def test_description_of_another_model(saved: Path, change: dict[str, object]) -> None:

@@ -9,22 +9,34 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
+from pipeline.crops.extraction import CropSettings
 from pipeline.datasets.index import Image, Index
+from pipeline.model.build import build
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.settings import ModelSettings
 
 CLASSES = ["blue", "green", "red"]
 SIDE, CROPS = 32, 3
+SMALL = {
+    "protomask": {"embedding_dim": 16, "prototypes_per_class": 2},
+    "protopnet": {"embedding_dim": 16, "prototypes_per_class": 2},
+    "protopool": {"embedding_dim": 16, "prototypes": 8, "slots": 2, "gumbel_epochs": 2},
+    "pipnet": {"prototypes": 12},
+    "blackbox": {},
+}
+"""Settings of a small model of each kind."""
 
 
 @dataclass
 class Store:
-    """A crop store in memory; notes which images were read."""
+    """A crop store in memory; notes which images were read. An image's first crop is all of it."""
 
     pixels: NDArray[np.uint8]
     valid: NDArray[np.bool_]
     about: dict[str, Any]
+    settings: CropSettings
     read: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -33,6 +45,10 @@ class Store:
     def crops(self, images: NDArray[np.int64]) -> NDArray[np.uint8]:
         self.read += list(images)
         return self.pixels[images]
+
+    def whole(self) -> "Store":
+        about = {**self.about, "crops": "whole images"}
+        return Store(self.pixels[:, :1], self.valid[:, :1], about, self.settings, self.read)
 
 
 @pytest.fixture
@@ -52,27 +68,30 @@ def make_index() -> Callable[..., Index]:
 
 @pytest.fixture
 def make_store() -> Callable[..., Store]:
-    def make(index: Index, seed: int = 0) -> Store:
+    def make(index: Index, seed: int = 0, side: int = SIDE) -> Store:
         numbers = np.random.default_rng(seed)
         N = len(index)
-        pixels = numbers.integers(0, 90, (N, CROPS, SIDE, SIDE, 3), dtype=np.uint8)
+        pixels = numbers.integers(0, 90, (N, CROPS, side, side, 3), dtype=np.uint8)
         for row, label in enumerate(index.labels):
             pixels[row, ..., label] += 120
         valid = numbers.random((N, CROPS)) < 0.7
         valid[:, 0] = True
         pixels[~valid] = 0
-        return Store(pixels, valid, {"images": "colours", "seed": seed})
+        settings = CropSettings(size=side, per_image=CROPS)
+        return Store(pixels, valid, {"images": "colours", "seed": seed}, settings)
 
     return make
 
 
 @pytest.fixture
 def make_network() -> Callable[..., PrototypeNetwork]:
-    def make(backbone: str = "test_resnet", seed: int = 0, **settings: Any) -> PrototypeNetwork:
+    def make(
+        name: str = "protomask", backbone: str = "test_resnet", seed: int = 0, **settings: Any
+    ) -> PrototypeNetwork:
         torch.manual_seed(seed)
-        values = {"embedding_dim": 16, "prototypes_per_class": 2, **settings}
-        built = ModelSettings(backbone=backbone, pretrained="none", **values)
-        return PrototypeNetwork(built, len(CLASSES))
+        about = {"name": name, "backbone": backbone, "pretrained": "none"}
+        adapter: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
+        return build(adapter.validate_python({**about, **SMALL[name], **settings}), len(CLASSES))
 
     return make
 

@@ -29,7 +29,8 @@ def noise(B: int, K: int, seed: int = 0) -> Tensor:
 def drawn(transform: int, count: int = 2000) -> tuple[Any, dict[str, Tensor]]:
     """Returns one of the four transforms and the parameters it draws for many images."""
     torch.manual_seed(0)
-    module = list(Augmentation().transforms.children())[transform]
+    augmentation = Augmentation()
+    module = [*augmentation.shapes.children(), *augmentation.colours.children()][transform]
     return module, module.forward_parameters((count, 3, 224, 224))
 
 
@@ -68,6 +69,37 @@ def test_crops_are_not_changed_in_place() -> None:
     before = crops.clone()
     augment(crops)
     assert torch.equal(crops, before)
+
+
+def test_copies_are_alike_in_shape_and_each_has_its_colours() -> None:
+    """Crops of a grey left half beside a brighter right one: a colour change keeps the halves'
+    order and their edge, which flips, turns and shears would move."""
+    crops = torch.full((6, 2, S, S, 3), 60, dtype=torch.uint8)
+    crops[:, :, :, S // 2 :] = 180
+    valid = torch.ones(6, 2, dtype=torch.bool)
+    valid[1, 1] = False
+    torch.manual_seed(0)
+    augmented = Augmentation()(crops, valid, copies=2)
+    assert augmented.shape == (12, 2, S, S, 3)
+    first, second = augmented[:6], augmented[6:]
+    assert (first[~valid] == 0).all() and (second[~valid] == 0).all()
+    bright = [
+        half[valid].mean(-1) > half[valid].mean((1, 2, 3))[:, None, None]
+        for half in (first, second)
+    ]
+    assert (bright[0] == bright[1]).float().mean() > 0.999
+    # Of the eleven crops some are flipped and some are not, and no two are shaped alike.
+    left = bright[0][:, :, : S // 2].float().mean((1, 2))
+    assert left.min() < 0.4 and left.max() > 0.6
+    colours = [half[valid].mean((1, 2, 3)) for half in (first, second)]
+    assert ((colours[0] - colours[1]).abs() > 1e-3).all()
+
+
+def test_the_first_copies_are_those_of_a_single_copy() -> None:
+    crops, valid = noise(2, 2), torch.ones(2, 2, dtype=torch.bool)
+    torch.manual_seed(3)
+    first = Augmentation()(crops, valid, copies=2)[:2]
+    torch.testing.assert_close(first, augment(crops, valid, seed=3))
 
 
 def test_half_of_the_crops_are_flipped() -> None:
@@ -119,7 +151,7 @@ def test_no_edge_is_left_black() -> None:
 def test_edges_are_mirrored() -> None:
     """Moved four pixels right: what comes in repeats, backwards, what lies just inside."""
     torch.manual_seed(0)
-    affine = list(Augmentation().transforms.children())[2]
+    affine = list(Augmentation().shapes.children())[2]
     image = torch.zeros(1, 3, S, S)
     image[..., :4] = torch.linspace(1.0, 0.25, 4)
     still = affine.forward_parameters((1, 3, S, S))

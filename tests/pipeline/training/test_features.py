@@ -1,4 +1,4 @@
-"""Pooled features: computed once, remembered, and computed again rather than trusted if damaged."""
+"""Stored features: computed once, remembered, and computed again rather than trusted if damaged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 import pipeline.training.features
-from pipeline.training.features import pooled_features
+from pipeline.training.features import stored_features
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def blocks(memory: Path) -> list[Path]:
 
 def test_equal_to_direct_computation(network: Any, store: Any, fabric: Fabric) -> None:
     rows = np.array([20, 3, 5, 7, 0, 11])
-    found = pooled_features(network, store, rows, fabric)
+    found = stored_features(network, store, rows, fabric)
     assert found.shape == (6, 3, network.backbone.num_features)
     assert found.dtype == torch.float32
     network.eval()
@@ -53,15 +53,49 @@ def test_equal_to_direct_computation(network: Any, store: Any, fabric: Fabric) -
             torch.testing.assert_close(found[place, crop], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_cells_of_the_whole_image(
+    make_network: Callable[..., Any], make_store: Callable[..., Any], index: Any, fabric: Fabric
+) -> None:
+    """2×2 cells of the map of a 64×64 image, row by row."""
+    network = make_network("protopnet")
+    store = network.seen(make_store(index, side=64))
+    found = stored_features(network, store, np.array([5, 0]), fabric)
+    assert found.shape == (2, 4, network.backbone.num_features)
+    network.eval()
+    for place, row in enumerate([5, 0]):
+        image = torch.from_numpy(store.pixels[row, 0]).permute(2, 0, 1)[None] / 255
+        cells = network.backbone.feature_map(image)[0]
+        assert cells.shape[1:] == (2, 2)
+        for cell, (y, x) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+            torch.testing.assert_close(found[place, cell], cells[:, y, x], atol=1e-5, rtol=1e-4)
+
+
+def test_cells_and_their_mean_are_remembered_apart(
+    make_network: Callable[..., Any],
+    make_store: Callable[..., Any],
+    index: Any,
+    fabric: Fabric,
+    tmp_path: Path,
+) -> None:
+    """A black box and a ProtoPNet have the same backbone and the same images, of one cell each."""
+    rows, networks = np.arange(4), [make_network(name) for name in ("blackbox", "protopnet")]
+    stores = [network.seen(make_store(index)) for network in networks]
+    for _ in range(2):
+        for network, store in zip(networks, stores, strict=True):
+            stored_features(network, store, rows, fabric, tmp_path)
+    assert [store.read for store in stores] == [list(rows), list(rows)]
+    assert len(blocks(tmp_path)) == 2
+
+
 def test_can_be_trained_on(network: Any, store: Any, fabric: Fabric) -> None:
-    features = pooled_features(network, store, np.arange(4), fabric)
+    features = stored_features(network, store, np.arange(4), fabric)
     valid = torch.from_numpy(store.valid[:4])
     network(features * 1, valid).logits.sum().backward()
 
 
 def test_no_rows(network: Any, store: Any, fabric: Fabric, tmp_path: Path) -> None:
     rows = np.zeros(0, np.int64)
-    found = pooled_features(network, store, rows, fabric, tmp_path)
+    found = stored_features(network, store, rows, fabric, tmp_path)
     assert found.shape == (0, 3, network.backbone.num_features)
 
 
@@ -69,9 +103,9 @@ def test_second_time_reads_no_crop(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
     rows = np.arange(12)
-    first = pooled_features(network, store, rows, fabric, tmp_path)
+    first = stored_features(network, store, rows, fabric, tmp_path)
     assert store.read == list(rows) and len(blocks(tmp_path)) == 3
-    again = pooled_features(network, store, rows, fabric, tmp_path)
+    again = stored_features(network, store, rows, fabric, tmp_path)
     assert store.read == list(rows)
     assert torch.equal(first, again)
 
@@ -80,11 +114,11 @@ def test_folds_share_blocks(network: Any, store: Any, fabric: Fabric, tmp_path: 
     """Whatever part of the images a fold asks for, nothing is read again, and the bytes are the
     same."""
     among = np.arange(1, 21, 2)
-    whole = pooled_features(network, store, among, fabric, tmp_path)
+    whole = stored_features(network, store, among, fabric, tmp_path)
     store.read.clear()
     for places in ([0, 5, 6, 9], [9, 3, 3, 0], []):
         rows = among[np.array(places, np.int64)]
-        found = pooled_features(network, store, rows, fabric, tmp_path, among)
+        found = stored_features(network, store, rows, fabric, tmp_path, among)
         assert torch.equal(found, whole[places])
     assert store.read == []
 
@@ -93,13 +127,13 @@ def test_only_blocks_that_are_asked_for_are_computed(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
     among = np.arange(20)
-    found = pooled_features(network, store, np.array([13, 2]), fabric, tmp_path, among)
+    found = stored_features(network, store, np.array([13, 2]), fabric, tmp_path, among)
     assert store.read == [0, 1, 2, 3, 12, 13, 14, 15]
-    assert torch.equal(found, pooled_features(network, store, among, fabric)[[13, 2]])
+    assert torch.equal(found, stored_features(network, store, among, fabric)[[13, 2]])
 
 
 def test_without_a_memory_only_the_rows_are_read(network: Any, store: Any, fabric: Fabric) -> None:
-    pooled_features(network, store, np.array([13, 2]), fabric, None, np.arange(20))
+    stored_features(network, store, np.array([13, 2]), fabric, None, np.arange(20))
     assert store.read == [13, 2]
 
 
@@ -107,8 +141,8 @@ def test_remembered_or_not_is_the_same(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
     rows = np.arange(12)
-    remembered = pooled_features(network, store, rows, fabric, tmp_path)
-    assert torch.equal(remembered, pooled_features(network, store, rows, fabric))
+    remembered = stored_features(network, store, rows, fabric, tmp_path)
+    assert torch.equal(remembered, stored_features(network, store, rows, fabric))
 
 
 def test_killed_run_goes_on_where_it_was(
@@ -125,12 +159,12 @@ def test_killed_run_goes_on_where_it_was(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(network.backbone, "forward", killed)
-        pooled_features(network, store, rows, fabric, tmp_path)
+        stored_features(network, store, rows, fabric, tmp_path)
     assert len(blocks(tmp_path)) == 2
     store.read.clear()
-    found = pooled_features(network, store, rows, fabric, tmp_path)
+    found = stored_features(network, store, rows, fabric, tmp_path)
     assert store.read == [8, 9, 10, 11]
-    assert torch.equal(found, pooled_features(network, store, rows, fabric))
+    assert torch.equal(found, stored_features(network, store, rows, fabric))
 
 
 def truncate(content: bytes) -> bytes:
@@ -162,26 +196,26 @@ def test_damaged_block_is_computed_again(
     which: int,
 ) -> None:
     rows = np.arange(12)
-    first = pooled_features(network, store, rows, fabric, tmp_path)
+    first = stored_features(network, store, rows, fabric, tmp_path)
     damaged = blocks(tmp_path)[which]
     whole = damaged.read_bytes()
     damaged.write_bytes(damage(whole))
     store.read.clear()
-    assert torch.equal(pooled_features(network, store, rows, fabric, tmp_path), first)
+    assert torch.equal(stored_features(network, store, rows, fabric, tmp_path), first)
     assert store.read in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11])
     store.read.clear()
-    assert torch.equal(pooled_features(network, store, rows, fabric, tmp_path), first)
+    assert torch.equal(stored_features(network, store, rows, fabric, tmp_path), first)
     assert store.read == []
 
 
 def test_block_of_another_shape_is_computed_again(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
-    first = pooled_features(network, store, np.arange(4), fabric, tmp_path)
+    first = stored_features(network, store, np.arange(4), fabric, tmp_path)
     (block,) = blocks(tmp_path)
     with block.open("wb") as file:
         np.savez(file, features=np.zeros((4, 3, 5), np.float32))
-    assert torch.equal(pooled_features(network, store, np.arange(4), fabric, tmp_path), first)
+    assert torch.equal(stored_features(network, store, np.arange(4), fabric, tmp_path), first)
 
 
 def test_other_weights_are_computed(
@@ -192,8 +226,8 @@ def test_other_weights_are_computed(
     make_network: Callable[..., Any],
 ) -> None:
     rows = np.arange(4)
-    first = pooled_features(network, store, rows, fabric, tmp_path)
-    other = pooled_features(make_network(seed=1), store, rows, fabric, tmp_path)
+    first = stored_features(network, store, rows, fabric, tmp_path)
+    other = stored_features(make_network(seed=1), store, rows, fabric, tmp_path)
     assert store.read == [*rows, *rows]
     assert not torch.allclose(first, other)
 
@@ -202,11 +236,11 @@ def test_batch_norm_statistics_are_weights_too(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
     rows = np.arange(4)
-    first = pooled_features(network, store, rows, fabric, tmp_path)
+    first = stored_features(network, store, rows, fabric, tmp_path)
     for name, buffer in network.backbone.named_buffers():
         if name.endswith("running_var"):
             buffer.mul_(2)
-    assert not torch.allclose(first, pooled_features(network, store, rows, fabric, tmp_path))
+    assert not torch.allclose(first, stored_features(network, store, rows, fabric, tmp_path))
 
 
 def test_other_crops_are_computed(
@@ -218,11 +252,11 @@ def test_other_crops_are_computed(
     index: Any,
 ) -> None:
     rows = np.arange(4)
-    pooled_features(network, store, rows, fabric, tmp_path)
+    stored_features(network, store, rows, fabric, tmp_path)
     other = make_store(index, seed=1)
-    found = pooled_features(network, other, rows, fabric, tmp_path)
+    found = stored_features(network, other, rows, fabric, tmp_path)
     assert other.read == list(rows)
-    assert torch.equal(found, pooled_features(network, other, rows, fabric))
+    assert torch.equal(found, stored_features(network, other, rows, fabric))
 
 
 def test_projection_and_prototypes_do_not_matter(
@@ -233,29 +267,29 @@ def test_projection_and_prototypes_do_not_matter(
 ) -> None:
     """The push and the metrics find what training computed."""
     rows = np.arange(4)
-    pooled_features(network, store, rows, fabric, tmp_path)
+    stored_features(network, store, rows, fabric, tmp_path)
     with torch.no_grad():
         network.projection.weight.add_(1)
         network.prototypes.add_(1)
-    pooled_features(network, store, rows, fabric, tmp_path)
+    stored_features(network, store, rows, fabric, tmp_path)
     assert store.read == list(rows)
 
 
 def test_what_another_process_is_writing_is_left_alone(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
-    pooled_features(network, store, np.arange(4), fabric, tmp_path)
+    stored_features(network, store, np.arange(4), fabric, tmp_path)
     (block,) = blocks(tmp_path)
     writing = block.with_name(".other.npz.x.part")
     writing.write_bytes(b"half")
-    pooled_features(network, store, np.arange(8), fabric, tmp_path)
+    stored_features(network, store, np.arange(8), fabric, tmp_path)
     assert writing.exists()
 
 
 def test_backbone_in_training_mode_is_not_used_so(network: Any, store: Any, fabric: Fabric) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.train()
-    first = pooled_features(network, store, np.arange(6), fabric)
-    assert torch.equal(first, pooled_features(network, store, np.arange(6), fabric))
+    first = stored_features(network, store, np.arange(6), fabric)
+    assert torch.equal(first, stored_features(network, store, np.arange(6), fabric))
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name

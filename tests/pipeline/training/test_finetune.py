@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.model.head import similarity
 from pipeline.training.finetune import finetune, prototypes_to_keep
 from pipeline.training.settings import FinetuneSettings, PruneSettings
 
@@ -21,14 +22,15 @@ def labels_N() -> Tensor:
 
 
 @pytest.fixture
-def distance_NP(labels_N: Tensor) -> Tensor:
+def similarity_NP(labels_N: Tensor) -> Tensor:
+    """Of distances 0 to 2 to prototypes of the own class, and 2 to 4 to the others."""
     numbers = torch.Generator().manual_seed(0)
     own = labels_N[:, None] == torch.arange(3).repeat_interleave(2)
-    return torch.rand(N, 6, generator=numbers) * 2 + 2.0 * ~own
+    return similarity(torch.rand(N, 6, generator=numbers) * 2 + 2.0 * ~own, 1e-4)
 
 
-def loss(network: Any, distance_NP: Tensor, labels_N: Tensor) -> float:
-    logits = network.logits(network.similarity(distance_NP))
+def loss(network: Any, similarity_NP: Tensor, labels_N: Tensor) -> float:
+    logits = network.logits(similarity_NP)
     counts = torch.bincount(labels_N).float()
     cross_entropy = functional.cross_entropy(logits, labels_N, N / (3 * counts))
     own = torch.arange(3)[:, None] == network.class_of
@@ -36,27 +38,27 @@ def loss(network: Any, distance_NP: Tensor, labels_N: Tensor) -> float:
 
 
 def test_only_the_classifier_changes(
-    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     network = make_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    finetune(network, distance_NP, labels_N, FinetuneSettings(), 0)
+    finetune(network, similarity_NP, labels_N, FinetuneSettings(), 0)
     after = network.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"classifier"}
 
 
 def test_loss_falls(
-    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     network = make_network()
-    before = loss(network, distance_NP, labels_N)
-    finetune(network, distance_NP, labels_N, FinetuneSettings(epochs=30, lr=1e-2), 0)
-    assert loss(network, distance_NP, labels_N) < before - 0.05
+    before = loss(network, similarity_NP, labels_N)
+    finetune(network, similarity_NP, labels_N, FinetuneSettings(epochs=30, lr=1e-2), 0)
+    assert loss(network, similarity_NP, labels_N) < before - 0.05
 
 
 def test_first_step_by_hand(
-    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     """One batch of all images: Adam's first step is the learning rate against the gradient's sign.
 
@@ -65,10 +67,12 @@ def test_first_step_by_hand(
     """
     network = make_network()
     V = network.classifier.detach().clone().requires_grad_()
-    logits = network.similarity(distance_NP) @ V.T
+    logits = similarity_NP @ V.T
     weights = torch.tensor([30 / 45, 30 / 30, 30 / 15])
     (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, labels_N, weights), V)
-    finetune(network, distance_NP, labels_N, FinetuneSettings(epochs=1, lr=0.01, batch_size=64), 0)
+    finetune(
+        network, similarity_NP, labels_N, FinetuneSettings(epochs=1, lr=0.01, batch_size=64), 0
+    )
     clear = gradient.abs() > 1e-4
     assert clear.sum() > 9
     step = network.classifier.detach() - V.detach()
@@ -76,12 +80,12 @@ def test_first_step_by_hand(
 
 
 def test_penalty_holds_other_classes_weights_and_spares_the_own(
-    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     def tuned(penalty: float) -> Tensor:
         network = make_network()
         settings = FinetuneSettings(epochs=20, lr=1e-2, penalty=penalty)
-        finetune(network, distance_NP, labels_N, settings, 0)
+        finetune(network, similarity_NP, labels_N, settings, 0)
         return network.classifier.detach()
 
     own = torch.arange(3)[:, None] == torch.arange(3).repeat_interleave(2)
@@ -91,12 +95,12 @@ def test_penalty_holds_other_classes_weights_and_spares_the_own(
 
 
 def test_deterministic_by_seed(
-    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     def tuned(seed: int) -> Tensor:
         network = make_network()
         torch.manual_seed(seed + 100)
-        finetune(network, distance_NP, labels_N, FinetuneSettings(lr=1e-2), seed)
+        finetune(network, similarity_NP, labels_N, FinetuneSettings(lr=1e-2), seed)
         return network.classifier.detach()
 
     assert torch.equal(tuned(0), tuned(0))
@@ -104,22 +108,22 @@ def test_deterministic_by_seed(
 
 
 def test_global_randomness_is_left_alone(
-    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     network = make_network()
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    finetune(network, distance_NP, labels_N, FinetuneSettings(), 0)
+    finetune(network, similarity_NP, labels_N, FinetuneSettings(), 0)
     assert torch.equal(torch.rand(1), expected)
 
 
 def test_no_epochs_no_change(
-    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     network = make_network()
     before = network.classifier.detach().clone()
-    finetune(network, distance_NP, labels_N, FinetuneSettings(epochs=0), 0)
+    finetune(network, similarity_NP, labels_N, FinetuneSettings(epochs=0), 0)
     assert torch.equal(network.classifier, before)
 
 
@@ -128,7 +132,7 @@ def keep(
 ) -> list[int]:
     """Takes distances prototype by prototype, as they are easier to read."""
     found = prototypes_to_keep(
-        torch.tensor(distance).T,
+        similarity(torch.tensor(distance).T, 1e-4),
         torch.tensor(labels),
         torch.tensor(classes),
         PruneSettings(enabled=True, **settings),
@@ -187,13 +191,13 @@ def test_threshold_zero_keeps_all() -> None:
 
 
 def test_pruned_network_can_be_tuned_again(
-    make_network: Callable[..., Any], distance_NP: Tensor, labels_N: Tensor
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     network = make_network()
-    finetune(network, distance_NP, labels_N, FinetuneSettings(lr=1e-2), 0)
+    finetune(network, similarity_NP, labels_N, FinetuneSettings(lr=1e-2), 0)
     kept = torch.tensor([0, 2, 3, 5])
     network.keep(kept)
-    before = loss(network, distance_NP[:, kept], labels_N)
+    before = loss(network, similarity_NP[:, kept], labels_N)
     settings = FinetuneSettings(lr=1e-2, epochs=20)
-    finetune(network, distance_NP[:, kept], labels_N, settings, 0)
-    assert loss(network, distance_NP[:, kept], labels_N) < before
+    finetune(network, similarity_NP[:, kept], labels_N, settings, 0)
+    assert loss(network, similarity_NP[:, kept], labels_N) < before

@@ -1,5 +1,6 @@
-"""The push: nearest crop of the own class over the whole training set, against a loop."""
+"""The push: nearest view of the own class over the whole training set, against a loop."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 import pipeline.training.push
 from pipeline.errors import ProtoMaskError
 from pipeline.model.answers import answers
-from pipeline.training.push import Nearest, nearest_crops, push
+from pipeline.training.push import Nearest, nearest_views, push
 
 N, K = 13, 4
 
@@ -69,9 +70,9 @@ def test_nearest_of_the_whole_training_set(
 ) -> None:
     monkeypatch.setattr(pipeline.training.push, "IMAGES_PER_BLOCK", size)
     expected = by_loop(network, features_NKF, valid_NK, labels_N)
-    found = nearest_crops(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, features_NKF, valid_NK, labels_N)
     assert found.image.tolist() == [image for _, image, _ in expected]
-    assert found.crop.tolist() == [crop for _, _, crop in expected]
+    assert found.view.tolist() == [crop for _, _, crop in expected]
     assert found.distance.tolist() == pytest.approx([distance for distance, _, _ in expected])
     # The nearest are neither all in the first nor all in the last block.
     assert min(found.image) < 5 and max(found.image) > 8
@@ -82,7 +83,7 @@ def test_nearest_crop_of_another_class_does_not_count(
 ) -> None:
     with torch.no_grad():
         network.prototypes[0] = network.embed(features_NKF[1, 1])
-    found = nearest_crops(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, features_NKF, valid_NK, labels_N)
     assert labels_N[1] == 1 and labels_N[found.image[0]] == 0
     assert torch.equal(labels_N[found.image], network.class_of)
 
@@ -94,8 +95,8 @@ def test_missing_crops_are_never_chosen(
     own = (network.class_of == labels_N[n]).nonzero()[0].item()
     with torch.no_grad():
         network.prototypes[own] = network.embed(features_NKF[n, k])
-    found = nearest_crops(network, features_NKF, valid_NK, labels_N)
-    assert valid_NK[found.image, found.crop].all()
+    found = nearest_views(network, features_NKF, valid_NK, labels_N)
+    assert valid_NK[found.image, found.view].all()
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 128])
@@ -111,20 +112,20 @@ def test_ties_go_to_the_first_image_and_then_the_first_crop(
         features[image, crop] = same
     with torch.no_grad():
         network.prototypes[8] = network.embed(same)
-    found = nearest_crops(network, features, valid, torch.arange(9) % 3)
-    assert (found.image[8], found.crop[8]) == (2, 1)
+    found = nearest_views(network, features, valid, torch.arange(9) % 3)
+    assert (found.image[8], found.view[8]) == (2, 1)
 
 
 def test_prototypes_become_embeddings(
     network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
 ) -> None:
     before = network.prototypes.detach().clone()
-    found = nearest_crops(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, features_NKF, valid_NK, labels_N)
     assert torch.equal(network.prototypes, before)
     push(network, found)
     z = network.embed(features_NKF).detach()
     for j in range(len(before)):
-        chosen = z[found.image[j], found.crop[j]]
+        chosen = z[found.image[j], found.view[j]]
         torch.testing.assert_close(network.prototypes[j].detach(), chosen, rtol=0, atol=1e-6)
         distance = (before[j].double() - chosen.double()).square().sum()
         assert found.distance[j].item() == pytest.approx(distance.item(), rel=1e-5)
@@ -134,19 +135,20 @@ def test_prototypes_become_embeddings(
 def test_pushed_prototypes_are_at_distance_zero(
     network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
 ) -> None:
-    found = nearest_crops(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, features_NKF, valid_NK, labels_N)
     push(network, found)
-    distance_NP = answers(network, features_NKF, valid_NK).distance_NP
-    assert (distance_NP[found.image, torch.arange(12)] < 1e-10).all()
-    again = nearest_crops(network, features_NKF, valid_NK, labels_N)
-    assert torch.equal(again.image, found.image) and torch.equal(again.crop, found.crop)
+    similarity_NP = answers(network, features_NKF, valid_NK).similarity_NP
+    # log(1 / ε) with ε = 1e-4; a distance of 1e-10 would take 1e-6 off.
+    assert (similarity_NP[found.image, torch.arange(12)] > math.log(1e4) - 1e-6).all()
+    again = nearest_views(network, features_NKF, valid_NK, labels_N)
+    assert torch.equal(again.image, found.image) and torch.equal(again.view, found.view)
 
 
 def test_pushing_changes_nothing_but_prototypes(
     network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
 ) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    push(network, nearest_crops(network, features_NKF, valid_NK, labels_N))
+    push(network, nearest_views(network, features_NKF, valid_NK, labels_N))
     after = network.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"prototypes"}
 
@@ -154,10 +156,10 @@ def test_pushing_changes_nothing_but_prototypes(
 def test_pruned_network_can_be_pushed(
     network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
 ) -> None:
-    whole = nearest_crops(network, features_NKF, valid_NK, labels_N)
+    whole = nearest_views(network, features_NKF, valid_NK, labels_N)
     kept = torch.tensor([0, 5, 6, 11])
     network.keep(kept)
-    found = nearest_crops(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, features_NKF, valid_NK, labels_N)
     assert torch.equal(found.image, whole.image[kept])
 
 
@@ -165,7 +167,7 @@ def test_class_without_training_images_is_refused(
     network: Any, features_NKF: Tensor, valid_NK: Tensor
 ) -> None:
     with pytest.raises(ProtoMaskError, match="no training image of class 2"):
-        nearest_crops(network, features_NKF, valid_NK, torch.arange(N) % 2)
+        nearest_views(network, features_NKF, valid_NK, torch.arange(N) % 2)
 
 
 def test_prototypes_can_be_trained_after_a_push(network: Any) -> None:

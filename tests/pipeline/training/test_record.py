@@ -1,5 +1,6 @@
 """The record of prototypes comes back as it was written."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ RECORD = pd.DataFrame(
         "class_name": ["NA", 'a "b", c', "007", "Žluva\nhajní"],
         "image": ["0012", "nan", "1e5", "a/b c.jpg"],
         "crop": [0, 3, 1, 0],
+        "cell": [0, 48, 0, 7],
         "mask": [0, -1, 1, 2],
         "distance": [0.0, 0.1 + 0.2, 1e-17, 123.45678901234567],
     }
@@ -26,6 +28,13 @@ def test_round_trip(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(
         read_record(tmp_path / "prototypes.csv"), RECORD, check_exact=True
     )
+
+
+def test_models_without_distances(tmp_path: Path) -> None:
+    record = RECORD.assign(distance=math.nan)
+    write_record(record, tmp_path / "prototypes.csv")
+    assert (tmp_path / "prototypes.csv").read_text().count(",nan\n") == 4
+    pd.testing.assert_frame_equal(read_record(tmp_path / "prototypes.csv"), record)
 
 
 def test_written_again_same_bytes(tmp_path: Path) -> None:

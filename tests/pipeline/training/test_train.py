@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.losses import class_weights, loss_terms
+from pipeline.model.losses import class_weights, cluster, diversity, separation
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import Training
 
@@ -157,10 +158,15 @@ def test_learning_rates_halve_every_step_size_joint_epochs(
 def published_loss(
     output: Any, labels: torch.Tensor, network: Any, weights: torch.Tensor
 ) -> torch.Tensor:
-    terms = loss_terms(
-        output.logits, output.distance, labels, network.prototypes, network.class_of, weights
+    """CE + 0.8·Clst − 0.2·Sep + 0.2·Div, of classes with two prototypes each."""
+    own_BP = labels[:, None] == network.class_of
+    spread_C = diversity(network.prototypes.view(3, 2, -1))
+    return (
+        functional.cross_entropy(output.logits, labels, weights)
+        + 0.8 * cluster(output.distance, own_BP)
+        - 0.2 * separation(output.distance, own_BP)
+        + 0.2 * spread_C[labels].mean()
     )
-    return terms[0] + 0.8 * terms[1] - 0.2 * terms[2] + 0.2 * terms[3]
 
 
 def test_first_step_by_hand(

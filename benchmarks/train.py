@@ -1,0 +1,177 @@
+"""How much of a joint training step is not the backbone's own computing.
+
+`python benchmarks/train.py` writes a store of random crops of 224×224, 11 an image as published,
+below a temporary folder and trains a ProtoMask on it: the published loss, augmentation and
+accumulation. In turns with it runs what cannot be saved, the backbone forwards and backwards on
+as many crops that lie on the device already, and each of the other parts alone.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+import zarr
+from PIL import Image as Pillow
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from pipeline.crops import store as crop_store
+from pipeline.crops.batches import read_batches
+from pipeline.crops.extraction import Crops, CropSettings, whole_image
+from pipeline.crops.store import CropStore
+from pipeline.datasets.index import Image, Index
+from pipeline.model.backbone import Backbone
+from pipeline.model.protomask import ProtoMask
+from pipeline.model.settings import ProtoMaskSettings
+from pipeline.training.devices import make_fabric
+from pipeline.training.settings import Runtime, TrainSettings
+from pipeline.training.train import Training
+
+PUBLISHED_LOADER = 65
+"""Crops a second and process of the published code's loader, with augmentation (method.md)."""
+CLASSES = 200
+
+
+def main(
+    backbone: Annotated[str, typer.Option(help="A timm model, without its weights.")] = "resnet50",
+    images: Annotated[int, typer.Option(help="Images in the store, seen once a round.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Images a batch; four batches make a step.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    compile: Annotated[bool, typer.Option(help="Compile the backbone.")] = False,
+    rounds: Annotated[int, typer.Option(help="Rounds that are timed, after one that is not.")] = 5,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "crops.zarr"
+        _write_random(path, images, CropSettings())
+        runtime = Runtime.model_validate({"device": device})
+        training = _training(CropStore(path), backbone, batch_size, runtime, compile)
+        _report(training, _time_in_turns(_parts(training), rounds))
+
+
+def _training(
+    store: CropStore, backbone: str, batch_size: int, runtime: Runtime, compile: bool
+) -> Training:
+    names = [f"{number:03d}" for number in range(CLASSES)]
+    images = [
+        Image(f"{row:06d}", f"{row:06d}.png", names[row % CLASSES], "train")
+        for row in range(len(store))
+    ]
+    settings = ProtoMaskSettings(backbone=backbone, pretrained="none")
+    network = ProtoMask(settings, CLASSES, Backbone(backbone))
+    training = Training(
+        network,
+        store,
+        Index.of("random", images, names, []),
+        TrainSettings(batch_size=batch_size),
+        0,
+        make_fabric(runtime),
+        checkpoints=store.path.parent,
+        memory=store.path.parent,
+        compile=compile,
+    )
+    network.train()
+    return training
+
+
+def _parts(training: Training) -> dict[str, Callable[[], object]]:
+    """Returns what is timed, by name; each goes once over all images."""
+    network, fabric, store = training.network, training.fabric, training.store
+    size, order = training.settings.batch_size, training.train_rows
+    numbers = list(range(math.ceil(len(order) / size)))
+    rows = torch.from_numpy(order[:size]).to(fabric.device)
+    crops_BKSS3 = torch.from_numpy(store.crops(order[:size])).to(fabric.device)
+    valid_BK = training.valid[rows]
+    seen = crops_BKSS3[valid_BK].permute(0, 3, 1, 2) / 255
+    with torch.no_grad(), fabric.autocast():
+        features_BVF = network.features(crops_BKSS3, valid_BK).float()
+    gradient = torch.ones(len(seen), features_BVF.shape[-1], device=fabric.device)
+    augmentation = training.augmentation
+    assert augmentation is not None
+
+    def of_each_batch(work: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [work() for _ in numbers]
+
+    def backbone() -> None:
+        with fabric.autocast():
+            found: Tensor = network.backbone(seen)
+        found.backward(gradient.to(found.dtype))
+
+    def head() -> None:
+        training._backward(rows, features_BVF.detach().requires_grad_(), 1)
+
+    steps = range(0, len(numbers), training.settings.accumulate)
+    return {
+        "training": lambda: training._steps(0, order, True),
+        "backbone alone": of_each_batch(backbone),
+        "reading": lambda: list(read_batches(store, order, size, fabric.device)),
+        "augmentation": of_each_batch(lambda: augmentation(crops_BKSS3, valid_BK)),
+        "head and loss": of_each_batch(head),
+        "optimiser": lambda: [training.optimizer.step() for _ in steps],
+        "reading and augmentation": lambda: list(training._inputs(0, numbers, order, True)),
+    }
+
+
+def _time_in_turns(parts: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Returns each part's seconds in every round."""
+    seconds: dict[str, list[float]] = {name: [] for name in parts}
+    for number in range(rounds + 1):
+        for name, work in parts.items():
+            _wait()
+            start = time.perf_counter()
+            work()
+            _wait()
+            if number > 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _report(training: Training, seconds: dict[str, list[float]]) -> None:
+    whole, alone = (np.array(seconds[name]) for name in ("training", "backbone alone"))
+    crops = int(training.store.valid.sum())
+    table = Table("what", "seconds (median)", "of a step", "crops a second", title=f"{crops} crops")
+    for name, taken in seconds.items():
+        share = float(np.median(np.array(taken) / whole))
+        median = float(np.median(taken))
+        table.add_row(name, f"{median:.3f}", f"{share:.1%}", f"{crops / median:,.0f}")
+    console = Console()
+    console.print(table)
+    console.print(f"not the backbone's computing: {1 - np.median(alone / whole):.1%} of a step")
+    rate = crops / np.median(seconds["reading and augmentation"])
+    console.print(f"the loader: {rate / PUBLISHED_LOADER:.1f} × the published one's rate")
+
+
+def _write_random(path: Path, images: int, settings: CropSettings) -> None:
+    """Writes a store of smooth random crops, every one valid."""
+    numbers = np.random.default_rng(0)
+    K, S = settings.per_image, settings.size
+    group = zarr.create_group(path, zarr_format=3)
+    arrays = crop_store._create_arrays(group, images, settings)
+
+    def image() -> tuple[Crops, Crops]:
+        small = numbers.integers(0, 256, (K, 14, 14, 3), np.uint8)
+        pixels = np.stack([np.asarray(Pillow.fromarray(one).resize((S, S))) for one in small])
+        boxes = np.tile(np.array([0, 0, S, S], np.int32), (K, 1))
+        inside, masks = np.ones((K, S, S), bool), np.arange(K, dtype=np.int32)
+        crops = Crops(pixels, inside, boxes, masks, np.ones(K, bool))
+        return crops, whole_image(pixels[0], 1, S)
+
+    for at in range(0, images, crop_store.IMAGES_PER_CHUNK):
+        count = min(crop_store.IMAGES_PER_CHUNK, images - at)
+        crop_store._write_block(arrays, at, [image() for _ in range(count)])
+    group.attrs.update({"format": crop_store.FORMAT, "settings": settings.model_dump(mode="json")})
+
+
+if __name__ == "__main__":
+    typer.run(main)

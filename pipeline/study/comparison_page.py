@@ -1,0 +1,357 @@
+"""The page that compares two runs image by image."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pipeline import explain
+from pipeline.datasets.index import Index
+from pipeline.errors import ProtoMaskError
+from pipeline.explain.answers import ImageAnswers
+from pipeline.explain.gallery import Gallery
+from pipeline.explain.looks import Looks, Sum
+from pipeline.explain.overlay import RAMP, read_cut
+from pipeline.explain.pages import Picture, picture
+from pipeline.explain.pictures import resized, web_colour
+from pipeline.explain.prototypes import figure
+from pipeline.progress import track
+from pipeline.study.comparison import FEW
+from pipeline.study.paired import (
+    Chosen,
+    ClassCount,
+    Difference,
+    Outcome,
+    Pairs,
+    by_class,
+    choose,
+    differences,
+    leads,
+    outcome,
+    pair,
+)
+from pipeline.study.runs import MEANING, Run, flat, written
+from pipeline.study.significance import LEVEL
+
+NUM_CARDS, NUM_LINES, NUM_CLASSES = 30, 3, 10
+PHOTOGRAPH = 256
+SHOWN = {"crops": "masks", "cells": "similarity maps", "image": "gradients"}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A finished run, and what draws it.
+
+    Args:
+        run: its name and parameters.
+        index: the images.
+        answers: what it says of the test images.
+        measured: a value an image and metric, see `pipeline.metrics.summary.per_image`.
+        looks: draws what its scores are made of.
+        gallery: draws photographs.
+    """
+
+    run: Run
+    index: Index
+    answers: ImageAnswers
+    measured: pd.DataFrame
+    looks: Looks
+    gallery: Gallery
+
+    @property
+    def ids(self) -> list[str]:
+        every = self.index.ids
+        return [every[row] for row in self.answers.rows_N.tolist()]
+
+    @property
+    def right_N(self) -> NDArray[np.bool_]:
+        return self.answers.predicted_N == self.answers.labels_N
+
+
+class Compared(NamedTuple):
+    """Two runs beside one another.
+
+    Args:
+        pairs: the images that both were tested on; what follows is of these.
+        ids: of the images.
+        outcome: who was right, how often.
+        metrics: how the runs differ in other metrics.
+        chosen: the images to look at.
+        classes: by how much the runs differ in a class.
+    """
+
+    pairs: Pairs
+    ids: list[str]
+    outcome: Outcome
+    metrics: list[Difference]
+    chosen: Chosen
+    classes: list[ClassCount]
+
+    @property
+    def shown(self) -> list[int]:
+        """The images that have a card, as places among the pairs."""
+        return [place for places in self.chosen for place in places[:NUM_CARDS]]
+
+
+class Verdict(NamedTuple):
+    """What one run says of an image.
+
+    Args:
+        right: whether it is.
+        next_name, next_score: the runner-up.
+        right_score: that of the image's own class.
+        sum: the class it named, and what makes most of its score.
+    """
+
+    right: bool
+    next_name: str
+    next_score: float
+    right_score: float
+    sum: Sum
+
+
+class Card(NamedTuple):
+    """An image with what both runs say of it; `whole` if only what a network sees is at hand."""
+
+    image: str
+    label: int
+    actual: str
+    photograph: Picture
+    whole: bool
+    verdicts: tuple[Verdict, Verdict]
+
+
+class Setting(NamedTuple):
+    """A parameter that differs; None where a run has none such."""
+
+    name: str
+    a: str | None
+    b: str | None
+
+
+def compare(a: Tested, b: Tested) -> Compared:
+    """Pairs two runs' images and finds where they differ.
+
+    Raises:
+        ProtoMaskError: they are of different data sets.
+    """
+    _refuse_other_data(a, b)
+    pairs = pair(a.ids, b.ids)
+    right_a_N, right_b_N = a.right_N[pairs.a_N], b.right_N[pairs.b_N]
+    labels_N = a.answers.labels_N[pairs.a_N]
+    lead_a_N = leads(a.answers.logits_NC[pairs.a_N], labels_N)
+    lead_b_N = leads(b.answers.logits_NC[pairs.b_N], labels_N)
+    ids = [a.ids[place] for place in pairs.a_N.tolist()]
+    return Compared(
+        pairs,
+        ids,
+        outcome(right_a_N, right_b_N),
+        differences(a.measured, b.measured, ids),
+        choose(right_a_N, right_b_N, lead_a_N, lead_b_N),
+        by_class(labels_N, right_a_N, right_b_N),
+    )
+
+
+def _refuse_other_data(a: Tested, b: Tested) -> None:
+    if (a.index.dataset, a.index.class_names) != (b.index.dataset, b.index.class_names):
+        raise ProtoMaskError(
+            f"{a.run.name} and {b.run.name} are of different data sets: {_data(a)} and {_data(b)}"
+        )
+    images = ["sha256", "label"]
+    here, there = (run.index.table.set_index("id")[images] for run in (a, b))
+    shared = here.index.intersection(there.index)
+    changed = shared[(here.loc[shared] != there.loc[shared]).any(axis=1)]
+    if len(changed):
+        raise ProtoMaskError(
+            f"{a.run.name} and {b.run.name} are of different states of {a.index.dataset!r}: "
+            f"{changed[0]!r} has another file or class in one than in the other"
+        )
+
+
+def _data(tested: Tested) -> str:
+    return f"{tested.index.dataset!r} with {len(tested.index.class_names)} classes"
+
+
+def photographs(tested: Tested, places: Sequence[int]) -> list[tuple[Picture, bool]]:
+    """Draws test images: the photograph, or what is stored of it where that is not here; and which.
+
+    Args:
+        tested: a run that has them.
+        places: which, among its test images.
+    """
+    return [_photograph(tested, int(tested.answers.rows_N[place])) for place in places]
+
+
+def _photograph(tested: Tested, row: int) -> tuple[Picture, bool]:
+    image = tested.index.ids[row]
+    drawn = tested.gallery.outlined(row, {}, PHOTOGRAPH)
+    if drawn is not None:
+        return picture(drawn, f"Test photograph {image}"), False
+    pixels = tested.gallery.crops.whole().crops([row])[0, 0]
+    return picture(resized(pixels, min(PHOTOGRAPH, len(pixels))), f"Test image {image}"), True
+
+
+def verdicts(tested: Tested, places: Sequence[int]) -> list[Verdict]:
+    """Draws what a run says of test images, given by their places among its test images."""
+    return [_verdict(tested, place) for place in track(places, f"Drawing {tested.run.name}")]
+
+
+def _verdict(tested: Tested, place: int) -> Verdict:
+    answers, looks = tested.answers, tested.looks
+    row, actual = int(answers.rows_N[place]), int(answers.labels_N[place])
+    logits_C = answers.logits_NC[place]
+    named, following = np.argsort(-logits_C, kind="stable")[:2].tolist()
+    score = looks.prototypes.score(
+        named, answers.similarity_NP[place], answers.view_NP[place], NUM_LINES
+    ).rounded()
+    crops = {looks.views.crop(points.view) for points in score.rows}
+    cuts = {crop: read_cut(looks.crops, row, crop) for crop in crops}
+    (made_of,) = looks.sums(tested.index.ids[row], cuts, [score])
+    return Verdict(
+        named == actual,
+        tested.index.class_names[following],
+        float(logits_C[following]),
+        float(logits_C[actual]),
+        made_of,
+    )
+
+
+def settings(a: Run, b: Run) -> list[Setting]:
+    """Returns the parameters of model, training and data in which two runs differ."""
+    here, there = (_settings(run) for run in (a, b))
+    names = [*here, *(name for name in there if name not in here)]
+    return [
+        Setting(name, here.get(name), there.get(name))
+        for name in names
+        if here.get(name) != there.get(name)
+    ]
+
+
+def _settings(run: Run) -> dict[str, str]:
+    fold, seed = run.repeat
+    return {"seed": str(seed), "dataset.fold": str(fold), **run.settings()}
+
+
+def write_comparison(
+    path: Path,
+    a: Tested,
+    b: Tested,
+    compared: Compared,
+    drawn: Sequence[tuple[Picture, bool]],
+    said: tuple[Sequence[Verdict], Sequence[Verdict]],
+) -> None:
+    """Writes the page; the same inputs give the same bytes.
+
+    Args:
+        path: where to.
+        a, b: the runs.
+        compared: from `compare`.
+        drawn: the images in `compared.shown`, from `photographs`.
+        said: of each run, what it says of them, from `verdicts`.
+    """
+    both = zip(*said, strict=True)
+    cards = [_card(a, compared, *of) for of in zip(compared.shown, drawn, both, strict=True)]
+    places = iter(cards)
+    groups = [[next(places) for _ in of[:NUM_CARDS]] for of in compared.chosen]
+    differing = settings(a.run, b.run)
+    with path.open("wb") as file:
+        template = _templates().get_template("compare.html.jinja")
+        template.stream(
+            a=a,
+            b=b,
+            names=_names(a.run, b.run),
+            dataset=a.index.dataset,
+            found=compared,
+            shared=[setting for setting in differing if None not in setting],
+            own=[[of for of in differing if of[other] is None] for other in (2, 1)],
+            notes=_notes(a, b),
+            groups=list(zip(groups, compared.chosen, strict=True)),
+            filters=_filters(cards),
+            classes=[(of, a.index.class_names[of.label]) for of in compared.classes[:NUM_CLASSES]],
+            kinds=list(dict.fromkeys(of.looks.views.kind for of in (a, b))),
+            rules=list(dict.fromkeys(of.looks.relevance.rule for of in (a, b))),
+            ramp=", ".join(web_colour(colour) for colour in RAMP),
+        ).dump(file, encoding="utf-8")
+
+
+def _card(
+    a: Tested,
+    compared: Compared,
+    place: int,
+    photograph: tuple[Picture, bool],
+    said: tuple[Verdict, Verdict],
+) -> Card:
+    label = int(a.answers.labels_N[compared.pairs.a_N[place]])
+    name = a.index.class_names[label]
+    return Card(compared.ids[place], label, name, *photograph, said)
+
+
+def _names(a: Run, b: Run) -> tuple[str, str]:
+    """The models' names, or where these are the same, the runs'."""
+    return (a.model, b.model) if a.model != b.model else (a.name, b.name)
+
+
+def _filters(cards: Sequence[Card]) -> list[tuple[int, str, int]]:
+    """The classes that cards have: label, name and how many, by name."""
+    counts: dict[tuple[str, int], int] = {}
+    for card in cards:
+        counts[card.actual, card.label] = counts.get((card.actual, card.label), 0) + 1
+    return [(label, name, count) for (name, label), count in sorted(counts.items())]
+
+
+def _notes(a: Tested, b: Tested) -> list[str]:
+    """What is to be known before the metrics of the two are compared."""
+    notes = []
+    kinds = [run.looks.views.kind for run in (a, b)]
+    if kinds[0] != kinds[1]:
+        shown = [SHOWN[kind] for kind in kinds]
+        notes.append(
+            f"Each model is measured by what it shows: A by {shown[0]}, B by {shown[1]}, unless "
+            "a metric names another explanation."
+        )
+    top = [_of(run.run.params, MEANING) for run in (a, b)]
+    if top[0] != top[1]:
+        notes.append(f"A is explained by {top[0]} prototypes an image, B by {top[1]}.")
+    return notes
+
+
+def _of(params: Mapping[str, Any], name: str) -> str:
+    return written(flat(params).get(name))
+
+
+def signed(value: float, decimals: int) -> str:
+    """Writes a number with its sign; 0 without."""
+    text = f"{value:+.{decimals}f}"
+    return text.replace("-", "−") if float(text) else text[1:]
+
+
+def probability(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def winner(difference: Difference) -> str:
+    """Returns `a` or `b` where it is better by more than chance, or else ""."""
+    better = difference.column.better
+    if better == "depends" or difference.p is None or difference.p >= LEVEL:
+        return ""
+    return "a" if (difference.a > difference.b) == (better == "higher") else "b"
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, *explain.__path__]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"figure": figure, "signed": signed, "probability": probability}
+    environment.globals |= {"winner": winner, "level": LEVEL, "few": FEW}
+    return environment

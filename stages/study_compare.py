@@ -1,0 +1,197 @@
+"""Two runs that DVC knows → a page that compares them image by image."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import RevError
+from dvc.utils.serialize import load_yaml
+
+from pipeline.errors import ProtoMaskError
+from pipeline.explain.gallery import Gallery
+from pipeline.explain.looks import Looks
+from pipeline.explain.overlay import relevance_of
+from pipeline.explain.saliency import SimilarPlaces
+from pipeline.files import whole_file
+from pipeline.study.comparison_page import (
+    Compared,
+    Tested,
+    compare,
+    photographs,
+    verdicts,
+    write_comparison,
+)
+from pipeline.study.runs import Run
+from pipeline.training.devices import device_of
+from pipeline.training.settings import Runtime
+from stages import workspace
+from stages.explain import _read_answers
+from stages.finished import Finished
+from stages.params import read_params
+from stages.study_table import _up_to_date
+
+HERE = "workspace"
+NEEDED = (
+    workspace.INDEX_FOLDER,
+    workspace.MASKS,
+    workspace.CROPS,
+    workspace.FINETUNE,
+    workspace.EVALUATE,
+)
+
+
+def run(revs: tuple[str, str], out: Path) -> None:
+    """Writes the page about two revisions, each an experiment, commit, branch or `workspace`."""
+    if out.is_dir():
+        raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
+    runtime, out = read_params(workspace.PARAMS).runtime, out.absolute()
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(_outputs(rev)) for rev in revs]
+        a, b = (_tested(*of, runtime) for of in zip(revs, folders, strict=True))
+        compared = compare(a, b)
+        _draw(out, (a, b), compared, folders)
+    counts = compared.outcome
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; of {counts.images} images {counts.both} right "
+        f"in both runs, {counts.only_a} in {revs[0]} only, {counts.only_b} in {revs[1]} only"
+    )
+
+
+def _draw(
+    out: Path, tested: tuple[Tested, Tested], compared: Compared, folders: list[Path]
+) -> None:
+    """Draws what each run says, in its folder, and writes the page."""
+    a, b = tested
+    places_a, places_b = (of[compared.shown].tolist() for of in compared.pairs[:2])
+    with contextlib.chdir(folders[0]):
+        drawn, said_a = photographs(a, places_a), verdicts(a, places_a)
+    with contextlib.chdir(folders[1]):
+        said_b = verdicts(b, places_b)
+    with whole_file(out) as part:
+        write_comparison(part, a, b, compared, drawn, (said_a, said_b))
+
+
+def _tested(rev: str, folder: Path, runtime: Runtime) -> Tested:
+    """Opens a run's outputs, on this machine's device.
+
+    Raises:
+        ProtoMaskError: something is missing, damaged or of another version.
+    """
+    with contextlib.chdir(folder), _named(rev):
+        params, finished = read_params(workspace.PARAMS), Finished.read()
+        index, crops, prototypes = finished.index, finished.crops, finished.prototypes()
+        answers = _read_answers(index)
+        answers.refuse_unless(prototypes)
+        network = finished.network.to(device_of(runtime))
+        places = SimilarPlaces(network) if network.in_cells else None
+        relevance, only_mask = relevance_of(network), params.explain.only_mask
+        return Tested(
+            Run(rev, params.model_dump(mode="json")),
+            index,
+            answers,
+            _read_measured(),
+            Looks(prototypes, relevance, crops, index.ids, only_mask, places),
+            Gallery(index, workspace.root_of(params), finished.masks(), crops, prototypes.views),
+        )
+
+
+def _read_measured() -> pd.DataFrame:
+    path = workspace.EVALUATE / "images.parquet"
+    try:
+        return pd.read_parquet(path, partitioning=None)
+    except (OSError, ValueError) as error:
+        raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None
+
+
+@contextlib.contextmanager
+def _named(rev: str) -> Iterator[None]:
+    """Says in errors which run they are about."""
+    try:
+        yield
+    except ProtoMaskError as error:
+        raise ProtoMaskError(f"{rev}: {error}") from None
+
+
+@contextlib.contextmanager
+def _outputs(rev: str) -> Iterator[Path]:
+    """Yields a folder with a revision's parameters and outputs; it is gone after the block.
+
+    The outputs are links to the files in DVC's cache. The folder lies where DVC's own copies of the
+    repository do, so that `workspace.origin` finds the repository from it.
+
+    Raises:
+        ProtoMaskError: there is no such revision, or it was not evaluated, or outputs are missing.
+    """
+    if rev == HERE:
+        yield Path.cwd()
+        return
+    try:
+        with Repo() as repo:
+            copies = Path(repo.root_dir) / ".dvc" / "tmp" / "exps"
+            copies.mkdir(parents=True, exist_ok=True)
+            files = DVCFileSystem(repo.root_dir, rev=rev)
+            params = _params(files, rev)
+            cached = _cached(repo, files, rev)
+    except RevError:
+        raise ProtoMaskError(
+            f"there is no run {rev!r}: `dvc exp show` lists the experiments, and `workspace` is "
+            "what lies here"
+        ) from None
+    except DvcException as error:
+        raise ProtoMaskError(f"DVC cannot say what {rev!r} has made: {error}") from None
+    with tempfile.TemporaryDirectory(prefix="compare-", dir=copies) as name:
+        folder = Path(name)
+        (folder / workspace.PARAMS).write_bytes(params)
+        for path, target in cached.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).symlink_to(target)
+        yield folder
+
+
+def _params(files: DVCFileSystem, rev: str) -> bytes:
+    """Returns a revision's parameters.
+
+    Raises:
+        ProtoMaskError: it has none, or no metrics that follow from them.
+    """
+    try:
+        params = load_yaml(workspace.PARAMS.as_posix(), fs=files)
+    except FileNotFoundError:
+        raise ProtoMaskError(f"{rev} has no {workspace.PARAMS}: it is no run") from None
+    if not _up_to_date(files, params):
+        raise ProtoMaskError(
+            f"{rev} was not evaluated with its parameters: run it to the end, with "
+            f"`dvc exp apply {rev}` and `dvc exp run`"
+        )
+    content: bytes = files.cat(workspace.PARAMS.as_posix())
+    return content
+
+
+def _cached(repo: Repo, files: DVCFileSystem, rev: str) -> dict[str, Path]:
+    """Returns where DVC's cache has a revision's outputs: path → file.
+
+    Raises:
+        ProtoMaskError: some are not there.
+    """
+    cached: dict[str, Path] = {}
+    missing = []
+    for output in NEEDED:
+        found = files.find(output.as_posix(), detail=True)
+        paths = {
+            path: Path(repo.cache.local.oid_to_path(about["md5"])) for path, about in found.items()
+        }
+        if not paths or not all(path.is_file() for path in paths.values()):
+            missing.append(str(output))
+        cached |= paths
+    if missing:
+        raise ProtoMaskError(
+            f"{', '.join(missing)} of {rev} {'are' if len(missing) > 1 else 'is'} not in DVC's "
+            f"cache: `dvc exp apply {rev}` and then `dvc pull`, or where no remote has it, "
+            "`dvc exp run`, brings it back"
+        )
+    return cached

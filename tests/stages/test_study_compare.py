@@ -1,0 +1,217 @@
+"""`protomask study compare` in a real DVC repository with two small experiments of two models."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import ProtoMaskError
+from pipeline.study.comparison_page import compare
+from stages import evaluate, finetune, push, study_compare, train
+from stages.params import read_params
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+EVALUATED = {
+    "cmd": "protomask evaluate",
+    "params": ["evaluate"],
+    "deps": ["artifacts/finetune"],
+    "outs": ["artifacts/evaluate"],
+    "metrics": [{"metrics.json": {"cache": False}}],
+}
+STAGES = {
+    "crops": {
+        "cmd": "protomask crops",
+        "params": ["dataset", "segmenter", "crops"],
+        "outs": ["artifacts/index", "artifacts/masks.zarr", "artifacts/crops.zarr"],
+    },
+    "train": {
+        "cmd": "protomask train",
+        "params": ["seed", "model", "train"],
+        "deps": ["artifacts/crops.zarr"],
+        "outs": ["artifacts/finetune"],
+    },
+    "evaluate": EVALUATED,
+}
+BLACK_BOX = {
+    "name": "blackbox",
+    "backbone": "test_resnet",
+    "pretrained": "none",
+    "standardise": True,
+}
+
+
+def run(folder: Path, *command: str, ok: bool = True) -> str:
+    """Runs a command and returns what it printed on both channels."""
+    who = {
+        f"GIT_{role}_{of}": "t@t.org"
+        for role in ("AUTHOR", "COMMITTER")
+        for of in ("NAME", "EMAIL")
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", *command] if command[0] != "git" else command,
+        cwd=folder,
+        env={**os.environ, **who, "PYTHONPATH": str(REPOSITORY)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=600,
+    )
+    assert (done.returncode == 0) == ok, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
+    """The experiments `crops` and `whole` of a ProtoMask and a black box, of which the second also
+    lies in the workspace, and `half`, a training without evaluation."""
+    folder = tmp_path_factory.mktemp("compare") / "repository"
+    shutil.copytree(finished_run, folder)
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
+    (folder / ".gitignore").write_text("/artifacts/\n/photographs/\n/.protomask/\n")
+    (folder / "metrics.json").rename(folder / "measured.json")
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "dvc", "init", "-q")
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "start")
+    (folder / "measured.json").rename(folder / "metrics.json")
+    save(folder, "crops", "crops", "train", "evaluate")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["model"] = BLACK_BOX
+    params["train"]["loss"] = {}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    save(folder, "half", "train")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in (train, push, finetune, evaluate):
+            stage.run()
+    save(folder, "whole", "train", "evaluate")
+    return folder
+
+
+def save(folder: Path, name: str, *stages: str) -> None:
+    """Makes what lies in the workspace an experiment."""
+    run(folder, "dvc", "commit", "-q", "-f", *stages)
+    run(folder, "dvc", "exp", "save", "-q", "-I", "metrics.json", "-n", name)
+
+
+@pytest.fixture(scope="module")
+def said(repository: Path) -> str:
+    """What the command said when it wrote page.html."""
+    command = ["study", "compare", "crops", "whole", "--out", "page.html"]
+    return run(repository, "stages.app", *command)
+
+
+def groups(page: str) -> dict[str, int]:
+    """Returns the headings of cards, and how many cards are below each."""
+    found = {}
+    for group in page.split('<section class="group"')[1:]:
+        heading, _, cards = group.partition("</h3>")
+        title = re.sub("<[^>]*>", "", heading.split(">", 2)[2])
+        found[" ".join(title.split())] = cards.count('<article class="card"')
+    return found
+
+
+def copies(repository: Path) -> list[Path]:
+    return list((repository / ".dvc" / "tmp" / "exps").glob("compare-*"))
+
+
+def test_page(repository: Path, said: str) -> None:
+    page = (repository / "page.html").read_text(encoding="utf-8")
+    counts = re.search(
+        r"of 6 images (\d) right in both runs, (\d) in crops only, (\d) in whole", said
+    )
+    assert counts
+    both, only_a, only_b = map(int, counts.groups())
+    cards = {"Only A": only_a, "Only B": only_b, "Both": 6 - both - only_a - only_b}
+    found = {title.split(" is")[0].split(" are")[0]: n for title, n in groups(page).items()}
+    assert found == {title: count for title, count in cards.items() if count}
+    assert all(f": {count} image" in title for title, count in groups(page).items())
+    assert "ProtoMask (patches) and Black box on folder" in page
+    assert page.count("What adds to the logit of") == page.count('<ul class="lines">') == 6 - both
+    assert re.search(r"<code>model.name</code></th><td[^>]*>protomask</td><td[^>]*>blackbox<", page)
+    # The photographs, of which the path is relative, were found from DVC's copy.
+    assert page.count('alt="Test photograph') == 6 - both
+    assert "http" not in page.replace("http-equiv", "")
+    assert not copies(repository)
+
+
+def test_workspace_is_the_last_experiment(
+    repository: Path, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    study_compare.run(("crops", "workspace"), tmp_path / "page.html")
+    first, second = (folder / "page.html" for folder in (repository, tmp_path))
+    named = first.read_text(encoding="utf-8").replace(
+        "<code>whole</code>", "<code>workspace</code>"
+    )
+    assert named == second.read_text(encoding="utf-8")
+
+
+def test_photographs_elsewhere(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    (copy / "photographs").rename(tmp_path / "photographs")
+    monkeypatch.chdir(copy)
+    study_compare.run(("crops", "whole"), Path("new/page.html"))
+    page = (copy / "new" / "page.html").read_text(encoding="utf-8")
+    cards = sum(groups(page).values())
+    assert cards and page.count("The photograph was not") == cards
+    assert 'alt="Test photograph' not in page and page.count('alt="Test image') == cards
+
+
+@pytest.mark.parametrize(
+    ("runs", "out", "message"),
+    [
+        (("crops", "nosuch"), "page.html", "there is no run 'nosuch'"),
+        (("half", "crops"), "page.html", "half was not evaluated with its parameters"),
+        (("crops", "whole"), "artifacts", "artifacts is a folder"),
+    ],
+)
+def test_refused(
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    runs: tuple[str, str],
+    out: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(repository)
+    with pytest.raises(ProtoMaskError, match=message):
+        study_compare.run(runs, Path(out))
+    assert not copies(repository)
+
+
+def test_missing_in_the_cache(repository: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    shutil.rmtree(copy / ".dvc" / "cache" / "files")
+    command = ["study", "compare", "crops", "whole", "--out", "other.html"]
+    said = run(copy, "stages.app", *command, ok=False)
+    assert re.search(
+        r"artifacts/crops.zarr, .* of crops are not in DVC's cache: .*`dvc pull`", said
+    )
+    assert "Traceback" not in said
+    assert not copies(copy) and not (copy / "other.html").exists()
+
+
+def test_other_data_sets(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    params = read_params(Path("params.yaml"))
+    tested = study_compare._tested("workspace", repository, params.runtime)
+    index = tested.index
+    renamed = replace(tested, index=replace(index, dataset="birds"))
+    with pytest.raises(ProtoMaskError, match="data sets: 'folder' with 3 .* 'birds' with 3"):
+        compare(tested, renamed)
+    changed = index.table.assign(sha256=index.table["sha256"].where(index.table.index != 5, "0"))
+    with pytest.raises(ProtoMaskError, match=f"'folder': '{index.ids[5]}' has another file"):
+        compare(tested, replace(tested, index=replace(index, table=changed)))
+    assert compare(tested, tested).outcome.p == 1
