@@ -1,6 +1,7 @@
 """Two runs that DVC knows → a page that compares them image by image."""
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.scm import RevError
 from dvc.utils.serialize import load_yaml
+from dvc_data.index import DataIndexDirError
 
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.gallery import Gallery
@@ -49,12 +51,12 @@ def run(revs: tuple[str, str], out: Path) -> None:
     """Writes the page about two revisions, each an experiment, commit, branch or `workspace`."""
     if out.is_dir():
         raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
-    runtime, out = read_params(workspace.PARAMS).runtime, out.absolute()
+    runtime = read_params(workspace.PARAMS).runtime
     with contextlib.ExitStack() as stack:
         folders = [stack.enter_context(_outputs(rev)) for rev in revs]
         a, b = (_tested(*of, runtime) for of in zip(revs, folders, strict=True))
         compared = compare(a, b)
-        _draw(out, (a, b), compared, folders)
+        _draw(out.absolute(), (a, b), compared, folders)
     counts = compared.outcome
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB; of {counts.images} images {counts.both} right "
@@ -128,6 +130,7 @@ def _outputs(rev: str) -> Iterator[Path]:
         ProtoMaskError: there is no such revision, or it was not evaluated, or outputs are missing.
     """
     if rev == HERE:
+        _warn_of_changed_parameters()
         yield Path.cwd()
         return
     try:
@@ -153,6 +156,15 @@ def _outputs(rev: str) -> Iterator[Path]:
         yield folder
 
 
+def _warn_of_changed_parameters() -> None:
+    if Path("dvc.lock").exists() and not _up_to_date(DVCFileSystem(), load_yaml(workspace.PARAMS)):
+        print(
+            f"{workspace.PARAMS} or an output has changed since {workspace.METRICS} was made: the "
+            "page may name parameters that the workspace's run did not have; see `dvc status`",
+            file=sys.stderr,
+        )
+
+
 def _params(files: DVCFileSystem, rev: str) -> bytes:
     """Returns a revision's parameters.
 
@@ -165,8 +177,8 @@ def _params(files: DVCFileSystem, rev: str) -> bytes:
         raise ProtoMaskError(f"{rev} has no {workspace.PARAMS}: it is no run") from None
     if not _up_to_date(files, params):
         raise ProtoMaskError(
-            f"{rev} was not evaluated with its parameters: run it to the end, with "
-            f"`dvc exp apply {rev}` and `dvc exp run`"
+            f"{rev} was not evaluated with its parameters: check it out (`dvc exp apply {rev}`) "
+            "and run it to the end (`dvc exp run`)"
         )
     content: bytes = files.cat(workspace.PARAMS.as_posix())
     return content
@@ -181,9 +193,9 @@ def _cached(repo: Repo, files: DVCFileSystem, rev: str) -> dict[str, Path]:
     cached: dict[str, Path] = {}
     missing = []
     for output in NEEDED:
-        found = files.find(output.as_posix(), detail=True)
         paths = {
-            path: Path(repo.cache.local.oid_to_path(about["md5"])) for path, about in found.items()
+            path: Path(repo.cache.local.oid_to_path(digest))
+            for path, digest in _digests(files, output).items()
         }
         if not paths or not all(path.is_file() for path in paths.values()):
             missing.append(str(output))
@@ -191,7 +203,16 @@ def _cached(repo: Repo, files: DVCFileSystem, rev: str) -> dict[str, Path]:
     if missing:
         raise ProtoMaskError(
             f"{', '.join(missing)} of {rev} {'are' if len(missing) > 1 else 'is'} not in DVC's "
-            f"cache: `dvc exp apply {rev}` and then `dvc pull`, or where no remote has it, "
-            "`dvc exp run`, brings it back"
+            f"cache: check it out (`dvc exp apply {rev}`) and run `dvc pull`, or where no remote "
+            "has it, `dvc exp run`"
         )
     return cached
+
+
+def _digests(files: DVCFileSystem, output: Path) -> dict[str, str]:
+    """Returns the files of an output and what DVC calls them; none if it has lost their list."""
+    try:
+        found = files.find(output.as_posix(), detail=True)
+    except DataIndexDirError:
+        return {}
+    return {path: about["md5"] for path, about in found.items()}

@@ -16,11 +16,11 @@ from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.gallery import Gallery
-from pipeline.explain.looks import Looks, Sum
+from pipeline.explain.looks import CROP, Looks
 from pipeline.explain.overlay import RAMP, read_cut
 from pipeline.explain.pages import Picture, picture
 from pipeline.explain.pictures import resized, web_colour
-from pipeline.explain.prototypes import figure
+from pipeline.explain.prototypes import Points, Score, figure
 from pipeline.progress import track
 from pipeline.study.comparison import FEW
 from pipeline.study.paired import (
@@ -99,21 +99,43 @@ class Compared(NamedTuple):
         return [place for places in self.chosen for place in places[:NUM_CARDS]]
 
 
+class Line(NamedTuple):
+    """A line of "this looks like that".
+
+    Args:
+        points: what it adds to the score.
+        class_name: the prototype's.
+        share: its bar's length, 0..1.
+        this: the image's view with the relevance of its pixels.
+        that: the prototype; None of a black box, which has none.
+    """
+
+    points: Points
+    class_name: str
+    share: float
+    this: Picture
+    that: Picture | None
+
+
 class Verdict(NamedTuple):
     """What one run says of an image.
 
     Args:
         right: whether it is.
+        name: the class that it named.
+        score: of that class, taken apart and rounded.
+        lines: what makes most of that score.
         next_name, next_score: the runner-up.
         right_score: that of the image's own class.
-        sum: the class it named, and what makes most of its score.
     """
 
     right: bool
+    name: str
+    score: Score
+    lines: list[Line]
     next_name: str
     next_score: float
     right_score: float
-    sum: Sum
 
 
 class Card(NamedTuple):
@@ -210,16 +232,47 @@ def _verdict(tested: Tested, place: int) -> Verdict:
     score = looks.prototypes.score(
         named, answers.similarity_NP[place], answers.view_NP[place], NUM_LINES
     ).rounded()
-    crops = {looks.views.crop(points.view) for points in score.rows}
-    cuts = {crop: read_cut(looks.crops, row, crop) for crop in crops}
-    (made_of,) = looks.sums(tested.index.ids[row], cuts, [score])
+    names = tested.index.class_names
     return Verdict(
         named == actual,
-        tested.index.class_names[following],
+        names[named],
+        score,
+        _lines(tested, row, score),
+        names[following],
         float(logits_C[following]),
         float(logits_C[actual]),
-        made_of,
     )
+
+
+def _lines(tested: Tested, row: int, score: Score) -> list[Line]:
+    looks, image = tested.looks, tested.index.ids[row]
+    first = [points.prototypes[0] for points in score.rows]
+    cuts = [read_cut(looks.crops, row, looks.views.crop(points.view)) for points in score.rows]
+    called = [f"{looks.views.called(points.view)} of {image}" for points in score.rows]
+    most = max((abs(points.points) for points in score.rows), default=0.0) or 1.0
+    return [
+        Line(
+            points,
+            tested.index.class_names[looks.prototypes.class_of_P[prototype]],
+            abs(points.points) / most,
+            this.overlay,
+            _prototype(tested, prototype),
+        )
+        for points, prototype, this in zip(
+            score.rows, first, looks.sides(cuts, first, called), strict=True
+        )
+    ]
+
+
+def _prototype(tested: Tested, prototype: int) -> Picture | None:
+    """Draws the training view that a prototype is, without relevance: that takes half the time."""
+    looks, prototypes = tested.looks, tested.looks.prototypes
+    if looks.views.kind == "image":
+        return None
+    row, view = int(prototypes.rows_P[prototype]), int(prototypes.view_P[prototype])
+    drawn = tested.gallery.view(row, view, CROP)
+    alt = f"{looks.named(prototype)}: {looks.views.called(view)} of {tested.index.ids[row]}"
+    return picture(drawn, alt)
 
 
 def settings(a: Run, b: Run) -> list[Setting]:

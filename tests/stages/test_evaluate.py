@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from pycocotools import mask as rle
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
@@ -18,7 +19,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.metrics.groups import GROUPS
 from pipeline.model.head import similarity
 from pipeline.model.saved import load_model
-from stages import evaluate, workspace
+from stages import evaluate, explain, workspace
 
 
 def strict(text: str) -> Any:
@@ -117,6 +118,27 @@ def test_evaluated_again_same_bytes(run_folder: Path) -> None:
     before = [path.read_bytes() for path in names]
     evaluate.run()
     assert [path.read_bytes() for path in names] == before
+
+
+def test_boxes_that_stand_in_for_object_masks_are_named(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = workspace.read_index()
+    box = np.zeros((40, 60), np.uint8)
+    box[10:30, 20:50] = 1
+    counts = bytes(rle.encode(np.asfortranarray(box))["counts"])
+    index.table["object_mask"] = [counts] * len(index)
+    index.write(workspace.INDEX)
+    assert workspace.read_index().object_masks_from == "box"
+    _set(groups=["general", "complexity", "segmentation"])
+    evaluate.run()
+    why = "folder has no object masks: boxes stand in for them"
+    notes = json.loads((workspace.EVALUATE / "notes.json").read_text())
+    assert notes["remarks"] == {"complexity": why, "segmentation": why}
+    assert f"complexity: {why}" in capsys.readouterr().out
+    explain.run()
+    page = (workspace.REPORT / "index.html").read_text(encoding="utf-8")
+    assert page.count("Folder has no object masks: boxes stand in for them.") == 2
 
 
 def test_no_test_images(run_folder: Path) -> None:

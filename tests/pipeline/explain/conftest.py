@@ -1,5 +1,6 @@
 """A tiny finished experiment, without a network: stores, prototypes, answers."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -7,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from torch import Tensor
 
-from pipeline.crops.extraction import CropSettings, extract_crops
+from pipeline.crops.extraction import CropSettings, extract_crops, whole_image
 from pipeline.crops.store import CropStore, write_crops
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
@@ -71,6 +73,16 @@ class Brightness:
         return crops_nSS3.float().mean(-1) - 100
 
 
+class LeftHalf:
+    """Stands for where a network finds prototypes: in the left half of every image."""
+
+    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+        assert len(crops_nSS3) == len(prototypes_n)
+        places_nSS = torch.zeros(crops_nSS3.shape[:3], dtype=torch.bool)
+        places_nSS[..., : S // 2] = True
+        return places_nSS
+
+
 class Tiny(NamedTuple):
     root: Path
     index: Index
@@ -85,7 +97,44 @@ class Tiny(NamedTuple):
             self.index, root or self.root, self.masks, self.crops, self.prototypes.views
         )
         return Report(
-            self.index, gallery, self.prototypes, self.embedding_PD, self.answers, Brightness()
+            self.index,
+            gallery,
+            self.prototypes,
+            self.embedding_PD,
+            self.answers,
+            Brightness(),
+            places=self.places,
+        )
+
+    @property
+    def places(self) -> LeftHalf | None:
+        return LeftHalf() if self.prototypes.views.kind == "cells" else None
+
+    def seeing(self, views: Views) -> "Tiny":
+        """Returns the same with a model that sees whole images, and that was pushed if its
+        prototypes lie in the embedding; a black box has a class in the place of a prototype."""
+        random, cells = np.random.default_rng(3), math.prod(views.grid)
+        P = C if views.kind == "image" else C * M
+        ours, pushed = self.prototypes, views.model in ("protopnet", "protopool")
+        prototypes = Prototypes(
+            NAMES,
+            np.arange(C) if views.kind == "image" else ours.class_of_P,
+            np.eye(C) if views.kind == "image" else np.maximum(ours.weights_CP, 0),
+            ours.rows_P[:P],
+            np.zeros(P, np.int64),
+            random.integers(0, cells, P),
+            random.random(P) if pushed else np.full(P, np.nan),
+            views,
+        )
+        rows_N, labels_N = self.answers.rows_N, self.answers.labels_N
+        similarity_NP = self.answers.similarity_NP[:, :P]
+        logits_NC = (similarity_NP @ prototypes.weights_CP.T).astype(np.float32)
+        view_NP = random.integers(0, cells, similarity_NP.shape)
+        return self._replace(
+            crops=self.crops.whole(),
+            prototypes=prototypes,
+            embedding_PD=self.embedding_PD[:P],
+            answers=ImageAnswers(rows_N, labels_N, logits_NC, similarity_NP, view_NP),
         )
 
     def write(self, folder: Path, root: Path | None = None) -> Path:
@@ -97,8 +146,10 @@ class Tiny(NamedTuple):
     def write_photograph(self, page: Path) -> Path:
         """Writes the page of a photograph; returns it."""
         photograph = read_photograph(self.root / self.index.table["path"][0])
-        (masks,) = Patches().segment([photograph])
-        crops = extract_crops(photograph, masks, self.crops.settings)
+        masks, crops = None, whole_image(photograph, 1, S)
+        if self.prototypes.views.kind == "crops":
+            (masks,) = Patches().segment([photograph])
+            crops = extract_crops(photograph, masks, self.crops.settings)
         scores = [
             self.prototypes.score(
                 label, self.answers.similarity_NP[0], self.answers.view_NP[0], 3
@@ -107,7 +158,7 @@ class Tiny(NamedTuple):
         ]
         ranking = [(NAMES[score.label], score.score) for score in scores]
         asked = Asked("<photo>.png", photograph, masks, crops, ranking, scores)
-        looks = Looks(self.prototypes, Brightness(), self.crops, self.index.ids)
+        looks = Looks(self.prototypes, Brightness(), self.crops, self.index.ids, places=self.places)
         write_photograph_page(page, asked, looks)
         return page
 

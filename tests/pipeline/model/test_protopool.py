@@ -215,12 +215,42 @@ def test_saved_and_loaded_after_finishing(tmp_path: Path) -> None:
     assert torch.equal(output.logits, network(features, valid).logits)
 
 
-def test_starts_from_the_centres_of_all_embeddings() -> None:
-    """Two tight groups in each class, shared between them: with two prototypes, their centres."""
-    network = make(prototypes=2, slots=1)
-    features = torch.tensor([[0.0, 0, 0], [0, 0, 0.01], [4, 4, 4], [4, 4, 4.01]])
-    network.start_from(features, torch.tensor([0, 1, 0, 1]), seed=0)
-    z = network.embed(features)
-    centres = torch.stack([z[:2].mean(0), z[2:].mean(0)])
-    distance = torch.cdist(network.prototypes, centres).min(1).values
-    torch.testing.assert_close(distance, torch.zeros(2), atol=1e-5, rtol=0)
+# Views around A, A, B, B in the first class, and around A, A, C, C in the second.
+VIEWS = torch.tensor(
+    [[0, 0, 0], [0, 0, 0.1], [4, 0, 0], [4, 0, 0.1], [0, 0, 0], [0, 0, 0.1], [0, 4, 0], [0, 4, 0.1]]
+)
+CLASSES = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+
+
+def test_starts_from_the_centres_of_each_class() -> None:
+    """Five prototypes are two for each class, and one that stays as it was."""
+    network = make(prototypes=5, slots=1)
+    last = network.prototypes[4].clone()
+    network.start_from(VIEWS, CLASSES, seed=0)
+    z = network.embed(VIEWS).view(2, 2, 2, 2).mean(2)
+    for label, centres in enumerate(z):
+        own = network.prototypes[2 * label : 2 * label + 2]
+        distance = torch.cdist(own, centres)
+        torch.testing.assert_close(distance.amin(1), torch.zeros(2), atol=1e-5, rtol=0)
+        assert distance.argmin(1).unique().numel() == 2
+    assert torch.equal(network.prototypes[4], last)
+
+
+def test_a_slot_leans_to_what_its_class_has_and_others_have_not() -> None:
+    """A is in both classes. So the first class's slot leans to B, and the second one's to C."""
+    network = make(prototypes=5, slots=1)
+    assert network.slots is not None
+    before = network.slots.detach().clone()
+    network.start_from(VIEWS, CLASSES, seed=0)
+    B, C = (network.embed(view) for view in VIEWS[[2, 6]])
+    chosen = [torch.cdist(z[None], network.prototypes).argmin().item() for z in (B, C)]
+    expected = torch.zeros(2, 1, 5)
+    expected[0, 0, chosen[0]] = expected[1, 0, chosen[1]] = 10 * before.std()
+    torch.testing.assert_close(network.slots - before, expected, atol=1e-6, rtol=0)
+
+
+def test_fewer_prototypes_than_classes_stay_as_they_were() -> None:
+    network = make(prototypes=2, classes=3, slots=1)
+    before = network.prototypes.clone()
+    network.start_from(VIEWS, torch.arange(8) % 3, seed=0)
+    assert torch.equal(network.prototypes, before)

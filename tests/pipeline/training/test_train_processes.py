@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,24 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor
+
+from pipeline.crops.extraction import CropSettings
+from pipeline.datasets.index import Image, Index
+from pipeline.model.build import build
+from pipeline.model.network import PrototypeNetwork
+from pipeline.model.settings import ModelSettings
+from pipeline.training.devices import launched
+from pipeline.training.settings import Runtime, TrainSettings
+from pipeline.training.train import Training
 
 REPOSITORY = Path(__file__).parents[3]
 # 28 images are 7 batches: two steps of 3, which two processes share as 1 and 2, and one of 1.
 TRAIN = {"epochs": 2, "batch_size": 4, "accumulate": 3}
+NAMES = ["blue", "green", "red"]
 MODELS = {
     "protomask": {"embedding_dim": 16, "prototypes_per_class": 2},
     "protopool": {"embedding_dim": 16, "prototypes": 8, "slots": 2, "gumbel_epochs": 2},
@@ -36,24 +50,13 @@ LOSSES = {
 
 def script(folder: Path) -> None:
     """Trains as `job.json` in a folder says, and leaves there what came of it."""
-    from pydantic import TypeAdapter
-
-    from pipeline.crops.extraction import CropSettings
-    from pipeline.model.build import build
-    from pipeline.model.settings import ModelSettings
-    from pipeline.training.devices import launched
-    from pipeline.training.settings import Runtime, TrainSettings
-    from pipeline.training.train import Training
-
     job = json.loads((folder / "job.json").read_text())
     settings = TrainSettings(**job["train"])
     index, store = colours(CropSettings(size=32, per_image=2), job["validation"])
     with launched(Runtime(device="cpu", devices=job["devices"]), settings.accumulate) as fabric:
         torch.manual_seed(0)
-        about = {"backbone": job["backbone"], "pretrained": "none", "standardise": False}
-        adapter: TypeAdapter[Any] = TypeAdapter(ModelSettings)
         # In double precision rounding does not grow to what could hide a mistake.
-        network = build(adapter.validate_python({**about, **job["model"]}), 3).double()
+        network = small_network(job["model"], job["backbone"]).double()
         training = Training(
             network,
             network.seen(store),
@@ -63,7 +66,6 @@ def script(folder: Path) -> None:
             fabric,
             folder / "checkpoints",
             folder / "memory",
-            compile=job.get("compile", False),
             curve=str(folder / "announced"),
         )
         training.class_weights = training.class_weights.double()
@@ -73,6 +75,12 @@ def script(folder: Path) -> None:
         if first:
             torch.save(network.state_dict(), folder / "network.pt")
             (folder / "history.json").write_text(json.dumps(progress.history))
+
+
+def small_network(model: str, backbone: str) -> PrototypeNetwork:
+    about = {"name": model, "backbone": backbone, "pretrained": "none", "standardise": False}
+    adapter: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
+    return build(adapter.validate_python({**about, **MODELS[model]}), 3)
 
 
 def disturb(training: Any, job: dict[str, Any], folder: Path) -> None:
@@ -96,16 +104,31 @@ def disturb(training: Any, job: dict[str, Any], folder: Path) -> None:
     training._epoch = disturbed
 
 
-def colours(settings: Any, validation: int) -> tuple[Any, Any]:
+@dataclass
+class Memory:
+    """A crop store in memory, each image whole being its first crop."""
+
+    pixels: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    about: dict[str, Any]
+    settings: CropSettings
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+    def crops(self, images: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self.pixels[images]
+
+    def whole(self) -> "Memory":
+        return replace(self, pixels=self.pixels[:, :1], valid=self.valid[:, :1])
+
+
+def colours(settings: CropSettings, validation: int) -> tuple[Index, Any]:
     """Returns 28 training images and some to validate with, of three colours, and their crops."""
-    from conftest import CLASSES, Store
-
-    from pipeline.datasets.index import Image, Index
-
     numbers = np.random.default_rng(0)
     splits = ["train"] * 28 + ["val"] * validation
     images = [
-        Image(f"{row:03d}", f"{row:03d}.png", CLASSES[row % 3], split)  # type: ignore[arg-type]
+        Image(f"{row:03d}", f"{row:03d}.png", NAMES[row % 3], split)  # type: ignore[arg-type]
         for row, split in enumerate(splits)
     ]
     N, K, S = len(images), settings.per_image, settings.size
@@ -113,8 +136,8 @@ def colours(settings: Any, validation: int) -> tuple[Any, Any]:
     for row in range(N):
         pixels[row, ..., row % 3] += 120
     valid = np.ones((N, K), bool)
-    valid[::5, 1] = False
-    return Index.of("colours", images, CLASSES, []), Store(pixels, valid, {}, settings)
+    valid[::5, 1:] = False
+    return Index.of("colours", images, NAMES, []), Memory(pixels, valid, {}, settings)
 
 
 Job = Callable[..., "subprocess.Popen[str]"]
@@ -139,7 +162,7 @@ def start(tmp_path: Path) -> Job:
         job = {
             "devices": devices,
             "backbone": backbone,
-            "model": {"name": model, **MODELS[model]},
+            "model": model,
             "train": {**TRAIN, **LOSSES[model], **(train or {})},
             "validation": validation,
             **disturbances,
@@ -279,14 +302,48 @@ def test_no_process_outlives_the_first(start: Job, tmp_path: Path) -> None:
     assert ended(int((tmp_path / "dying" / "process 1").read_text()))
 
 
+@pytest.fixture
+def make_training(tmp_path: Path) -> Callable[..., Training]:
+    """Makes a training by this process alone."""
+
+    def make(name: str, augment: bool = True, compile: bool = False) -> Training:
+        settings = TrainSettings(**{**TRAIN, **LOSSES["protomask"], "augment": augment})
+        index, store = colours(CropSettings(size=32, per_image=1), validation=4)
+        torch.manual_seed(0)
+        network = small_network("protomask", "test_resnet")
+        fabric, folder = Fabric(accelerator="cpu", devices=1), tmp_path / name
+        return Training(network, store, index, settings, 0, fabric, folder, folder, compile)
+
+    return make
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_crops_reach_the_backbone_channels_last(
+    make_training: Callable[..., Training], tmp_path: Path, augment: bool
+) -> None:
+    """As they lie in the store, so that nothing has to turn them round."""
+    training = make_training("run", augment)
+    seen: list[bool] = []
+    training.network.backbone.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
+    )
+    training.run(tmp_path / "curves")
+    assert len(seen) == 2 * (7 + 1) and all(seen)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="compiling needs a C++ compiler"
 )
-def test_compiled_backbone_has_the_same_losses(start: Job, tmp_path: Path) -> None:
-    succeed(start("plain"))
-    succeed(start("compiled", compile=True))
-    assert_same(tmp_path / "plain", tmp_path / "compiled")
+def test_compiled_backbone_has_the_same_losses(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    plain, compiled = make_training("plain"), make_training("compiled", compile=True)
+    expected, found = (one.run(tmp_path / "curves").history for one in (plain, compiled))
+    assert found[0] == pytest.approx(expected[0], rel=1e-3)
+    assert "_orig_mod" not in " ".join(compiled.network.state_dict())
+    # What was compiled is what was trained.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
 
 
 if __name__ == "__main__":
