@@ -174,14 +174,16 @@ class Prototypes:
             label: the class.
             similarity_P: the image's similarities to the prototypes.
             view_P: the image's view most similar to each.
-            top: how many rows; the prototypes that are the same view share one. A prototype that
-                adds nothing has a row only where each class has its own prototypes.
+            top: how many rows; the prototypes that are the same view share one. A cell that adds
+                nothing has none, and a black box has one for the class alone.
         """
         points_P = similarity_P.astype(np.float64) * self.weights_CP[label]
         points_G = np.bincount(self._origin_P, points_P)
         largest_G = np.argsort(-points_G, kind="stable")[:top]
-        if self.views.kind != "crops":
+        if self.views.kind == "cells":
             largest_G = largest_G[points_G[largest_G] != 0]
+        elif self.views.kind == "image":
+            largest_G = self._origin_P[[label]]
         rows = []
         for group in largest_G.tolist():
             members = np.flatnonzero(self._origin_P == group)

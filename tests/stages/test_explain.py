@@ -24,7 +24,7 @@ def test_the_page_says_what_was_run(run_folder: Path) -> None:
         "96, 4.0 an image",
         "at most 3 an image, 32×32 pixels, background original",
         "test_resnet, weights none, frozen",
-        "6, of 2 a class, not pruned",
+        "6, not pruned",
         "0 warm-up, 1 joint, 1 fine-tuning",
     ):
         assert said in page

@@ -150,6 +150,7 @@ def test_a_black_box_has_its_logit_as_the_only_row() -> None:
         np.full(2, np.nan),
         Views("blackbox", "image", (1, 1)),
     )
-    score = logits.score(1, np.array([3.0, -0.5]), np.zeros(2, int), top=4)
-    assert score.rows == [Points((1,), 0, -0.5, 1.0, -0.5)] and score.score == -0.5
+    for logit in (-0.5, 0.0):
+        score = logits.score(1, np.array([3.0, logit]), np.zeros(2, int), top=4)
+        assert score.rows == [Points((1,), 0, logit, 1.0, logit)] and score.score == logit
     assert logits.distinct(0) == [(0,)] and logits.distinct(1) == [(1,)]
