@@ -65,7 +65,7 @@ def run() -> None:
     }
     if drawn and "truth" in groups:
         prototypes = finished.prototypes()
-        sources, cells = prototypes.pixels(crops), torch.from_numpy(prototypes.cell_P)
+        sources, cells = prototypes.pixels(crops), torch.tensor(prototypes.cell_P)
         controls = {"random_weights": with_random_weights(network, sources, cells, fabric, seed)}
         if isinstance(network, DistanceNetwork):
             controls["random_prototypes"] = with_random_prototypes(

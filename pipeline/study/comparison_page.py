@@ -41,6 +41,8 @@ from pipeline.study.significance import LEVEL
 
 NUM_CARDS, NUM_LINES, NUM_CLASSES = 30, 3, 10
 PHOTOGRAPH = 256
+BY_EXPLANATION = {"contrastivity", "complexity", "continuity", "completeness", "truth"}
+"""The groups of metrics that measure saliency maps."""
 SHOWN = {"crops": "masks", "cells": "similarity maps", "image": "gradients"}
 
 
@@ -323,7 +325,7 @@ def write_comparison(
             found=compared,
             shared=[setting for setting in differing if None not in setting],
             own=[[of for of in differing if of[other] is None] for other in (2, 1)],
-            notes=_notes(a, b),
+            notes=_notes(a, b, compared.metrics),
             groups=list(zip(groups, compared.chosen, strict=True)),
             filters=_filters(cards),
             classes=[(of, a.index.class_names[of.label]) for of in compared.classes[:NUM_CLASSES]],
@@ -358,8 +360,10 @@ def _filters(cards: Sequence[Card]) -> list[tuple[int, str, int]]:
     return [(label, name, count) for (name, label), count in sorted(counts.items())]
 
 
-def _notes(a: Tested, b: Tested) -> list[str]:
-    """What is to be known before the metrics of the two are compared."""
+def _notes(a: Tested, b: Tested, metrics: Sequence[Difference]) -> list[str]:
+    """What is to be known of the metrics of runs that do not show the same."""
+    if not any(of.column.name.partition(".")[0] in BY_EXPLANATION for of in metrics):
+        return []
     notes = []
     kinds = [run.looks.views.kind for run in (a, b)]
     if kinds[0] != kinds[1]:

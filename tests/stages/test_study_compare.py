@@ -138,6 +138,8 @@ def test_page(repository: Path, said: str) -> None:
     assert "ProtoMask (patches) and Black box on folder" in page
     assert page.count("What adds to the logit of") == page.count('<ul class="lines">') == 6 - both
     assert re.search(r"<code>model.name</code></th><td[^>]*>protomask</td><td[^>]*>blackbox<", page)
+    classes = set(re.findall(r'<article class="card" data-class="(\d+)"', page))
+    assert classes == set(re.findall(r'<option value="(\d+)"', page))
     # The photographs, of which the path is relative, were found from DVC's copy.
     assert page.count('alt="Test photograph') == 6 - both
     assert "http" not in page.replace("http-equiv", "")
