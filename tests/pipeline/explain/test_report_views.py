@@ -98,6 +98,7 @@ def test_a_black_box_claims_no_prototypes(tiny: Any, pages: Any) -> None:
         assert "This looks like that" not in page and "looks like" not in page
         assert "similarity × weight" not in page and "prototypes.csv" not in page
         assert not re.search(r"\d prototype", said(page))
+        assert "prototypical" not in page
     for label, page in enumerate(classes):
         assert "A black box has no prototypes." in page and "weight" not in said(page).lower()
         assert page.count('<article class="prototype"') == 1
