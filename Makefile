@@ -15,7 +15,7 @@ test: $(VENV)/installed  ## lint, types and all tests
 	ruff format --check .
 	mypy
 	lint-imports
-	pytest -n 2 --dist worksteal
+	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/installed  ## the tests a person runs all day
 	pytest -n 2 -m "not slow and not browser"

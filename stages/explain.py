@@ -3,15 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from pipeline.crops.extraction import CropSettings
-from pipeline.datasets.index import SPLITS, Index
+from pipeline.datasets.index import SPLITS
 from pipeline.errors import ProtoMaskError
-from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.metric_table import Measured
 from pipeline.explain.overlay import relevance_of
@@ -39,7 +35,7 @@ def run() -> None:
         gallery,
         prototypes,
         network.head().prototypes_PD.cpu().numpy(),
-        _read_answers(index),
+        finished.answers(),
         relevance_of(network),
         params.explain.only_mask,
         SimilarPlaces(network) if network.in_cells else None,
@@ -122,18 +118,6 @@ def _listed(values: dict) -> str:
         f"{key} {'/'.join(f'{item:g}' for item in value) if isinstance(value, list) else value}"
         for key, value in values.items()
     )
-
-
-def _read_answers(index: Index) -> ImageAnswers:
-    path = workspace.EVALUATE / "answers.safetensors"
-    try:
-        found = load_file(path)
-        names = ("logits_NC", "similarity_NP", "view_NP")
-        logits_NC, similarity_NP, view_NP = (np.asarray(found[name]) for name in names)
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None
-    rows_N = index.rows("test")
-    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, view_NP)
 
 
 def _read_measured() -> Measured:

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
+from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.prototypes import Prototypes
 from pipeline.masks.store import MaskStore
 from pipeline.model.network import PrototypeNetwork
@@ -60,3 +65,21 @@ class Finished:
         """Returns the model's prototypes with where each came from."""
         record = read_record(workspace.FINETUNE / "prototypes.csv")
         return Prototypes.of(self.network, record, self.index, self.crops.settings.size)
+
+    def answers(self) -> ImageAnswers:
+        """Reads what the model says of the test images.
+
+        Raises:
+            ProtoMaskError: the file is missing or damaged.
+        """
+        path = workspace.EVALUATE / "answers.safetensors"
+        try:
+            found = load_file(path)
+            names = ("logits_NC", "similarity_NP", "view_NP")
+            logits_NC, similarity_NP, view_NP = (np.asarray(found[name]) for name in names)
+        except (OSError, KeyError, SafetensorError) as error:
+            raise ProtoMaskError(
+                f"{path} cannot be read ({error}): run `dvc repro evaluate`"
+            ) from None
+        rows_N = self.index.rows("test")
+        return ImageAnswers(rows_N, self.index.labels[rows_N], logits_NC, similarity_NP, view_NP)

@@ -32,10 +32,9 @@ from pipeline.study.runs import Run
 from pipeline.training.devices import device_of
 from pipeline.training.settings import Runtime
 from stages import workspace
-from stages.explain import _read_answers
+from stages.experiments import up_to_date
 from stages.finished import Finished
 from stages.params import read_params
-from stages.study_table import _up_to_date
 
 HERE = "workspace"
 NEEDED = (
@@ -87,7 +86,7 @@ def _tested(rev: str, folder: Path, runtime: Runtime) -> Tested:
     with contextlib.chdir(folder), _named(rev):
         params, finished = read_params(workspace.PARAMS), Finished.read()
         index, crops, prototypes = finished.index, finished.crops, finished.prototypes()
-        answers = _read_answers(index)
+        answers = finished.answers()
         answers.refuse_unless(prototypes)
         network = finished.network.to(device_of(runtime))
         places = SimilarPlaces(network) if network.in_cells else None
@@ -157,7 +156,7 @@ def _outputs(rev: str) -> Iterator[Path]:
 
 
 def _warn_of_changed_parameters() -> None:
-    if Path("dvc.lock").exists() and not _up_to_date(DVCFileSystem(), load_yaml(workspace.PARAMS)):
+    if Path("dvc.lock").exists() and not up_to_date(DVCFileSystem(), load_yaml(workspace.PARAMS)):
         print(
             f"{workspace.PARAMS} or an output has changed since {workspace.METRICS} was made: the "
             "page may name parameters that the workspace's run did not have; see `dvc status`",
@@ -175,7 +174,7 @@ def _params(files: DVCFileSystem, rev: str) -> bytes:
         params = load_yaml(workspace.PARAMS.as_posix(), fs=files)
     except FileNotFoundError:
         raise ProtoMaskError(f"{rev} has no {workspace.PARAMS}: it is no run") from None
-    if not _up_to_date(files, params):
+    if not up_to_date(files, params):
         raise ProtoMaskError(
             f"{rev} was not evaluated with its parameters: check it out (`dvc exp apply {rev}`) "
             "and run it to the end (`dvc exp run`)"

@@ -12,7 +12,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.explain.metric_notes import taken_apart
 from pipeline.study.comparison import FEW
 from pipeline.study.significance import paired_bootstrap
-from pipeline.study.table import Column, _columns
+from pipeline.study.table import Column, columns_of
 
 ACCURACY = "general.accuracy"
 
@@ -206,7 +206,7 @@ def differences(
     differing_NT = (a[names] - b[names]).to_numpy(np.float64)
     p_T = paired_bootstrap(differing_NT)
     found = []
-    for column, p in zip(_columns(names), p_T, strict=True):
+    for column, p in zip(columns_of(names), p_T, strict=True):
         both = (a[column.name] - b[column.name]).notna()
         mean_a, mean_b = (column.factor * float(t[column.name][both].mean()) for t in (a, b))
         count = int(both.sum())

@@ -188,7 +188,7 @@ def _table(runs: list[Run], names: list[str], command: Callable[[Params], str]) 
     groups = _groups(runs)
     labels = _labels(groups)
     finished = [run for group in groups for run in group.runs.values()]
-    columns = _columns([name for name in names if name in _measured(finished)])
+    columns = columns_of([name for name in names if name in _measured(finished)])
     repeats = sorted({repeat for group in groups for repeat in _asked_for(group)})
     kept = [number for number, group in enumerate(groups) if group.runs]
     shown, names_shown = [groups[n] for n in kept], [labels[n] for n in kept]
@@ -264,7 +264,8 @@ def _labels(groups: list[_Group]) -> list[str]:
     return labels
 
 
-def _columns(names: list[str]) -> list[Column]:
+def columns_of(names: list[str]) -> list[Column]:
+    """Says of metrics, given as `group.metric`, how a table shows them."""
     columns = []
     for name in names:
         group, _, metric = name.partition(".")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -160,12 +161,12 @@ def test_another_clone_gives_the_same_bytes(
 
 
 def test_training_parameter_leaves_masks_and_crops_alone(clone: Clone) -> None:
-    output = clone.exp_run("-S", "train.epochs=4")
+    output = clone.exp_run("-S", "train.epochs=4", "train")
     assert "train" in ran(output) and not {"prepare", "masks", "crops"} & set(ran(output))
 
 
 def test_another_fold_leaves_masks_and_crops_alone(clone: Clone) -> None:
-    output = clone.exp_run("-S", "dataset.fold=1")
+    output = clone.exp_run("-S", "dataset.fold=1", "train")
     assert "prepare" in ran(output) and "train" in ran(output)
     assert not {"masks", "crops"} & set(ran(output))
 
@@ -180,38 +181,38 @@ def test_queued_copy_finds_relative_root_and_finished_masks(
     shutil.copytree(photographs, tmp_path / "pictures")
     clone = Clone(tmp_path / "clone", "../pictures")
     clone.run("dvc", "repro", "masks")
-    output = clone.exp_run("--temp", "-S", "crops.size=32")
+    output = clone.exp_run("--temp", "-S", "crops.size=32", "crops")
     assert "crops" in ran(output)
     shutil.rmtree(clone.folder / ".dvc" / "cache")
-    output = clone.exp_run("--temp", "-S", "crops.size=40")
+    output = clone.exp_run("--temp", "-S", "crops.size=40", "crops")
     assert "0 images segmented" in output
 
 
-@pytest.mark.parametrize("change", ["add", "remove", "replace"])
-def test_changed_folder_is_noticed(tmp_path: Path, photographs: Path, change: str) -> None:
+def test_changed_folder_is_noticed(tmp_path: Path, photographs: Path) -> None:
     folder = tmp_path / "photographs"
     shutil.copytree(photographs, folder)
     clone = Clone(tmp_path / "clone", folder)
     clone.run("dvc", "repro", "masks")
     first, second = sorted(sorted(folder.iterdir())[0].iterdir())[:2]
-    if change == "add":
-        shutil.copy(first, first.with_name("new.jpg"))
-        (first.with_name("new.jpg")).write_bytes(first.read_bytes() + b"\0")
-    elif change == "remove":
-        first.unlink()
-    else:
-        first.write_bytes(second.read_bytes() + b"\0")
-    output = clone.run("dvc", "repro", "masks")
-    assert ran(output) == ["scan@root", "prepare", "masks"]
-    assert f"{0 if change == 'remove' else 1} images segmented" in output
+
+    def images_segmented() -> int:
+        output = clone.run("dvc", "repro", "masks")
+        assert ran(output) == ["scan@root", "prepare", "masks"]
+        return int(re.search(r"(\d+) images segmented", output)[1])
+
+    first.with_name("new.jpg").write_bytes(first.read_bytes() + b"\0")
+    assert images_segmented() == 1
+    first.write_bytes(second.read_bytes() + b"\0\0")
+    assert images_segmented() == 1
+    second.unlink()
+    assert images_segmented() == 0
 
 
 def test_colleague_with_another_root_segments_and_trains_nothing(
-    tmp_path: Path, photographs: Path
+    tmp_path: Path, photographs: Path, clone: Clone
 ) -> None:
-    mine = Clone(tmp_path / "mine", photographs)
+    mine = clone
     mine.run("dvc", "remote", "add", "-d", "team", str(tmp_path / "team"))
-    mine.run("dvc", "repro")
     mine.run("dvc", "push")
     mine.git("add", "dvc.lock", ".dvc/config", "metrics.json")
     mine.commit("a finished experiment")
@@ -244,8 +245,16 @@ def test_killed_in_every_stage_ends_with_the_same_bytes(
             time.sleep(lottery.uniform(1.5, 8.0))
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            _remove_torn_lock(clone)
     clone.run("dvc", "repro")
     assert clone.bytes() == finished.bytes()
+
+
+def _remove_torn_lock(clone: Clone) -> None:
+    """Does what docs/segmenters.md says of a kill that hits DVC while it writes its own lock."""
+    lock = clone.folder / ".dvc" / "tmp" / "rwlock"
+    if lock.exists() and not lock.read_bytes():
+        lock.unlink()
 
 
 def test_metrics_are_strict_json_by_group(finished: Clone) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from stages.study_table import read_runs
+from stages.experiments import read_runs
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,126 @@
+"""What DVC's records say of experiments: which runs there are, and whether they are whole."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.utils.serialize import load_yaml
+
+from pipeline.study.runs import Params, Run, flat
+from stages import workspace
+
+IMAGES = (workspace.EVALUATE / "images.parquet").as_posix()
+SECTIONS = {"seed", "dataset", "segmenter", "model"}
+
+
+def read_runs(repo: Repo, revs: Sequence[str] = ()) -> Iterator[Run]:
+    """Reads what `dvc exp show` shows: commits, experiments, and what is queued or has failed.
+
+    Args:
+        repo: the repository.
+        revs: commits, branches or experiments; none: HEAD and all commits that have experiments.
+    """
+    states = repo.experiments.show(revs=list(revs) or _baselines(repo), hide_workspace=True)
+    for state in states:
+        yield from _read(repo, state, "commit")
+        for experiment in state.experiments or []:
+            executor = experiment.executor
+            yield from _read(repo, experiment.revs[0], executor.state if executor else "success")
+
+
+def _baselines(repo: Repo) -> list[str]:
+    queue = repo.experiments.celery_queue
+    tasks = [*queue.iter_queued(), *queue.iter_active(), *(of.entry for of in queue.iter_failed())]
+    known = repo.experiments.ls(all_commits=True)
+    return list(dict.fromkeys(["HEAD", *known, *(task.baseline_rev for task in tasks)]))
+
+
+def _read(repo: Repo, state: Any, kind: str) -> Iterator[Run]:
+    """Reads one entry of `dvc exp show`; a commit without a finished run is none.
+
+    Args:
+        repo: the repository.
+        state: DVC's ExpState.
+        kind: `commit`, or what DVC's queue says of an experiment.
+    """
+    name = state.name or state.rev[:7]
+    params = _content(state, "params", workspace.PARAMS)
+    if params is None or not params.keys() >= SECTIONS:
+        if kind != "commit":
+            print(f"{name} is left out: its params.yaml is none of this version", file=sys.stderr)
+        return
+    if kind in ("queued", "running", "failed"):
+        yield Run(name, params, kind)  # type: ignore[arg-type]
+        return
+    measured = _content(state, "metrics", workspace.METRICS)
+    finished = measured is not None and up_to_date(
+        DVCFileSystem(repo.root_dir, rev=state.rev), params
+    )
+    if measured is not None and finished:
+        metrics = {group: of for group, of in measured.items() if group != "intervals"}
+        made = state.data.timestamp.timestamp()
+        yield Run(name, params, "finished", metrics, _images(repo.root_dir, state.rev), made)
+    elif kind != "commit":
+        yield Run(name, params, "unfinished")
+
+
+def _content(state: Any, kind: str, path: Path) -> dict[str, Any] | None:
+    if state.data is None:
+        return None
+    content: dict[str, Any] | None = getattr(state.data, kind).get(path.as_posix(), {}).get("data")
+    return content
+
+
+def _images(root: str, rev: str) -> Callable[[], pd.DataFrame | None]:
+    """Returns what reads an experiment's values of single images, from DVC's cache or remote."""
+
+    @cache
+    def read() -> pd.DataFrame | None:
+        try:
+            with DVCFileSystem(root, rev=rev).open(IMAGES, "rb") as file:
+                return pd.read_parquet(file)
+        except (OSError, DvcException):
+            print(f"{IMAGES} of {rev[:7]} is neither here nor in a remote", file=sys.stderr)
+            return None
+
+    return read
+
+
+def up_to_date(files: DVCFileSystem, params: Params) -> bool:
+    """Whether metrics.json follows from these parameters.
+
+    It is left as it was by `dvc exp run train`, and in a commit of changed parameters.
+    """
+    try:
+        stages = load_yaml("dvc.lock", fs=files)["stages"]
+    except FileNotFoundError:
+        return False
+    makers = {out["path"]: stage for stage in stages.values() for out in stage.get("outs", [])}
+    maker = makers.get(workspace.METRICS.as_posix())
+    return maker is not None and _follows(maker, makers, params)
+
+
+def _follows(stage: dict, makers: Mapping[str, dict], params: Params) -> bool:
+    """Whether dvc.lock has the stage with these parameters, and with what it was made from."""
+    used = stage.get("params", {}).get(workspace.PARAMS.as_posix(), {})
+    given = flat(params)
+    if any(given.get(name, ...) != value for name, value in flat(used).items()):
+        return False
+    for dep in stage.get("deps", []):
+        maker = next((makers[p] for p in _and_parents(dep["path"]) if p in makers), None)
+        if maker is None:
+            continue
+        made = next((out for out in maker["outs"] if out["path"] == dep["path"]), dep)
+        if made.get("md5") != dep.get("md5") or not _follows(maker, makers, params):
+            return False
+    return True
+
+
+def _and_parents(path: str) -> list[str]:
+    return [path, *(folder.as_posix() for folder in Path(path).parents)]
