@@ -23,10 +23,13 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     Args:
         items: what is worked on.
         what: what the bar is called, such as "Segmenting images".
-        total: how many there are, where `items` does not know.
+        total: how many there are, where `items` does not know. For none there is no bar.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
+    if total == 0:
+        yield from items
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,5 +1,6 @@
 """Unpacking a tar archive that a stranger made."""
 
+import shutil
 import tarfile
 import zlib
 from gzip import BadGzipFile
@@ -9,15 +10,17 @@ from pathlib import Path, PurePosixPath
 from pipeline.errors import ProtoMaskError
 from pipeline.progress import track
 
-DAMAGED = (tarfile.TarError, EOFError, zlib.error, BadGzipFile, LZMAError)
+DAMAGED = (
+    *(tarfile.TarError, EOFError, zlib.error, BadGzipFile, LZMAError),
+    *(FileExistsError, IsADirectoryError, NotADirectoryError),  # a file that is a folder as well
+)
 
 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks an archive's files and folders, compressed or not, into a folder.
 
-    Python's own `data` filter takes away owners and dangerous permissions, and refuses what would
-    lie outside the folder. A link could still lead a later member out, and a data set needs none:
-    links are refused, wherever they lead, as are devices and absolute names.
+    Names that would lie outside the folder are refused, and so are links, wherever they lead, and
+    devices: a data set needs none. Only names and contents are taken, no owners or permissions.
 
     Args:
         archive: a tar file; its hash has been verified, as one that was cut off between two members
@@ -32,12 +35,23 @@ def unpack(archive: Path, folder: Path) -> None:
         with tarfile.open(archive) as tar:
             for member in track(tar, f"Unpacking {archive.name}"):
                 _refuse_unsafe(member, archive)
-                tar.extract(member, folder, filter="data")
+                _write(tar, member, folder / member.name)
     except DAMAGED as error:
         raise ProtoMaskError(
             f"{archive} cannot be unpacked ({error or type(error).__name__}): it is damaged, or no "
             "tar archive"
         ) from None
+
+
+def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = tar.extractfile(member)
+    assert content is not None
+    with content, path.open("wb") as file:
+        shutil.copyfileobj(content, file)
 
 
 def _refuse_unsafe(member: tarfile.TarInfo, archive: Path) -> None:

@@ -31,8 +31,6 @@ DATASETS: dict[str, DataSet] = {
     "folder": folder,
     "pets": pets,
 }
-# Data sets without object masks, whose boxes serve as such.
-BOXES_AS_MASKS = frozenset({"cars196", "dogs"})
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def build_index(
     listed = [image for image in listed if image.class_name in set(class_names)]
     images, unreadable = _open_all(listed, root, listing, DATASETS[name], threads)
     _refuse_too_many(unreadable, len(listed), max_bad_fraction)
-    if name in BOXES_AS_MASKS:
+    if not any(image.object_mask_path for image in images):
         images = [_boxed(image) for image in images]
     present = {image.class_name for image in images}
     class_names = [class_name for class_name in class_names if class_name in present]

@@ -48,16 +48,28 @@ def test_files_and_folders(tmp_path: Path, mode: str) -> None:
     assert (out / "a" / "b.txt").read_text() == "a/b.txt"
 
 
-def test_permissions_are_made_harmless(tmp_path: Path) -> None:
-    """Whoever may read the archive's files reads them here; nobody becomes another user."""
-    members = (
-        _member("suid", mode=0o6755, uid=0, gid=0),
-        _member("for all", mode=0o777),
-        _member("for none", mode=0),
-    )
+def test_permissions_are_those_of_new_files(tmp_path: Path) -> None:
+    """Whoever may read other new files reads these; nobody becomes another user."""
+    members = (_member("suid", mode=0o6755, uid=0, gid=0), _member("for none", mode=0))
     unpack(_archive(tmp_path / "x.tar", *members), tmp_path / "out")
-    modes = {path.name: path.stat().st_mode & 0o7777 for path in (tmp_path / "out").iterdir()}
-    assert modes == {"suid": 0o755, "for all": 0o755, "for none": 0o600}
+    (tmp_path / "out" / "new").touch()
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        (_member("a"), _member("a/b")),
+        (_member("a"), _member("a", tarfile.DIRTYPE)),
+        (_member("a", tarfile.DIRTYPE), _member("a")),
+    ],
+    ids=["file with a file in it", "file as a folder", "folder as a file"],
+)
+def test_a_file_that_is_a_folder_as_well(
+    tmp_path: Path, members: tuple[tarfile.TarInfo, ...]
+) -> None:
+    with pytest.raises(ProtoMaskError, match=r"(?s)x\.tar cannot be unpacked .*: it is damaged"):
+        unpack(_archive(tmp_path / "x.tar", *members), tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "a/..", "/evil", "//evil"])

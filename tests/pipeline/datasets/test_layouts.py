@@ -75,6 +75,18 @@ def test_cub_segmentations(cub: Path) -> None:
     assert np.array_equal(found, expected)
     assert list(index.table.at[row, "object_box"]) == [0, 0, 4, 3]  # CUB's own, not the mask's
     assert index.object_mask(index.row(CUB_IMAGES[0])) is None
+    assert index.object_masks_from == "mask"
+
+
+def test_cub_without_segmentations(cub: Path) -> None:
+    """The boxes stand in: x, y, width, height = 2.0, 1.0, 5.0, 4.0 of a picture of 10×8."""
+    index, _ = build_index("cub200", cub, list_files(cub))
+    assert index.object_masks_from == "box"
+    expected = np.zeros((8, 10), bool)
+    expected[1:5, 2:7] = True
+    found = index.object_mask(index.row(CUB_IMAGES[0]))
+    assert found is not None
+    assert np.array_equal(found, expected)
 
 
 @pytest.mark.parametrize("name", CUB_FILES)

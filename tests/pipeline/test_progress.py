@@ -1,0 +1,15 @@
+import pytest
+
+from pipeline.progress import track
+
+
+def test_shows_how_many_are_done(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(track("abc", "Reading letters")) == ["a", "b", "c"]
+    shown = capfd.readouterr().err
+    assert "Reading letters" in shown
+    assert "3/3" in shown
+
+
+def test_no_bar_for_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    assert list(track(iter(()), "Reading letters", 0)) == []
+    assert capfd.readouterr().err == ""
