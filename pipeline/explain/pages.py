@@ -32,10 +32,10 @@ def write_page(path: Path, template: str, **values: Any) -> None:
         _templates().get_template(template).stream(ramp=ramp, **values).dump(file, encoding="utf-8")
 
 
-@cache
-def _templates() -> jinja2.Environment:
+def page_templates(*folders: Path) -> jinja2.Environment:
+    """Returns what fills the templates of this folder, and those of others that stand on them."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -44,3 +44,8 @@ def _templates() -> jinja2.Environment:
     environment.filters["figure"] = figure
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    return page_templates()

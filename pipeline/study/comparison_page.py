@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pipeline import explain
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.looks import CROP, Looks
 from pipeline.explain.overlay import RAMP, read_cut
-from pipeline.explain.pages import Picture, picture
+from pipeline.explain.pages import Picture, page_templates, picture
 from pipeline.explain.pictures import resized, web_colour
-from pipeline.explain.prototypes import Points, Score, figure
+from pipeline.explain.prototypes import Points, Score
 from pipeline.progress import track
 from pipeline.study.comparison import FEW
 from pipeline.study.paired import (
@@ -402,13 +401,7 @@ def winner(difference: Difference) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, *explain.__path__]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"figure": figure, "signed": signed, "probability": probability}
+    environment = page_templates(Path(__file__).parent)
+    environment.filters |= {"signed": signed, "probability": probability}
     environment.globals |= {"winner": winner, "level": LEVEL, "few": FEW}
     return environment

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from pipeline import explain
+from pipeline.explain.pages import page_templates
 from pipeline.study.table import Cell, Column, Missing, Row, Table
 
 PAGE = 6
@@ -222,13 +222,7 @@ def _tex(text: str) -> str:
 @cache
 def _templates() -> jinja2.Environment:
     """The page of a study stands on that of the report."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([Path(__file__).parent, *explain.__path__]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = page_templates(Path(__file__).parent)
     environment.globals |= {"figure": figure, "pages": pages, "told": told, "why": why}
     environment.globals |= {"arrows": ARROWS}
     return environment
