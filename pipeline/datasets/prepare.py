@@ -76,7 +76,7 @@ def build_index(
     images, unreadable = _open_all(listed, root, listing, DATASETS[name], threads)
     _refuse_too_many(unreadable, len(listed), max_bad_fraction)
     if not any(image.object_mask_path for image in images):
-        images = [_boxed(image) for image in images]
+        images = _boxed(images)
     present = {image.class_name for image in images}
     class_names = [class_name for class_name in class_names if class_name in present]
     if len(class_names) < 2:
@@ -168,16 +168,33 @@ def _measured(
     )
 
 
-def _boxed(image: Image) -> Image:
-    """Cuts an image's object box to the image, and makes the rectangle its object mask."""
+def _boxed(images: list[Image]) -> list[Image]:
+    """Cuts the object boxes to their images, and makes the rectangles the object masks.
+
+    Photographs that are all cut to their boxes already have no object masks: the whole of them is
+    object, and every overlap with it would be perfect.
+    """
+    boxed = [_cut(image) for image in images]
+    if all(image.object_box in (None, (0, 0, image.width, image.height)) for image in boxed):
+        return boxed
+    return [replace(image, object_mask=_rectangle(image)) for image in boxed]
+
+
+def _cut(image: Image) -> Image:
     if image.object_box is None:
         return image
     x0, y0, x1, y1 = (max(0, side) for side in image.object_box)
-    rectangle = np.zeros((image.height, image.width), np.uint8, order="F")
-    rectangle[y0:y1, x0:x1] = 1
-    encoded = rle.encode(rectangle)
-    box = _box(encoded)
-    return replace(image, object_box=box, object_mask=bytes(encoded["counts"]) if box else None)
+    x1, y1 = min(x1, image.width), min(y1, image.height)
+    return replace(image, object_box=(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None)
+
+
+def _rectangle(image: Image) -> bytes | None:
+    if image.object_box is None:
+        return None
+    x0, y0, x1, y1 = image.object_box
+    mask = np.zeros((image.height, image.width), np.uint8, order="F")
+    mask[y0:y1, x0:x1] = 1
+    return bytes(rle.encode(mask)["counts"])
 
 
 def _box(encoded: dict) -> tuple[int, int, int, int] | None:

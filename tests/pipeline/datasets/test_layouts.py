@@ -89,6 +89,14 @@ def test_cub_without_segmentations(cub: Path) -> None:
     assert np.array_equal(found, expected)
 
 
+def test_cub_cut_to_its_boxes(cub: Path) -> None:
+    """Boxes that are all the whole picture, here 10×8, tell nothing from the object."""
+    boxes = "1 0.0 0.0 10.0 8.0\n2 -0.5 0.0 11.2 8.0\n3 0.0 0.0 10.0 8.0\n"
+    (cub / "bounding_boxes.txt").write_text(boxes)
+    index, _ = build_index("cub200", cub, list_files(cub))
+    assert index.object_masks_from is None
+
+
 @pytest.mark.parametrize("name", CUB_FILES)
 def test_cub_without_one_of_its_files(cub: Path, name: str) -> None:
     (cub / name).unlink()
