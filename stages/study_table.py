@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
-from pipeline.study.commands import queue_command
+from pipeline.study.commands import overrides_of
 from pipeline.study.rendering import html, latex, markdown
 from pipeline.study.runs import Params
 from pipeline.study.table import tables
@@ -33,7 +33,7 @@ def run(form: str, out: Path | None, metrics: Sequence[str], revs: Sequence[str]
             found = tables(
                 read_runs(repo, revs),
                 metrics,
-                lambda params: queue_command(params, presets, groups),
+                lambda params: overrides_of(params, presets, groups),
             )
     except DvcException as error:
         raise ProtoMaskError(f"DVC cannot say which experiments there are: {error}") from None

@@ -1,4 +1,4 @@
-"""The command that queues a run with given parameters."""
+"""The overrides that give a run's parameters, and the command that queues it."""
 
 import json
 import re
@@ -12,24 +12,34 @@ PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 RESERVED = {"null", "true", "false", "nan", "inf"}
 
 
-def queue_command(
-    wanted: Params,
-    compose: Callable[[list[str]], Params],
-    groups: Mapping[str, Sequence[str]],
-) -> str:
-    """Returns `dvc exp run --queue -S …` that gives exactly these parameters, save `runtime`.
+Compose = Callable[[list[str]], Params]
+"""Returns the parameters that DVC would run with these overrides."""
+
+
+def overrides_of(
+    wanted: Params, compose: Compose, groups: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """Returns the overrides that give exactly these parameters, save `runtime`.
 
     Args:
         wanted: the parameters.
-        compose: returns the parameters that DVC would run with these overrides.
+        compose: see `Compose`.
         groups: a group of presets → its presets, as in `-S dataset=cub200`.
     """
-    overrides: list[str] = []
+    chosen: list[str] = []
     for group, presets in groups.items():
         choices: list[list[str]] = [[], *([f"{group}={preset}"] for preset in presets)]
         closest = min(choices, key=lambda choice: len(_differences(wanted, compose(choice))))
-        overrides.extend(closest)
-    overrides += _differences(wanted, compose(overrides))
+        chosen.extend(closest)
+    for choice in list(chosen):
+        others = [other for other in chosen if other != choice]
+        if not _differences(compose(chosen), compose(others)):
+            chosen = others
+    return chosen + _differences(wanted, compose(chosen))
+
+
+def queue_command(overrides: Sequence[str]) -> str:
+    """Returns `dvc exp run --queue -S …`."""
     return " ".join(
         ["dvc exp run --queue", *(f"-S {shlex.quote(override)}" for override in overrides)]
     )

@@ -78,17 +78,18 @@ class Run:
         return f"{MODELS[name]} ({SEGMENTERS.get(segmenter, segmenter)})"
 
     def settings(self) -> dict[str, str]:
-        """Parameter → value, for those in which runs of one row agree.
+        """Parameter → value, for those in which runs of one row agree."""
+        flattened = flat(self.params).items()
+        return {name: written(value) for name, value in flattened if self.depends_on(name)}
+
+    def depends_on(self, name: str) -> bool:
+        """Whether runs with another value of a parameter, or another preset, are another row.
 
         Models other than ProtoMask look at whole images: the parameters of masks and crops say
         nothing of them, but for the size that images are brought to.
         """
         whole = _model(self.params) != "protomask"
-        return {
-            name: written(value)
-            for name, value in flat(self.params).items()
-            if _tells_apart(name) and not (whole and _of_crops(name))
-        }
+        return _tells_apart(name) and not (whole and _of_crops(name))
 
 
 def flat(params: Params, prefix: str = "") -> dict[str, Any]:
@@ -115,9 +116,9 @@ def _model(params: Params) -> str:
 
 
 def _tells_apart(name: str) -> bool:
-    elsewhere = name in (*APART, *REPEATED, *WITHOUT_EFFECT) or name.startswith(LATER)
+    elsewhere = name in (*APART, *REPEATED, *WITHOUT_EFFECT) or f"{name}.".startswith(LATER)
     return name == MEANING or not elsewhere
 
 
 def _of_crops(name: str) -> bool:
-    return name.startswith(("segmenter.", "crops.")) and name != "crops.size"
+    return f"{name}.".startswith(("segmenter.", "crops.")) and name != "crops.size"

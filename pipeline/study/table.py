@@ -19,6 +19,7 @@ from pipeline.explain.metric_notes import (
     note_on,
     taken_apart,
 )
+from pipeline.study.commands import queue_command
 from pipeline.study.comparison import Standing, compare
 from pipeline.study.runs import MODELS, Params, Run
 
@@ -39,6 +40,9 @@ USUAL = [
 """What the table shows unless it is told, as far as it was measured."""
 
 DECIMALS = {PERCENT: 1, "prototypes": 1, "an image": 1}
+Overrides = Callable[[Params], list[str]]
+"""Returns the overrides of the presets that give these parameters."""
+
 STATES = ("running", "queued", "failed", "unfinished")
 
 
@@ -134,9 +138,7 @@ class _Group(NamedTuple):
     tasks: dict[tuple[int, int], Run]
 
 
-def tables(
-    runs: Iterable[Run], metrics: Sequence[str], command: Callable[[Params], str]
-) -> list[Table]:
+def tables(runs: Iterable[Run], metrics: Sequence[str], overrides: Overrides) -> list[Table]:
     """Returns a table for each data set.
 
     Of runs with the same parameters, the one that was made last counts.
@@ -144,7 +146,7 @@ def tables(
     Args:
         runs: finished or not, of any data sets.
         metrics: which, as `group.metric` or, in whatever groups it is, `metric`; none: `USUAL`.
-        command: returns the command that queues a run with these parameters.
+        overrides: see `Overrides`.
 
     Raises:
         ProtoMaskError: no run is finished, or none has a metric of that name.
@@ -158,7 +160,7 @@ def tables(
         )
     names = _chosen(finished, metrics)
     datasets = sorted({run.dataset for run in finished})
-    return [_table([run for run in runs if run.dataset == d], names, command) for d in datasets]
+    return [_table([run for run in runs if run.dataset == d], names, overrides) for d in datasets]
 
 
 def _chosen(runs: list[Run], metrics: Sequence[str]) -> list[str]:
@@ -184,9 +186,9 @@ def _measured(runs: Iterable[Run]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _table(runs: list[Run], names: list[str], command: Callable[[Params], str]) -> Table:
+def _table(runs: list[Run], names: list[str], overrides: Overrides) -> Table:
     groups = _groups(runs)
-    labels = _labels(groups)
+    labels = _labels(groups, overrides)
     finished = [run for group in groups for run in group.runs.values()]
     columns = columns_of([name for name in names if name in _measured(finished)])
     repeats = sorted({repeat for group in groups for repeat in _asked_for(group)})
@@ -212,7 +214,7 @@ def _table(runs: list[Run], names: list[str], command: Callable[[Params], str]) 
         len({image for table in images if table is not None for image in table.index}),
         repeats,
         notes,
-        _missing(groups, labels, repeats, command),
+        _missing(groups, labels, repeats, overrides),
     )
 
 
@@ -247,21 +249,23 @@ def _any(group: _Group) -> Run:
     return max((group.runs or group.tasks).values(), key=lambda run: run.made)
 
 
-def _labels(groups: list[_Group]) -> list[str]:
-    """The models' names, with the parameters that tell rows of the same name apart."""
+def _labels(groups: list[_Group], overrides: Overrides) -> list[str]:
+    """The models' names, with the overrides that tell rows of the same name apart."""
     models = [_any(group).model for group in groups]
     counts = Counter(models)
+    told = [_told(_any(g), overrides) if counts[_any(g).model] > 1 else [] for g in groups]
     labels = []
-    for group, model in zip(groups, models, strict=True):
-        if counts[model] == 1:
-            labels.append(model)
-            continue
-        others = [g.settings for g, m in zip(groups, models, strict=True) if m == model]
-        names = sorted(set().union(*others))
-        differing = [name for name in names if len({of.get(name) for of in others}) > 1]
-        told = [f"{name}={group.settings[name]}" for name in differing if name in group.settings]
-        labels.append(", ".join([model, *told]))
+    for words, model in zip(told, models, strict=True):
+        rivals = [set(others) for others, name in zip(told, models, strict=True) if name == model]
+        shared = set.intersection(*rivals)
+        labels.append(", ".join([model, *(word for word in words if word not in shared)]))
     return labels
+
+
+def _told(run: Run, overrides: Overrides) -> list[str]:
+    """The overrides that make another row, as in `crops.size=96`."""
+    every = overrides(run.params)
+    return [word for word in every if run.depends_on(word.lstrip("+~").partition("=")[0])]
 
 
 def columns_of(names: list[str]) -> list[Column]:
@@ -331,7 +335,7 @@ def _missing(
     groups: list[_Group],
     labels: list[str],
     repeats: list[tuple[int, int]],
-    command: Callable[[Params], str],
+    overrides: Overrides,
 ) -> list[Missing]:
     found = []
     for group, label in zip(groups, labels, strict=True):
@@ -341,5 +345,6 @@ def _missing(
                 dataset = {**params["dataset"], "fold": fold}
                 wanted = {**params, "seed": seed, "dataset": dataset}
                 task = group.tasks.get((fold, seed))
-                found.append(Missing(label, fold, seed, task, command(wanted)))
+                command = queue_command(overrides(wanted))
+                found.append(Missing(label, fold, seed, task, command))
     return found

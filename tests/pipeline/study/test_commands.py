@@ -6,11 +6,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pipeline.study.commands import queue_command
+from pipeline.study.commands import overrides_of, queue_command
 
 CONF = {
     "config": """
-defaults: [{dataset: demo}, {backbone: small}, {experiment: frozen}, _self_]
+defaults: [{dataset: demo}, {backbone: small}, {training: frozen}, {experiment: frozen}, _self_]
 seed: 0
 runtime: {workers: 2}
 """,
@@ -18,12 +18,15 @@ runtime: {workers: 2}
     "dataset/folder": "{name: folder, root: null, fold: 0, scanned: [root]}",
     "backbone/small": "# @package model\nbackbone: small",
     "backbone/large": "# @package model\nbackbone: large\ninput: 224",
-    "experiment/frozen": "# @package _global_\nmodel: {size: 8}\ntrain: {lr: 0.0, grow: false}",
-    "experiment/joint": "# @package _global_\nmodel: {size: 99}\ntrain: {lr: 6.0e-5, grow: true}",
+    "training/frozen": "# @package _global_\nmodel: {size: 8}\ntrain: {lr: 0.0, grow: false}",
+    "training/joint": "# @package _global_\nmodel: {size: 99}\ntrain: {lr: 6.0e-5, grow: true}",
+    "experiment/frozen": "# @package _global_\ndefaults: [{override /training: frozen}]",
+    "experiment/joint": "# @package _global_\ndefaults: [{override /training: joint}]",
 }
 GROUPS = {
     "dataset": ["demo", "folder"],
     "backbone": ["large", "small"],
+    "training": ["frozen", "joint"],
     "experiment": ["frozen", "joint"],
 }
 
@@ -59,7 +62,8 @@ def test_command_gives_the_same_parameters(
     conf: Path, made: list[str], written: str | None
 ) -> None:
     wanted = composed(conf, made)
-    command = queue_command(wanted, lambda overrides: composed(conf, overrides), GROUPS)
+    overrides = overrides_of(wanted, lambda overrides: composed(conf, overrides), GROUPS)
+    command = queue_command(overrides)
     words = shlex.split(command)
     assert words[:4] == ["dvc", "exp", "run", "--queue"]
     again = composed(conf, [word for word in words[4:] if word != "-S"])
@@ -71,4 +75,4 @@ def test_command_gives_the_same_parameters(
 def test_without_presets_the_file_is_compared() -> None:
     given = {"seed": 0, "train": {"lr": 0.1}}
     wanted = {"seed": 2, "train": {"lr": 0.1}}
-    assert queue_command(wanted, lambda _: given, {}) == "dvc exp run --queue -S seed=2"
+    assert overrides_of(wanted, lambda _: given, {}) == ["seed=2"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.study.rendering import PAGE, html, latex, markdown
-from pipeline.study.runs import Run
+from pipeline.study.runs import Params, Run
 from pipeline.study.table import USUAL, Table, tables
 
 Make = Callable[..., Run]
@@ -29,7 +29,11 @@ def study(make: Make) -> list[Table]:
     ]
     failed = make(model__name="pipnet", seed=1, state="failed", name="so-so")
     other = make({"general.accuracy": 0.25}, model__name="pipnet")
-    return tables([*runs, other, failed], [], lambda params: f"dvc exp run -S 'a=[{odd}]'")
+
+    def overrides(params: Params) -> list[str]:
+        return [f"model.backbone={params['model'].get('backbone', odd)}"]
+
+    return tables([*runs, other, failed], [], overrides)
 
 
 def test_markdown(study: list[Table]) -> None:
@@ -98,7 +102,7 @@ def test_html(study: list[Table]) -> None:
     assert {len(row) for row in second} == {len(study[0].columns) - PAGE + 1}
     assert [row[0] for row in first[1:]][1:] == ["ProtoMask (SAM 2)model.backbone=plain", "PIP-Net"]
     assert first[3][1] == "25.0n = 1" and first[3][2] == "–"
-    assert "dvc exp run -S 'a=[50% & <b>_x_$#{}~^\\|*]'" in page.texts
+    assert "dvc exp run --queue -S 'model.backbone=50% & <b>_x_$#{}~^\\|*'" in page.texts
 
 
 def test_the_same_runs_give_the_same_bytes(study: list[Table]) -> None:

@@ -4,18 +4,20 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ProtoMaskError
+from pipeline.study.commands import overrides_of
 from pipeline.study.runs import Params, Run
 from pipeline.study.table import Table, tables
+from tests.pipeline.study.conftest import make_params
 
 Make = Callable[..., Run]
 
 
-def command(params: Params) -> str:
-    return f"{params['model']['name']} {params['dataset']['fold']} {params['seed']}"
+def overrides(params: Params) -> list[str]:
+    return overrides_of(params, lambda _: make_params(), {})
 
 
 def table(*runs: Run, metrics: tuple[str, ...] = ()) -> Table:
-    (only,) = tables(runs, metrics, command)
+    (only,) = tables(runs, metrics, overrides)
     return only
 
 
@@ -63,11 +65,10 @@ def test_what_tells_rows_of_a_name_apart(make: Make) -> None:
         make(of, segmenter={"name": "patches", "grid": 2}),
         make(of, model__name="blackbox"),
     )
-    name = "ProtoMask (SAM 2), crops.max_box_area="
     assert labels(found) == [
-        f"{name}1, evaluate.top_k=5",
-        f"{name}0.6, evaluate.top_k=5",
-        f"{name}1, evaluate.top_k=3",
+        "ProtoMask (SAM 2)",
+        "ProtoMask (SAM 2), crops.max_box_area=0.6",
+        "ProtoMask (SAM 2), evaluate.top_k=3",
         "ProtoMask (patches)",
         "Black box",
     ]
@@ -78,13 +79,13 @@ def test_models_of_whole_images_have_no_segmenter(make: Make) -> None:
     others = {"segmenter": {"name": "slit"}, "crops__max_box_area": 0.5, "seed": 1}
     assert labels(table(make(of, **model), make(of, **model, **others))) == ["ProtoPNet"]
     sizes = labels(table(make(of, **model), make(of, **model, **others, crops__size=96)))
-    assert sizes == ["ProtoPNet, crops.size=192", "ProtoPNet, crops.size=96"]
+    assert sizes == ["ProtoPNet", "ProtoPNet, crops.size=96"]
 
 
 def test_data_sets_are_tables_of_their_own(make: Make) -> None:
     of = {"general.accuracy": 0.5}
     runs = [make(of), make(of, dataset__num_classes=20), make(of, dataset__name="cub200")]
-    found = tables(runs, [], command)
+    found = tables(runs, [], overrides)
     assert [t.dataset for t in found] == ["cub200", "demo", "demo (20 classes)"]
     assert [t.num_runs for t in found] == [1, 1, 1]
 
@@ -110,12 +111,13 @@ def test_missing_runs(make: Make) -> None:
     )
     assert labels(found) == ["ProtoMask (SAM 2)", "PIP-Net"]
     told = [(m.label, m.fold, m.seed, m.task and m.task.name, m.command) for m in found.missing]
+    queue = "dvc exp run --queue"
     assert told == [
-        ("ProtoPNet", 0, 0, None, "protopnet 0 0"),
-        ("ProtoPNet", 0, 1, "later", "protopnet 0 1"),
-        ("ProtoPNet", 1, 1, None, "protopnet 1 1"),
-        ("PIP-Net", 0, 1, "bad", "pipnet 0 1"),
-        ("PIP-Net", 1, 1, None, "pipnet 1 1"),
+        ("ProtoPNet", 0, 0, None, f"{queue} -S model.name=protopnet"),
+        ("ProtoPNet", 0, 1, "later", f"{queue} -S seed=1 -S model.name=protopnet"),
+        ("ProtoPNet", 1, 1, None, f"{queue} -S seed=1 -S dataset.fold=1 -S model.name=protopnet"),
+        ("PIP-Net", 0, 1, "bad", f"{queue} -S seed=1 -S model.name=pipnet"),
+        ("PIP-Net", 1, 1, None, f"{queue} -S seed=1 -S dataset.fold=1 -S model.name=pipnet"),
     ]
     assert found.notes[0].endswith("over 3 runs. n: how many, where some are missing.")
 
