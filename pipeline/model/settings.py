@@ -15,7 +15,8 @@ class BackboneSettings(BaseModel):
         backbone: a timm model, or `efficientnet_lite0`.
         pretrained: `imagenet`, `none`, or a file with weights.
         standardise: subtract the training images' mean from the features and divide by their
-            standard deviation before W.
+            standard deviation before W; for a backbone that stands still, as batch norms in
+            training change both.
 
     Attributes:
         loss_terms: what the loss has besides cross-entropy.

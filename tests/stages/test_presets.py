@@ -45,6 +45,7 @@ def test_published_settings_are_the_papers(compose, name):
     assert (params.crops.per_image, params.crops.size) == (K, 224)
     assert (params.model.name, params.model.backbone) == ("protomask", "resnet50")
     assert (params.model.embedding_dim, params.model.prototypes_per_class) == (1280, 10)
+    assert not params.model.standardise
     train = params.train
     assert (train.lr_backbone, train.lr_prototypes) == (lr_backbone, lr_prototypes)
     assert (train.step_size, train.epochs, train.warmup_epochs) == (step_size, 100, 0)
