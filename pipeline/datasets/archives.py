@@ -10,10 +10,8 @@ from pathlib import Path, PurePosixPath
 from pipeline.errors import ProtoMaskError
 from pipeline.progress import track
 
-DAMAGED = (
-    *(tarfile.TarError, EOFError, zlib.error, BadGzipFile, LZMAError),
-    *(FileExistsError, IsADirectoryError, NotADirectoryError),  # a file that is a folder as well
-)
+DAMAGED = (tarfile.TarError, EOFError, zlib.error, BadGzipFile, LZMAError)
+FILE_AND_FOLDER = (FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -36,7 +34,7 @@ def unpack(archive: Path, folder: Path) -> None:
             for member in track(tar, f"Unpacking {archive.name}"):
                 _refuse_unsafe(member, archive)
                 _write(tar, member, folder / member.name)
-    except DAMAGED as error:
+    except (*DAMAGED, *FILE_AND_FOLDER) as error:
         raise ProtoMaskError(
             f"{archive} cannot be unpacked ({error or type(error).__name__}): it is damaged, or no "
             "tar archive"

@@ -27,9 +27,8 @@ def picture(image: Image.Image, alt: str, quality: int = QUALITY) -> Picture:
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fills a template of this folder and writes the page; the same values give the same bytes."""
-    ramp = ", ".join(web_colour(colour) for colour in RAMP)
     with path.open("wb") as file:
-        _templates().get_template(template).stream(ramp=ramp, **values).dump(file, encoding="utf-8")
+        _templates().get_template(template).stream(**values).dump(file, encoding="utf-8")
 
 
 def page_templates(*folders: Path) -> jinja2.Environment:
@@ -42,6 +41,7 @@ def page_templates(*folders: Path) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["figure"] = figure
+    environment.globals["ramp"] = ", ".join(web_colour(colour) for colour in RAMP)
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment
 

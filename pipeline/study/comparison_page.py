@@ -16,9 +16,9 @@ from pipeline.errors import ProtoMaskError
 from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.gallery import Gallery
 from pipeline.explain.looks import CROP, Looks
-from pipeline.explain.overlay import RAMP, read_cut
+from pipeline.explain.overlay import read_cut
 from pipeline.explain.pages import Picture, page_templates, picture
-from pipeline.explain.pictures import resized, web_colour
+from pipeline.explain.pictures import resized
 from pipeline.explain.prototypes import Points, Score
 from pipeline.progress import track
 from pipeline.study.comparison import FEW
@@ -330,7 +330,6 @@ def write_comparison(
             classes=[(of, a.index.class_names[of.label]) for of in compared.classes[:NUM_CLASSES]],
             kinds=list(dict.fromkeys(of.looks.views.kind for of in (a, b))),
             rules=list(dict.fromkeys(of.looks.relevance.rule for of in (a, b))),
-            ramp=", ".join(web_colour(colour) for colour in RAMP),
         ).dump(file, encoding="utf-8")
 
 

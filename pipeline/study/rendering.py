@@ -62,7 +62,7 @@ def latex(tables: Sequence[Table]) -> str:
 def html(tables: Sequence[Table]) -> str:
     """Returns the tables as a page of its own that fetches nothing."""
     template = _templates().get_template("study.html.jinja")
-    return template.render(tables=tables, ramp="")
+    return template.render(tables=tables)
 
 
 def figure(cell: Cell | None, column: Column, expected: int) -> Figure:

@@ -133,7 +133,6 @@ class Table(NamedTuple):
 class _Group(NamedTuple):
     """A row before its label and cells: its finished runs, and others that were to be."""
 
-    settings: dict[str, str]
     runs: dict[tuple[int, int], Run]
     tasks: dict[tuple[int, int], Run]
 
@@ -222,8 +221,7 @@ def _groups(runs: Iterable[Run]) -> list[_Group]:
     """Puts the runs of a row together; rows in the order of `MODELS`."""
     groups: dict[tuple, _Group] = {}
     for run in sorted(runs, key=lambda run: run.made):
-        settings = run.settings()
-        group = groups.setdefault(tuple(sorted(settings.items())), _Group(settings, {}, {}))
+        group = groups.setdefault(tuple(sorted(run.settings().items())), _Group({}, {}))
         if run.state == "finished":
             group.runs[run.repeat] = run
         else:
@@ -253,7 +251,10 @@ def _labels(groups: list[_Group], overrides: Overrides) -> list[str]:
     """The models' names, with the overrides that tell rows of the same name apart."""
     models = [_any(group).model for group in groups]
     counts = Counter(models)
-    told = [_told(_any(g), overrides) if counts[_any(g).model] > 1 else [] for g in groups]
+    told = [
+        _told(_any(group), overrides) if counts[model] > 1 else []
+        for group, model in zip(groups, models, strict=True)
+    ]
     labels = []
     for words, model in zip(told, models, strict=True):
         rivals = [set(others) for others, name in zip(told, models, strict=True) if name == model]

@@ -50,7 +50,11 @@ def test_files_and_folders(tmp_path: Path, mode: str) -> None:
 
 def test_permissions_are_those_of_new_files(tmp_path: Path) -> None:
     """Whoever may read other new files reads these; nobody becomes another user."""
-    members = (_member("suid", mode=0o6755, uid=0, gid=0), _member("for none", mode=0))
+    members = (
+        _member("suid", mode=0o6755, uid=0, gid=0),
+        _member("for all", mode=0o777),
+        _member("for none", mode=0),
+    )
     unpack(_archive(tmp_path / "x.tar", *members), tmp_path / "out")
     (tmp_path / "out" / "new").touch()
     assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1

@@ -7,7 +7,8 @@ from pipeline.errors import ProtoMaskError
 from pipeline.study.commands import overrides_of
 from pipeline.study.runs import Params, Run
 from pipeline.study.table import Table, tables
-from tests.pipeline.study.conftest import make_params
+
+from .conftest import make_params
 
 Make = Callable[..., Run]
 
