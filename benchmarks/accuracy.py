@@ -23,7 +23,7 @@ def main(
     ] = None,
 ) -> None:
     params = read_params(workspace.PARAMS)
-    size = size or params.crops.size
+    size = size or params.crops.side
     index, root = workspace.read_index(), workspace.root_of(params)
     backbone = Backbone(params.model.backbone, params.model.pretrained).eval()
     features = embed(backbone, [root / path for path in index.table["path"]], size)

@@ -155,7 +155,7 @@ def _report(training: Training, seconds: dict[str, list[float]]) -> None:
 def _write_random(path: Path, images: int, settings: CropSettings) -> None:
     """Writes a store of smooth random crops, every one valid."""
     numbers = np.random.default_rng(0)
-    K, S = settings.per_image, settings.size
+    K, S = settings.per_image, settings.side
     group = zarr.create_group(path, zarr_format=3)
     arrays = crop_store._create_arrays(group, images, settings)
 

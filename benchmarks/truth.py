@@ -89,7 +89,7 @@ def main() -> None:
     known = DrawnTruth(workspace.INDEX_FOLDER, index, rows, finished.masks(), crops)
     backbone = Backbone(params.model.backbone, params.model.pretrained).eval()
     paths = [workspace.root_of(params) / path for path in index.table["path"]]
-    size = crops.settings.size
+    size = crops.settings.side
     features = embed(backbone, paths, size)
     others = np.setdiff1d(np.arange(len(index)), rows)
     classifier = Classifier.of(fit(features[others], index.labels[others]))

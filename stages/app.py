@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from pipeline.errors import ProtoMaskError
+from stages import launch
 
 app = typer.Typer(
     help="""Segmentation-guided prototype learning, stage by stage.
@@ -299,6 +300,27 @@ def table(
 
 
 @study_app.command()
+def check(
+    rev: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only this experiment, or this commit and its experiments. Once for each.",
+            show_default="all",
+        ),
+    ] = None,
+) -> None:
+    """Say of every run whether its outputs were made with the parameters that it is listed with.
+
+    Reads DVC's records of experiments, and from its cache or a remote what masks, crops, models and
+    metrics say of themselves. Runs that contradict their parameters are named, and the exit status
+    is then 1.
+    """
+    from stages import study_check
+
+    study_check.run(rev or [])
+
+
+@study_app.command()
 def compare(
     run_a: Annotated[
         str, typer.Argument(metavar="RUN", help="An experiment, commit, branch or `workspace`.")
@@ -321,9 +343,15 @@ app.add_typer(study_app, name="study", rich_help_panel=PEOPLE)
 
 
 def main() -> None:
+    """The installed command `protomask`: runs the code of the repository that it is called in."""
+    launch.run_code_of_this_folder()
+    run_command_line()
+
+
+def run_command_line() -> None:
     """Runs the command line; what its user can put right is said without a stack trace."""
     try:
-        app()
+        app(prog_name="protomask")
     except ProtoMaskError as error:
         _fail(str(error))
     except BrokenProcessPool:
@@ -355,7 +383,3 @@ def _fail(message: str) -> NoReturn:
     Console(stderr=True, soft_wrap=True).print("[bold red]Error:[/]", end=" ")
     print(message, file=sys.stderr)
     raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,7 @@ from pipeline.metrics.sanity import no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
 from pipeline.model.distances import DistanceNetwork
 from pipeline.training.devices import make_fabric
-from stages import workspace
+from stages import provenance, workspace
 from stages.finished import Finished
 from stages.params import read_params
 
@@ -34,6 +34,7 @@ def run() -> None:
     params = read_params(workspace.PARAMS)
     groups, seed = params.evaluate.groups, params.seed
     finished = Finished.read()
+    finished.refuse_unless_made_with(params)
     index, crops, masks, network = (
         finished.index,
         finished.crops,
@@ -76,7 +77,8 @@ def run() -> None:
             found = measure(gather(control), ["truth"])["truth"]
             notes["no_better"][name] = no_better(learned, found, seed)
             values["truth"] |= {f"{metric}_{name}": value for metric, value in found.items()}
-    _write(evidence, values, notes, index, rows, seed)
+    evaluated = {"evaluate": provenance.tracked("evaluate", params)}
+    _write(evidence, values, notes, index, rows, seed, {**finished.about.made_with, **evaluated})
 
 
 def _remarks(index: Index, groups: Sequence[str]) -> dict[str, str]:
@@ -94,6 +96,7 @@ def _write(
     index: Index,
     rows: np.ndarray,
     seed: int,
+    made_with: provenance.MadeWith,
 ) -> None:
     metrics, sure = summarise(values), intervals(values, seed)
     answers = evidence.answers
@@ -107,6 +110,9 @@ def _write(
         table = pa.Table.from_pandas(per_image(evidence.ids, values), preserve_index=False)
         pq.write_table(table, folder / "images.parquet", compression="zstd")
         (folder / "notes.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
+        (folder / workspace.MADE_WITH.name).write_text(
+            json.dumps(made_with, indent=2) + "\n", encoding="utf-8"
+        )
         _write_predictions(index, rows, answers.logits_NC.argmax(1).numpy(), folder)
         (folder / "plots").mkdir()
         for name, drawn in (plot_tables(GROUPS, metrics, sure) | plots(evidence, values)).items():

@@ -18,7 +18,7 @@ from pipeline.explain.views import Views
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
 from pipeline.training.devices import device_of
-from stages import workspace
+from stages import provenance, workspace
 from stages.finished import Finished
 from stages.params import Params, read_params
 
@@ -26,6 +26,9 @@ from stages.params import Params, read_params
 def run() -> None:
     params = read_params(workspace.PARAMS)
     finished = Finished.read()
+    finished.refuse_unless_made_with(params)
+    made_with = provenance.read_made_with(workspace.MADE_WITH)
+    provenance.refuse_contradictions(made_with, params, workspace.EVALUATE, "evaluate")
     index, crops, masks = finished.index, finished.crops, finished.masks()
     prototypes = finished.prototypes()
     network = finished.network.to(device_of(params.runtime))
@@ -87,7 +90,7 @@ def _facts(
 
 def _seen(views: Views, cut: CropSettings) -> dict[str, str]:
     """Says what the model looks at."""
-    pixels = f"{cut.size}×{cut.size} pixels"
+    pixels = f"{cut.side}×{cut.side} pixels"
     if views.kind == "cells":
         rows, columns = views.grid
         return {"Images seen": f"whole, {pixels}, in {rows}×{columns} cells"}

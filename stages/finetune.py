@@ -10,7 +10,7 @@ from pipeline.model.distances import DistanceNetwork
 from pipeline.model.saved import load_model, save_model
 from pipeline.training.finetune import finetune, prototypes_to_keep
 from pipeline.training.record import read_record, write_record
-from stages import workspace
+from stages import provenance, workspace
 from stages.params import read_params
 
 
@@ -19,6 +19,7 @@ def run() -> None:
     index = workspace.read_index()
     network, about = load_model(workspace.PUSH)
     about.refuse_unless(index.photographs)
+    provenance.refuse_contradictions(about.made_with, params, workspace.PUSH, "push")
     record = read_record(workspace.PUSH / "prototypes.csv")
     labels = torch.from_numpy(index.labels[index.rows("train")])
     similarities = _similarities((len(labels), network.num_prototypes))
@@ -36,8 +37,9 @@ def run() -> None:
             similarities = similarities[:, kept]
             record = record.iloc[kept.tolist()].assign(prototype=range(len(kept)))
             finetune(network, similarities, labels, params.finetune, params.seed)
+    made_with = {**about.made_with, "finetune": provenance.tracked("finetune", params)}
     with whole_folder(workspace.FINETUNE) as folder:
-        save_model(folder, network, about)
+        save_model(folder, network, about.model_copy(update={"made_with": made_with}))
         write_record(record, folder / "prototypes.csv")
     logits = similarities @ network.head().weights_CP.T
     accuracy = (logits.argmax(1) == labels).float().mean()

@@ -8,14 +8,15 @@ from safetensors.numpy import load_file
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.explain.answers import ImageAnswers
 from pipeline.explain.prototypes import Prototypes
 from pipeline.masks.store import MaskStore
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About, load_model
 from pipeline.training.record import read_record
-from stages import workspace
+from stages import provenance, workspace
+from stages.params import Params
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,15 @@ class Finished:
         crops.refuse_unless(about.crops, index.photographs)
         return cls(index, network.seen(crops), network, about)
 
+    def refuse_unless_made_with(self, params: Params) -> None:
+        """Checks that the model and all that it was made from were made with these parameters.
+
+        Raises:
+            ProtoMaskError: they were not.
+        """
+        made_with = {"prepare": self.index.made_with, **self.about.made_with}
+        provenance.refuse_contradictions(made_with, params, workspace.FINETUNE, "finetune")
+
     def masks(self) -> MaskStore:
         """Opens the masks that the crops were cut from.
 
@@ -57,14 +67,14 @@ class Finished:
         if self.crops.about["masks"] != masks.about["sha256"]:
             raise ProtoMaskError(
                 f"{workspace.CROPS} was cut from other masks than those in {workspace.MASKS}: "
-                "run `dvc repro crops`"
+                f"{rerun('crops')}"
             )
         return masks
 
     def prototypes(self) -> Prototypes:
         """Returns the model's prototypes with where each came from."""
         record = read_record(workspace.FINETUNE / "prototypes.csv")
-        return Prototypes.of(self.network, record, self.index, self.crops.settings.size)
+        return Prototypes.of(self.network, record, self.index, self.crops.settings.side)
 
     def answers(self) -> ImageAnswers:
         """Reads what the model says of the test images.

@@ -124,7 +124,7 @@ class Predictor(NamedTuple):
 
     def ask(self, name: str, photograph: NDArray[np.uint8]) -> Asked:
         """Asks the model about a photograph: if it sees crops, about those of its masks."""
-        masks, size = None, self.crops.settings.size
+        masks, size = None, self.crops.settings.side
         if self.network.sees == "crops":
             (masks,) = self.segmenter.segment([photograph], self.machine)
             crops = self.crops.cut(photograph, masks)
@@ -162,7 +162,7 @@ class Predictor(NamedTuple):
         first, views = points.prototypes[0], self.prototypes.views
         row, view = int(self.prototypes.rows_P[first]), int(self.prototypes.view_P[first])
         pixels = self.crops.crops([row])[0, views.crop(view)]
-        size = self.crops.settings.size
+        size = self.crops.settings.side
         this = views.drawn(crops.pixels[views.crop(points.view)], points.view, size)
         name = self.about.class_names[int(self.prototypes.class_of_P[first])]
         return Reason(points, name, self.images[row], this, views.drawn(pixels, view, size))

@@ -1,6 +1,7 @@
 """Photographs → artifacts/index/: the index of images."""
 
 import json
+from dataclasses import replace
 
 from pipeline.datasets import demo
 from pipeline.datasets.index import SPLITS
@@ -8,7 +9,7 @@ from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index, write_unreadable
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
-from stages import workspace
+from stages import provenance, workspace
 from stages.params import read_params
 
 
@@ -32,6 +33,7 @@ def run() -> None:
             max_bad_fraction=dataset.max_bad_fraction,
             threads=params.runtime.workers,
         )
+        index = replace(index, made_with=provenance.tracked("prepare", params))
         index.write(folder / workspace.INDEX.name)
         index.photographs.write(folder / workspace.PHOTOGRAPHS.name)
         write_unreadable(unreadable, folder / "unreadable.csv")

@@ -14,7 +14,7 @@ from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
 from pipeline.training.push import nearest_views, push
 from pipeline.training.record import write_record
-from stages import workspace
+from stages import provenance, workspace
 from stages.params import read_params
 
 
@@ -23,6 +23,7 @@ def run() -> None:
     index, store = workspace.read_index(), CropStore(workspace.CROPS)
     network, about = load_model(workspace.TRAIN)
     about.refuse_unless(index.photographs)
+    provenance.refuse_contradictions(about.made_with, params, workspace.TRAIN, "train")
     store.refuse_unless(about.crops, index.photographs)
     fabric = make_fabric(params.runtime)
     rows, crops = index.rows("train"), network.seen(store)

@@ -5,22 +5,25 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
 import pipeline
 from pipeline.crops.store import CropStore
+from pipeline.datasets.index import Index
 from pipeline.datasets.listing import sha256
 from pipeline.files import whole_folder
 from pipeline.model.backbone import Backbone
 from pipeline.model.build import build
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About, save_model
+from pipeline.study.runs import flat
 from pipeline.training.curve import VARIABLE
 from pipeline.training.devices import launched
 from pipeline.training.train import Training
-from stages import workspace
+from stages import provenance, workspace
 from stages.params import Params, read_params
 
 
@@ -29,6 +32,7 @@ def run() -> None:
     index = workspace.read_index()
     store = CropStore(workspace.CROPS)
     store.refuse_unless(params.crops, index.photographs)
+    made_with = _made_with(params, index, store)
     with launched(params.runtime, params.train.accumulate) as fabric:
         torch.manual_seed(params.seed)
         backbone = Backbone(params.model.backbone, workspace.weights_of(params))
@@ -51,10 +55,27 @@ def run() -> None:
                 segmenter=store.about["segmenter"],
                 crops=params.crops,
                 images=index.photographs.digest(),
+                made_with=made_with,
             )
             _write(training, about)
         else:
             training.run(None)
+
+
+def _made_with(params: Params, index: Index, store: CropStore) -> dict[str, dict[str, Any]]:
+    """Returns what the model will have been made with.
+
+    Raises:
+        ProtoMaskError: the index or the crops were made with other parameters.
+    """
+    index_made = {"prepare": index.made_with}
+    crops_made = {
+        "masks": flat({"segmenter": store.about["segmenter"]}),
+        "crops": flat({"crops": store.settings.model_dump(mode="json")}),
+    }
+    provenance.refuse_contradictions(index_made, params, workspace.INDEX, "prepare")
+    provenance.refuse_contradictions(crops_made, params, workspace.CROPS, "crops")
+    return {**index_made, **crops_made, "train": provenance.tracked("train", params)}
 
 
 def _write(training: Training, about: About) -> None:

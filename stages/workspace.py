@@ -26,6 +26,7 @@ TRAIN = ARTIFACTS / "train"
 PUSH = ARTIFACTS / "push"
 FINETUNE = ARTIFACTS / "finetune"
 EVALUATE = ARTIFACTS / "evaluate"
+MADE_WITH = EVALUATE / "made_with.json"
 REPORT = ARTIFACTS / "report"
 
 

@@ -17,7 +17,7 @@ class CropSettings(BaseModel):
 
     Args:
         version: of the algorithm; raised when the same masks give other crops.
-        size: S, pixels a side.
+        side: S, pixels a side of a crop.
         per_image: K, crops kept of an image at most, those with the largest masks.
         background: what stands outside the mask but inside the box: the photograph itself
             (`original`), the mean colour inside the mask (`mean`), or black (`zero`).
@@ -29,7 +29,7 @@ class CropSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     version: Literal[2] = 2
-    size: Annotated[int, Field(ge=16, le=1024)] = 224
+    side: Annotated[int, Field(ge=16, le=1024)] = 224
     per_image: Annotated[int, Field(ge=1, le=256)] = 11
     background: Literal["original", "mean", "zero"] = "original"
     min_box_area: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -73,8 +73,8 @@ def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSet
     """
     numbers = _numbers(masks, settings)
     if not numbers:
-        return whole_image(photograph, settings.per_image, settings.size)
-    crops = _no_crops(settings.per_image, settings.size)
+        return whole_image(photograph, settings.per_image, settings.side)
+    crops = _no_crops(settings.per_image, settings.side)
     for place, number in enumerate(numbers):
         crops.masks[place] = number
         box = grow_box(masks.boxes[number], masks.height, masks.width, settings.min_box_area)
@@ -83,7 +83,7 @@ def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSet
         mx0, my0, mx1, my1 = masks.boxes[number].tolist()
         inside[my0 - y0 : my1 - y0, mx0 - x0 : mx1 - x0] = masks.inside(number)
         pixels = fill_background(photograph[y0:y1, x0:x1], inside, settings.background)
-        _place(crops, place, pixels, inside, (x0, y0), settings.size)
+        _place(crops, place, pixels, inside, (x0, y0), settings.side)
     return crops
 
 

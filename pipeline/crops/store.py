@@ -27,13 +27,13 @@ from pipeline.crops.extraction import NO_MASK, Crops, CropSettings, extract_crop
 from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import refuse_changed
 from pipeline.datasets.photograph import read_photograph
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_folder
 from pipeline.masks.masks import Masks
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
 
-FORMAT = 2
+FORMAT = 3
 IMAGES_PER_CHUNK = 128
 ZSTD = ZstdCodec(level=9, checksum=True)
 
@@ -104,7 +104,7 @@ class CropStore:
     def cut(self, photograph: NDArray[np.uint8], masks: Masks) -> Crops:
         """Cuts a photograph with these masks as the images of the store were cut."""
         if self._inside is None:
-            return whole_image(photograph, 1, self.settings.size)
+            return whole_image(photograph, 1, self.settings.side)
         return extract_crops(photograph, masks, self.settings)
 
     def crops(self, images: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
@@ -129,7 +129,7 @@ class CropStore:
                 f"{self.path}/inside is damaged ({error}): remove the store and run "
                 "`dvc repro crops`"
             ) from None
-        return np.unpackbits(packed, axis=-1, count=self.settings.size).astype(bool)
+        return np.unpackbits(packed, axis=-1, count=self.settings.side).astype(bool)
 
     def refuse_unless(self, settings: CropSettings, photographs: Photographs) -> None:
         """Checks that the store was cut with these settings from these images.
@@ -145,12 +145,11 @@ class CropStore:
         ]
         if differing:
             raise ProtoMaskError(
-                f"{self.path} was cut with {', '.join(differing)}; run `dvc repro crops`"
+                f"{self.path} was cut with {', '.join(differing)}: {rerun('crops')}"
             )
         if self.about["images"] != photographs.digest():
             raise ProtoMaskError(
-                f"{self.path} was cut from other images than those of the index; "
-                "run `dvc repro crops`"
+                f"{self.path} was cut from other images than those of the index: {rerun('crops')}"
             )
 
 
@@ -186,7 +185,7 @@ def write_crops(
         refuse_changed(paths[image], digests[image])
         photograph = read_photograph(paths[image])
         cut = extract_crops(photograph, masks.masks(image), settings)
-        return cut, whole_image(photograph, 1, settings.size)
+        return cut, whole_image(photograph, 1, settings.side)
 
     with whole_folder(path) as part, ThreadPoolExecutor(threads) as pool:
         group = zarr.create_group(part, zarr_format=3)
@@ -242,7 +241,7 @@ def _write_block(arrays: dict[str, zarr.Array], at: int, block: list[tuple[Crops
 
 
 def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[str, zarr.Array]:
-    K, S = settings.per_image, settings.size
+    K, S = settings.per_image, settings.side
     n = min(IMAGES_PER_CHUNK, N)
     packed = (K, S, -(-S // 8))
     one_image = ShardingCodec(chunk_shape=(1, *packed), codecs=[BytesCodec(), ZSTD])

@@ -139,12 +139,14 @@ class Index:
         class_names: the C class names; an image's `label` is its class's place in this list.
         part_names: the names of all parts, or an empty list.
         table: a row an image, columns as in `SCHEMA`.
+        made_with: the parameters that the index was made with, name → value.
     """
 
     dataset: str
     class_names: list[str]
     part_names: list[str]
     table: pd.DataFrame = field(repr=False)
+    made_with: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -209,7 +211,12 @@ class Index:
 
     def write(self, path: Path) -> None:
         """Writes one Parquet file; the same rows give the same bytes."""
-        about = {"dataset": self.dataset, "classes": self.class_names, "parts": self.part_names}
+        about = {
+            "dataset": self.dataset,
+            "classes": self.class_names,
+            "parts": self.part_names,
+            "made_with": self.made_with,
+        }
         schema = SCHEMA.with_metadata({"protomask": json.dumps(about, sort_keys=True)})
         table = pa.Table.from_pylist(self.table.to_dict("records"), schema=schema)
         pq.write_table(table, path, compression="zstd")
@@ -222,7 +229,8 @@ class Index:
             ProtoMaskError: the file is missing or is no index.
         """
         table, about = _read_table(path, SCHEMA)
-        return cls(about["dataset"], about["classes"], about["parts"], _frame(table.to_pylist()))
+        rows = _frame(table.to_pylist())
+        return cls(about["dataset"], about["classes"], about["parts"], rows, about["made_with"])
 
 
 def _read_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:

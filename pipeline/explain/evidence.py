@@ -104,7 +104,7 @@ def gather_evidence(
     features_NVF = stored_features(network, crops, rows_N, fabric, memory)
     found = answers(network, features_NVF, views(valid_NK, features_NVF))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
-    size = crops.settings.size
+    size = crops.settings.side
     return Evidence(
         ids=index.table["id"].iloc[rows_N].tolist(),
         labels_N=torch.from_numpy(index.labels[rows_N]),
@@ -139,7 +139,7 @@ def _explanation(
     masks: MaskStore,
 ) -> Explanation:
     """Returns what draws saliency. `mask` stands for where the model itself says that it looks."""
-    size = crops.settings.size
+    size = crops.settings.side
     if name == "mask" and network.sees == "crops":
         return MaskSaliency(rows_N, masks, crops, size)
     if name == "mask" and network.in_cells:
@@ -151,7 +151,7 @@ def _explanation(
 
 def crop_boxes(crops: CropStore, rows_N: NDArray[np.int64], sides_N2: NDArray[np.int64]) -> Tensor:
     """Returns each crop's box in S×S pixels of its image: float32, N×K×4."""
-    scale_N14 = crops.settings.size / np.tile(sides_N2, 2)[:, None]
+    scale_N14 = crops.settings.side / np.tile(sides_N2, 2)[:, None]
     return torch.from_numpy((crops.boxes[rows_N] * scale_N14).astype(np.float32))
 
 

@@ -116,7 +116,7 @@ class RelevanceSaliency:
             self.relevance(used_nSS3, prototypes_Bk.flatten()).clamp_min(0).cpu(),
             boxes_n4.flatten(0, 1),
             sides_B2.repeat_interleave(k, dim=0),
-            self.crops.settings.size,
+            self.crops.settings.side,
         )
         masks_nSS = strongest(maps_nSS)
         return (maps_nSS * masks_nSS).unflatten(0, (B, k)), masks_nSS.unflatten(0, (B, k))

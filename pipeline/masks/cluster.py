@@ -1,15 +1,18 @@
 """Segmenting with Dask: each shard is a task, and the workers write into the folder all can see."""
 
+import hashlib
 import socket
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 
+import pipeline
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segment import make_shard
 from pipeline.masks.segmenter import Machine, Segmenter, Source
@@ -41,7 +44,8 @@ def make_on_cluster(
 
     Raises:
         ProtoMaskError: the scheduler does not answer or has gone; a worker does not see a folder;
-            an image is missing or is not the one in the photographs; four workers died of a shard.
+            a worker runs other code; an image is missing or is not the one in the photographs; four
+            workers died of a shard.
     """
     on_gpu = segmenter.uses_device and machine.device != "cpu" and not scheduler.startswith(LOCAL)
     resources = {"GPU": 1} if on_gpu else {}
@@ -56,7 +60,7 @@ def make_on_cluster(
             wanted = 2 * _threads(client, scheduler) + 1
             for batch in islice(todo, max(0, wanted - running.count())):
                 future = client.submit(
-                    _make_shard, batch, segmenter, shards, machine, witness,
+                    _make_shard, batch, segmenter, shards, machine, witness, code_digest(),
                     resources=resources, pure=False,
                 )  # fmt: skip
                 sizes[future.key] = len(batch)
@@ -71,11 +75,35 @@ def make_on_cluster(
             submit()
 
 
+@cache
+def code_digest() -> str:
+    """Returns a hash of the package's source files, wherever they lie, as this process first saw
+    them."""
+    folder = Path(pipeline.__file__).parent
+    files = sorted(folder.rglob("*.py"))
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.relative_to(folder).as_posix()}"
+        for path in files
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
 def _make_shard(
-    sources: list[Source], segmenter: Segmenter, shards: Shards, machine: Machine, witness: Path
+    sources: list[Source],
+    segmenter: Segmenter,
+    shards: Shards,
+    machine: Machine,
+    witness: Path,
+    code: str,
 ) -> None:
     """Makes a shard on a worker."""
     host = socket.gethostname()
+    if code_digest() != code:
+        raise ProtoMaskError(
+            f"the worker on {host} runs the code in {Path(pipeline.__file__).parents[1]}, which is "
+            "not that of this run: bring the repository there to the same commit and start the "
+            "worker again, in its folder, with `python3 -m distributed.cli.dask_worker`"
+        )
     for path in (sources[0].root, witness):
         if not path.exists():
             raise ProtoMaskError(

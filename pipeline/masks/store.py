@@ -24,7 +24,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import sha256
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_folder
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Segmenter
@@ -115,8 +115,8 @@ class MaskStore:
                 f"{key}={made_by.get(key)} instead of {wanted.get(key)}" for key in differing
             )
             raise ProtoMaskError(
-                f"{self.path} was made by the segmenter {made_by['name']!r} with {said}; "
-                "run `dvc repro masks`"
+                f"{self.path} was made by the segmenter {made_by['name']!r} with {said}: "
+                f"{rerun('masks')}"
             )
         self.refuse_other_images(photographs)
 
@@ -129,8 +129,8 @@ class MaskStore:
         if self.about["index"] != photographs.digest():
             raise ProtoMaskError(
                 f"{self.path} was made from {len(self)} images of {self.about['dataset']!r}, which "
-                f"are not the {len(photographs)} images of {photographs.dataset!r} in the index; "
-                "run `dvc repro masks`"
+                f"are not the {len(photographs)} images of {photographs.dataset!r} in the index: "
+                f"{rerun('masks')}"
             )
 
     def verify(self) -> list[str]:

@@ -96,7 +96,7 @@ class DrawnTruth:
         return str(self.index.table[name].iloc[self.rows_N[image]])
 
     def _resized(self, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        side = self.store.settings.size
+        side = self.store.settings.side
         return np.asarray(Pillow.fromarray(labels).resize((side, side), Pillow.Resampling.NEAREST))
 
 

@@ -7,12 +7,16 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from torch import Tensor
 
 from pipeline.metrics import Values
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+
+PROPORTIONS = ("general.accuracy", "general.top3_accuracy")
+"""Metrics whose value of an image is 1 or 0: right or wrong."""
 
 
 def summarise(values: dict[str, Values]) -> dict[str, dict[str, float]]:
@@ -53,12 +57,15 @@ def _is_curve(value: Tensor | float) -> bool:
 
 
 def intervals(values: dict[str, Values], seed: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Group -> metric -> {low, high}: the bootstrap 95 % interval of each mean over images.
+    """Group -> metric -> {low, high}: the 95 % interval of each mean over images.
 
-    The percentile method (Efron & Tibshirani, 1993): images are drawn with replacement 2,000
+    The percentile bootstrap (Efron & Tibshirani, 1993): images are drawn with replacement 2,000
     times, the same ones for all metrics, and the interval is what the middle 95 % of the means
-    span. Images without a finite value do not count in a mean. A metric that is no mean over
-    images has no interval.
+    span. A proportion has Wilson's score interval (1927) instead, since all resamples of images
+    that are all right are all right: 16 of 16 would be certain. Which metrics are proportions,
+    `PROPORTIONS` says and not their values: a share of pixels can be 0 or 1 in every image too.
+    Images without a finite value do not count in a mean. A metric that is no mean over images has
+    no interval.
 
     Args:
         values: as `groups.measure` gives them.
@@ -69,10 +76,26 @@ def intervals(values: dict[str, Values], seed: int) -> dict[str, dict[str, dict[
             metric: {"low": low, "high": high}
             for metric, value in metrics.items()
             if _is_per_image(value) and bool(value.isfinite().any())
-            for low, high in [bootstrap(value.double().numpy(), seed)]
+            for low, high in [_interval(f"{group}.{metric}", value.double().numpy(), seed)]
         }
         for group, metrics in values.items()
     }
+
+
+def _interval(name: str, values_N: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    return wilson(values_N) if name in PROPORTIONS else bootstrap(values_N, seed)
+
+
+def wilson(values_N: NDArray[np.float64]) -> tuple[float, float]:
+    """Returns Wilson's 95 % interval of the share of ones among the finite values, at least one.
+
+    Args:
+        values_N: 1, 0 or not finite.
+    """
+    finite = values_N[np.isfinite(values_N)]
+    test = binomtest(int(finite.sum()), len(finite))
+    low, high = test.proportion_ci(CONFIDENCE, method="wilson")
+    return float(low), float(high)
 
 
 def bootstrap(values_N: NDArray[np.float64], seed: int) -> tuple[float, float]:

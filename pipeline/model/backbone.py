@@ -74,12 +74,12 @@ class Backbone(nn.Module):
             side = self.network.pretrained_cfg["input_size"][1]
             raise ProtoMaskError(
                 f"model.backbone: {self.name} takes no crops of {images.shape[-1]} pixels a side "
-                f"({error}): set crops.size={side}, or choose another backbone"
+                f"({error}): set crops.side={side}, or choose another backbone"
             ) from None
         except ValueError as error:
             raise ProtoMaskError(
                 f"model.backbone: {self.name} cannot be trained on a batch with a single crop "
-                f"of {images.shape[-1]} pixels a side ({error}): raise crops.size or "
+                f"of {images.shape[-1]} pixels a side ({error}): raise crops.side or "
                 "train.batch_size, or set train.freeze_backbone"
             ) from None
         return feature_map if self._channels_at == 1 else feature_map.permute(0, 3, 1, 2)

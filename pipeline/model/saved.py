@@ -18,7 +18,7 @@ from pipeline.model.build import build
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.settings import ModelSettings
 
-FORMAT = 2
+FORMAT = 3
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
 
@@ -30,6 +30,7 @@ class About(BaseModel):
         segmenter: the fingerprint of the segmenter whose masks it was trained on.
         crops: how its crops were cut.
         images: the digest of the index it was trained on.
+        made_with: the parameters of all stages up to this model: stage → parameter → value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +39,7 @@ class About(BaseModel):
     segmenter: dict[str, Any]
     crops: CropSettings
     images: str
+    made_with: dict[str, dict[str, Any]] = {}
 
     def refuse_unless(self, photographs: Photographs) -> None:
         """Checks that the model was trained on these images.

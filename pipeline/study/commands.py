@@ -21,6 +21,8 @@ def overrides_of(
 ) -> list[str]:
     """Returns the overrides that give exactly these parameters, save `runtime`.
 
+    Presets stand for as many of them as they can, and that of a model for the model of its name.
+
     Args:
         wanted: the parameters.
         compose: see `Compose`.
@@ -29,8 +31,14 @@ def overrides_of(
     chosen: list[str] = []
     for group, presets in groups.items():
         choices: list[list[str]] = [[], *([f"{group}={preset}"] for preset in presets)]
-        closest = min(choices, key=lambda choice: len(_differences(wanted, compose(choice))))
-        chosen.extend(closest)
+        distances = [_distance(wanted, compose(choice), group) for choice in choices]
+        chosen.extend(choices[distances.index(min(distances))])
+    # By itself an experiment is closer than none if it is of the same segmenter; beside that
+    # segmenter's preset, it may be further away.
+    for choice in list(chosen):
+        others, group = [other for other in chosen if other != choice], choice.partition("=")[0]
+        if _distance(wanted, compose(others), group) < _distance(wanted, compose(chosen), group):
+            chosen = others
     for choice in list(chosen):
         others = [other for other in chosen if other != choice]
         if not _differences(compose(chosen), compose(others)):
@@ -54,6 +62,22 @@ def _differences(wanted: Params, given: Params) -> list[str]:
         if name not in here or here[name] != value
     ]
     return changed + [f"~{name}" for name in here if name not in there]
+
+
+def _distance(wanted: Params, given: Params, group: str) -> tuple[bool, int]:
+    """Whether a preset is of another name (another model, say), and how many overrides it takes.
+
+    Args:
+        wanted: the parameters.
+        given: those of the preset.
+        group: the preset's.
+    """
+    return _name(wanted, group) != _name(given, group), len(_differences(wanted, given))
+
+
+def _name(params: Params, section: str) -> Any:
+    of = params.get(section)
+    return of.get("name") if isinstance(of, Mapping) else None
 
 
 def _of_every_machine(params: Params) -> dict[str, Any]:

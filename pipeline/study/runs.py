@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pandas as pd
+
+from pipeline.explain.metric_notes import UNDEFINED
 
 Params = Mapping[str, Any]
 """What params.yaml holds."""
@@ -34,6 +36,9 @@ LATER = ("runtime.", "explain.", "evaluate.")
 """Sections that change neither the model nor what a metric means, but for `MEANING`."""
 
 MEANING = "evaluate.top_k"
+
+SIDE = ("crops.side", "crops.size")
+"""The side that images are brought to: its name, and that in runs of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,28 @@ class Run:
         flattened = flat(self.params).items()
         return {name: written(value) for name, value in flattened if self.depends_on(name)}
 
+    def completed_by(self, older: "Run") -> "Run":
+        """Adds the metrics that only an older run has measured.
+
+        Args:
+            older: a run of the same settings, fold and seed, of which other groups of metrics or
+                other explanations may have been asked.
+        """
+        added = {
+            group: {name: value for name, value in of.items() if not self._measured(group, name)}
+            for group, of in older.metrics.items()
+        }
+        if not any(added.values()):
+            return self
+        groups = {**self.metrics, **added}
+        metrics = {of: {**self.metrics.get(of, {}), **added.get(of, {})} for of in groups}
+        return replace(self, metrics=metrics, images=lambda: _joined(self.images(), older.images()))
+
+    def _measured(self, group: str, name: str) -> bool:
+        """Whether it has this metric, or says in how many images the metric is undefined."""
+        metric = name.removesuffix(UNDEFINED)
+        return not {metric, metric + UNDEFINED}.isdisjoint(self.metrics.get(group, {}))
+
     def depends_on(self, name: str) -> bool:
         """Whether runs with another value of a parameter, or another preset, are another row.
 
@@ -121,4 +148,12 @@ def _tells_apart(name: str) -> bool:
 
 
 def _of_crops(name: str) -> bool:
-    return f"{name}.".startswith(("segmenter.", "crops.")) and name != "crops.size"
+    return f"{name}.".startswith(("segmenter.", "crops.")) and name not in SIDE
+
+
+def _joined(newer: pd.DataFrame | None, older: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Adds the columns that only the older table has, image by image; None if one is not there."""
+    if newer is None or older is None:
+        return None
+    only_older = older.columns.difference(newer.columns, sort=False)
+    return newer.merge(older[["image", *only_older]], on="image", how="outer")

@@ -45,6 +45,9 @@ Overrides = Callable[[Params], list[str]]
 
 STATES = ("running", "queued", "failed", "unfinished")
 
+NAMED = ("dataset", "model", "segmenter")
+"""Sections whose `name` stands in the table's title or in a row's name."""
+
 
 class Column(NamedTuple):
     """A metric.
@@ -140,7 +143,8 @@ class _Group(NamedTuple):
 def tables(runs: Iterable[Run], metrics: Sequence[str], overrides: Overrides) -> list[Table]:
     """Returns a table for each data set.
 
-    Of runs with the same parameters, the one that was made last counts.
+    Of runs with the same parameters, the one that was made last counts, completed by metrics that
+    only earlier ones have measured.
 
     Args:
         runs: finished or not, of any data sets.
@@ -223,7 +227,8 @@ def _groups(runs: Iterable[Run]) -> list[_Group]:
     for run in sorted(runs, key=lambda run: run.made):
         group = groups.setdefault(tuple(sorted(run.settings().items())), _Group({}, {}))
         if run.state == "finished":
-            group.runs[run.repeat] = run
+            earlier = group.runs.get(run.repeat)
+            group.runs[run.repeat] = run.completed_by(earlier) if earlier else run
         else:
             rivals = [run, group.tasks.get(run.repeat, run)]
             group.tasks[run.repeat] = min(rivals, key=lambda task: STATES.index(task.state))
@@ -248,25 +253,45 @@ def _any(group: _Group) -> Run:
 
 
 def _labels(groups: list[_Group], overrides: Overrides) -> list[str]:
-    """The models' names, with the overrides that tell rows of the same name apart."""
-    models = [_any(group).model for group in groups]
-    counts = Counter(models)
-    told = [
-        _told(_any(group), overrides) if counts[model] > 1 else []
-        for group, model in zip(groups, models, strict=True)
+    """The models' names, with the overrides that not all rows share."""
+    runs = [_any(group) for group in groups]
+    told = [_told(run, overrides) for run in runs]
+    return [
+        ", ".join([run.model, *(word for word in words if not _shared(word, runs, told))])
+        for run, words in zip(runs, told, strict=True)
     ]
-    labels = []
-    for words, model in zip(told, models, strict=True):
-        rivals = [set(others) for others, name in zip(told, models, strict=True) if name == model]
-        shared = set.intersection(*rivals)
-        labels.append(", ".join([model, *(word for word in words if word not in shared)]))
-    return labels
+
+
+def _shared(override: str, runs: list[Run], told: list[list[str]]) -> bool:
+    """Whether all rows that depend on its parameter have it; a row alone shares with none."""
+    name = _overridden(override)
+    having = [
+        override in words for run, words in zip(runs, told, strict=True) if run.depends_on(name)
+    ]
+    return len(having) > 1 and all(having)
 
 
 def _told(run: Run, overrides: Overrides) -> list[str]:
-    """The overrides that make another row, as in `crops.size=96`."""
-    every = overrides(run.params)
-    return [word for word in every if run.depends_on(word.lstrip("+~").partition("=")[0])]
+    """The overrides that make another row, as in `crops.side=96`.
+
+    Those are left out which the table's title or the row's name says: that a preset of the data
+    set, model or segmenter is the one of that name.
+    """
+    said = {
+        f"{key}={run.params[section].get('name')}"
+        for section in NAMED
+        for key in (section, f"{section}.name")
+    }
+    return [
+        override
+        for override in overrides(run.params)
+        if override not in said and run.depends_on(_overridden(override))
+    ]
+
+
+def _overridden(override: str) -> str:
+    """The parameter, or the group of presets: `crops.side` of `+crops.side=96`."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def columns_of(names: list[str]) -> list[Column]:

@@ -46,7 +46,7 @@ def stored_features(
         float32, n×V×F, on the CPU; zeros for missing crops.
     """
     network = network.to(fabric.device).eval()
-    rows_of_cells, columns = network.grid(store.settings.size)
+    rows_of_cells, columns = network.grid(store.settings.side)
     shape = store.valid.shape[1] * rows_of_cells * columns, network.backbone.num_features
     folder = memory / _key(network, store, fabric) if memory is not None else None
     if folder is not None:

@@ -86,7 +86,7 @@ class Runtime(BaseModel):
         devices: how many of them the stage `train` uses, a process each; on a CPU, how many
             processes. They share out the `train.accumulate` batches of a step, so no more than that
             many, and compute what one computes, up to rounding. For more than one machine start
-            `torchrun … $(which protomask) train` on each, whose processes count instead.
+            `torchrun … -m stages train` on each, whose processes count instead.
         workers: processes or threads that segment, read and cut.
         weights: a file with the segmenter's weights; null downloads them once for this user.
         masks: for the segmenter `import`, the masks to read.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.datasets import demo
 from stages import crops, evaluate, finetune, masks, prepare, push, scan, train
 
 PARAMS = """
@@ -14,7 +15,7 @@ seed: 0
 dataset: {name: folder, root: photographs, num_classes: null, fold: 0, folds: 3,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: [photographs]}
 segmenter: {name: patches, version: 1, grid: 2}
-crops: {version: 2, size: 32, per_image: 3, background: original, min_box_area: 0.0}
+crops: {version: 2, side: 32, per_image: 3, background: original, min_box_area: 0.0}
 model: {backbone: test_resnet, pretrained: none, name: protomask, embedding_dim: 8,
   prototypes_per_class: 2, standardise: true, epsilon: 0.0001}
 train: {epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batch_size: 8,
@@ -51,3 +52,14 @@ def run_folder(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.copytree(finished_run, folder)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes with 14 drawings each."""
+    drawn = tmp_path_factory.mktemp("drawn")
+    demo.draw(drawn, seed=1, train_per_class=12, test_per_class=2)
+    kept = tmp_path_factory.mktemp("photographs")
+    for folder in sorted((drawn / "images").iterdir())[:3]:
+        shutil.copytree(folder, kept / folder.name)
+    return kept

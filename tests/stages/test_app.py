@@ -90,7 +90,7 @@ def test_every_command_is_in_the_help() -> None:
 def test_every_stage_of_the_experiment_is_a_command() -> None:
     stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
     commands = {stage.get("do", stage)["cmd"] for stage in stages.values()}
-    assert commands <= {f"protomask {command[0]}" for command in COMMANDS if command}
+    assert commands <= {f"python3 -m stages {command[0]}" for command in COMMANDS if command}
 
 
 def test_the_installed_command_is_this_one() -> None:
@@ -127,7 +127,7 @@ def _fill(folder: Path, make_photographs: Callable[..., Path]) -> Path:
     params["dataset"].update(name="folder", root="photographs", scanned=["photographs"])
     params["dataset"]["source"] = "artifacts/listing.json"
     params["segmenter"] = {"name": "patches", "version": 1, "grid": 2}
-    params["crops"].update(size=16, per_image=2)
+    params["crops"].update(side=16, per_image=2)
     params["runtime"]["workers"] = 1
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     return folder
@@ -203,12 +203,12 @@ def test_crops_of_another_segmenters_masks(workplace: Path) -> None:
     _run(workplace, "scan", "prepare", "masks")
     _change(workplace, "segmenter", grid=3)
     message = _error(_protomask("crops", cwd=workplace))
-    assert "grid=2 instead of 3; run `dvc repro masks`" in message
+    assert "grid=2 instead of 3: run `dvc repro masks`" in message
 
 
 def test_wrong_parameters(workplace: Path) -> None:
-    _change(workplace, "crops", sise=3)
-    assert "crops.sise: no such parameter; did you mean size?" in _error(
+    _change(workplace, "crops", sied=3)
+    assert "crops.sied: no such parameter; did you mean side?" in _error(
         _protomask("scan", cwd=workplace)
     )
 

@@ -1,7 +1,6 @@
 """The experiment as its users run it: real DVC, real stages, real processes, in a copy of the
 repository with a small folder of drawn photographs."""
 
-import hashlib
 import json
 import os
 import random
@@ -13,118 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from dvc.utils.hydra import compose_and_dump
+from clones import STAGE, STAGES, Clone, ran
 
-from pipeline.datasets import demo
+from pipeline.crops.store import CropStore
+from stages import provenance
+from stages.params import read_params
 
 pytestmark = pytest.mark.slow
-
-REPOSITORY = Path(__file__).parents[2]
-SMALL = [
-    "dataset=folder",
-    "dataset.num_classes=3",
-    "segmenter.scales=[800]",
-    "crops.size=48",
-    "crops.per_image=3",
-    "model.embedding_dim=16",
-    "model.prototypes_per_class=2",
-    "train.epochs=3",
-    "finetune.epochs=2",
-]
-STAGES = [
-    "scan@root",
-    "prepare",
-    "masks",
-    "crops",
-    "train",
-    "push",
-    "finetune",
-    "evaluate",
-    "explain",
-]
-
-
-@pytest.fixture(scope="session")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three classes with 14 drawings each."""
-    drawn = tmp_path_factory.mktemp("drawn")
-    demo.draw(drawn, seed=1, train_per_class=12, test_per_class=2)
-    kept = tmp_path_factory.mktemp("photographs")
-    for folder in sorted((drawn / "images").iterdir())[:3]:
-        shutil.copytree(folder, kept / folder.name)
-    return kept
-
-
-class Clone:
-    """A copy of the repository, as a colleague has one."""
-
-    def __init__(self, folder: Path, root: Path | str, *overrides: str) -> None:
-        self.folder = folder
-        listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
-        for name in listed:
-            if not name.startswith("tests/") and (REPOSITORY / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPOSITORY / name, folder / name)
-        self.overrides = [*SMALL, f"dataset.root={root}", *overrides]
-        compose_and_dump(
-            folder / "params.yaml",
-            str(folder / "conf"),
-            None,
-            "config",
-            str(folder),
-            self.overrides,
-        )
-        self.git("init", "-q", "-b", "main")
-        self.git("add", "-A")
-        self.commit("start")
-
-    def git(self, *arguments: str) -> None:
-        subprocess.run(["git", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-    def commit(self, message: str) -> None:
-        who = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
-        self.git(*who, "commit", "-qm", message)
-
-    def environment(self) -> dict[str, str]:
-        names = {"GIT_AUTHOR_NAME": "Test", "GIT_COMMITTER_NAME": "Test"}
-        mails = {"GIT_AUTHOR_EMAIL": "t@example.org", "GIT_COMMITTER_EMAIL": "t@example.org"}
-        return {**os.environ, **names, **mails}
-
-    def run(self, *command: str, ok: bool = True) -> str:
-        """Runs a command and returns what it printed on both channels."""
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            text=True,
-            env=self.environment(),
-            timeout=900,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        assert (done.returncode == 0) == ok, done.stdout
-        return done.stdout
-
-    def exp_run(self, *arguments: str) -> str:
-        overrides = [word for override in self.overrides for word in ("-S", override)]
-        return self.run("dvc", "exp", "run", *overrides, *arguments)
-
-    def bytes(self) -> dict[str, str]:
-        """Returns the hash of every file that a run has made."""
-        files = [self.folder / "metrics.json", *sorted((self.folder / "artifacts").rglob("*"))]
-        return {
-            str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in files
-            if path.is_file()
-        }
-
-    def lock(self) -> str:
-        return (self.folder / "dvc.lock").read_text()
 
 
 @pytest.fixture(scope="session")
@@ -138,14 +32,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Clo
 @pytest.fixture
 def clone(tmp_path: Path, finished: Clone) -> Clone:
     """A copy of the finished clone, to do anything with."""
-    copy = Clone.__new__(Clone)
-    copy.folder, copy.overrides = tmp_path / "clone", finished.overrides
-    shutil.copytree(finished.folder, copy.folder, symlinks=True)
-    return copy
-
-
-def ran(output: str) -> list[str]:
-    return [stage for stage in STAGES if f"Running stage '{stage}'" in output]
+    return finished.copy(tmp_path / "clone")
 
 
 def test_second_run_recomputes_nothing(clone: Clone) -> None:
@@ -165,6 +52,59 @@ def test_training_parameter_leaves_masks_and_crops_alone(clone: Clone) -> None:
     assert "train" in ran(output) and not {"prepare", "masks", "crops"} & set(ran(output))
 
 
+def test_crops_of_another_side_are_cut_anew(clone: Clone) -> None:
+    """The cache stays: with crops.size, DVC restored the crops of the earlier size from it."""
+    for side in (64, 32):
+        assert "crops" in ran(clone.exp_run("-S", f"crops.side={side}", "crops"))
+        assert CropStore(clone.folder / "artifacts/crops.zarr").settings.side == side
+    clone.run(*STAGE, "train")
+
+
+def test_the_remedy_for_other_crops_works(clone: Clone) -> None:
+    clone.params("crops.side=32")
+    assert "`dvc repro crops`" in clone.run(*STAGE, "train", ok=False)
+    clone.run("dvc", "repro", "crops")
+    clone.run(*STAGE, "train")
+    # As if DVC's run cache had given other crops for these parameters.
+    right = (clone.folder / "params.yaml").read_text()
+    clone.params("crops.side=40")
+    clone.run(*STAGE, "crops")
+    (clone.folder / "params.yaml").write_text(right)
+    clone.run("dvc", "commit", "--force", "crops")
+    said = clone.run(*STAGE, "train", ok=False)
+    assert "side=40 instead of 32" in said
+    clone.run("dvc", "repro", "crops")
+    remedy = re.search(r"`(dvc repro --force --single-item crops)`", said)
+    clone.run(*remedy[1].split())
+    clone.run(*STAGE, "train")
+
+
+def test_every_output_says_what_it_was_made_with(clone: Clone) -> None:
+    made_with = json.loads((clone.folder / "artifacts/evaluate/made_with.json").read_text())
+    params = read_params(clone.folder / "params.yaml")
+    assert made_with == {stage: provenance.tracked(stage, params) for stage in provenance.TRACKED}
+
+
+@pytest.mark.parametrize(
+    ("override", "stage", "blamed"),
+    [
+        ("dataset.fold=1", "train", "prepare"),
+        ("segmenter.sigma=0.5", "train", "crops"),
+        ("train.epochs=4", "push", "train"),
+        ("model.epsilon=0.01", "finetune", "push"),
+        ("finetune.lr=0.1", "evaluate", "finetune"),
+        ("evaluate.top_k=3", "explain", "evaluate"),
+    ],
+)
+def test_a_stage_refuses_what_was_made_with_other_parameters(
+    clone: Clone, override: str, stage: str, blamed: str
+) -> None:
+    clone.params(override)
+    said = clone.run(*STAGE, stage, ok=False)
+    name, _, value = override.partition("=")
+    assert f"instead of {value}: run `dvc repro {blamed}`" in said and name in said
+
+
 def test_another_fold_leaves_masks_and_crops_alone(clone: Clone) -> None:
     output = clone.exp_run("-S", "dataset.fold=1", "train")
     assert "prepare" in ran(output) and "train" in ran(output)
@@ -181,10 +121,10 @@ def test_queued_copy_finds_relative_root_and_finished_masks(
     shutil.copytree(photographs, tmp_path / "pictures")
     clone = Clone(tmp_path / "clone", "../pictures")
     clone.run("dvc", "repro", "masks")
-    output = clone.exp_run("--temp", "-S", "crops.size=32", "crops")
-    assert "crops" in ran(output)
+    output = clone.exp_run("--temp", "-S", "crops.side=32", "crops")
+    assert "crops" in ran(output) and "masks" not in ran(output)
     shutil.rmtree(clone.folder / ".dvc" / "cache")
-    output = clone.exp_run("--temp", "-S", "crops.size=40", "crops")
+    output = clone.exp_run("--temp", "-S", "crops.side=40", "crops")
     assert "0 images segmented" in output
 
 
@@ -219,8 +159,7 @@ def test_colleague_with_another_root_segments_and_trains_nothing(
     elsewhere = tmp_path / "elsewhere" / "my photographs"
     shutil.copytree(photographs, elsewhere)
     subprocess.run(["git", "clone", "-q", mine.folder, tmp_path / "theirs"], check=True)
-    theirs = Clone.__new__(Clone)
-    theirs.folder = tmp_path / "theirs"
+    theirs = mine.at(tmp_path / "theirs")
     params = theirs.folder / "params.yaml"
     params.write_text(params.read_text().replace(str(photographs), str(elsewhere)))
     output = theirs.run("dvc", "repro", "--pull")

@@ -38,6 +38,11 @@ def test_a_path_of_weights_is_not_shown(run_folder: Path) -> None:
     params = yaml.safe_load(workspace.PARAMS.read_text())
     params["model"]["pretrained"] = "/home/someone/secret/resnet.pth"
     workspace.PARAMS.write_text(yaml.safe_dump(params))
+    for path in (workspace.FINETUNE / "model.json", workspace.MADE_WITH):
+        described = path.read_text().replace(
+            '"model.pretrained": "none"', '"model.pretrained": "/home/someone/secret/resnet.pth"'
+        )
+        path.write_text(described)
     explain.run()
     page = PAGE.read_text(encoding="utf-8")
     assert "resnet.pth" in page and "secret" not in page

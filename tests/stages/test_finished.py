@@ -19,9 +19,11 @@ def test_masks_that_the_crops_were_not_cut_from(
     run_folder: Path, stage: Callable[[], None]
 ) -> None:
     params = yaml.safe_load(workspace.PARAMS.read_text())
+    right = workspace.PARAMS.read_text()
     params["segmenter"]["grid"] = 3
     workspace.PARAMS.write_text(yaml.safe_dump(params))
     masks.run()
+    workspace.PARAMS.write_text(right)
     with pytest.raises(ProtoMaskError, match=r"cut from other masks than .*dvc repro crops"):
         stage()
 

@@ -132,9 +132,9 @@ def test_another_segmenter(tmp_path: Path) -> None:
     [
         # Misspelt: named, the closest one suggested, all of them listed.
         (
-            {"crops.sise": 3},
-            r"crops\.sise: no such parameter; did you mean size\? "
-            r"\(there are: background, max_box_area, min_box_area, per_image, size, version\)",
+            {"crops.sied": 3},
+            r"crops\.sied: no such parameter; did you mean side\? "
+            r"\(there are: background, max_box_area, min_box_area, per_image, side, version\)",
         ),
         (
             {"segmenter.scale": 3},
@@ -144,7 +144,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ({"dataset.path": "x"}, r"dataset\.path: no such parameter.*\(there are: .*root, "),
         ({"tain": {}}, r"tain: no such parameter; did you mean train\?"),
         # Out of range.
-        ({"crops.size": 8}, r"crops\.size: input should be greater than or equal to 16, but is 8"),
+        ({"crops.side": 8}, r"crops\.side: input should be greater than or equal to 16, but is 8"),
         ({"crops.min_box_area": float("nan")}, r"crops\.min_box_area: .*but is nan"),
         ({"segmenter.sigma": float("inf")}, r"segmenter\.sigma: .*finite number, but is inf"),
         ({"segmenter.scales": []}, r"segmenter\.scales: .*at least 1 item"),
@@ -155,7 +155,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ({"dataset.max_bad_fraction": 2}, r"dataset\.max_bad_fraction: .*equal to 1, but is 2"),
         ({"dataset.fold": 5}, r"dataset: fold counts from 0 and must be below folds, which is 5"),
         # Of the wrong type.
-        ({"crops.size": "big"}, r"crops\.size: .*valid integer.*but is 'big'"),
+        ({"crops.side": "big"}, r"crops\.side: .*valid integer.*but is 'big'"),
         ({"seed": 1.5}, r"seed: .*valid integer.*but is 1\.5"),
         ({"train.augment": "maybe"}, r"train\.augment: .*valid boolean.*but is 'maybe'"),
         ({"crops": 3}, r"crops: input should be a section of parameters, but is 3"),
@@ -211,10 +211,10 @@ def test_what_is_wrong_is_said(tmp_path: Path, change: dict[str, Any], said: str
 
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(ProtoMaskError) as error:
-        _read(tmp_path, seed="x", crops__size=1, runtime__device="tpu")
+        _read(tmp_path, seed="x", crops__side=1, runtime__device="tpu")
     assert [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]] == [
         "seed",
-        "crops.size",
+        "crops.side",
         "runtime.device",
     ]
 

@@ -61,7 +61,7 @@ def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> 
     """Of 2×2, and of the black box the image; the most similar of the classes it may be from."""
     params = yaml.safe_load(workspace.PARAMS.read_text())
     settings, loss = OTHERS[name]
-    params["crops"]["size"] = 64
+    params["crops"]["side"] = 64
     params["model"] = {"name": name, "backbone": "test_resnet", "pretrained": "none", **settings}
     params["train"]["loss"] = loss
     workspace.PARAMS.write_text(yaml.safe_dump(params))
@@ -141,7 +141,7 @@ def test_crops_cut_otherwise_since_training_are_refused(run_folder: Path) -> Non
     params["crops"]["background"] = "zero"
     workspace.PARAMS.write_text(yaml.safe_dump(params))
     crops.run()
-    with pytest.raises(ProtoMaskError, match="background=zero instead of original"):
+    with pytest.raises(ProtoMaskError, match="background=original instead of zero"):
         push.run()
 
 

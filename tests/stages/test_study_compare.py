@@ -1,5 +1,7 @@
-"""`protomask study compare` in a real DVC repository with two small experiments of two models."""
+"""`protomask study compare`, `table` and `check` in a real DVC repository with two small
+experiments of two models, and one whose outputs were made with other parameters than it has."""
 
+import json
 import os
 import re
 import shutil
@@ -13,14 +15,14 @@ import yaml
 
 from pipeline.errors import ProtoMaskError
 from pipeline.study.comparison_page import compare
-from stages import evaluate, finetune, push, study_compare, train
+from stages import evaluate, finetune, push, study_compare, study_table, train
 from stages.params import read_params
 
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 EVALUATED = {
-    "cmd": "protomask evaluate",
+    "cmd": "python3 -m stages evaluate",
     "params": ["evaluate"],
     "deps": ["artifacts/finetune"],
     "outs": ["artifacts/evaluate"],
@@ -33,7 +35,7 @@ STAGES = {
         "outs": ["artifacts/index", "artifacts/masks.zarr", "artifacts/crops.zarr"],
     },
     "train": {
-        "cmd": "protomask train",
+        "cmd": "python3 -m stages train",
         "params": ["seed", "model", "train"],
         "deps": ["artifacts/crops.zarr"],
         "outs": ["artifacts/finetune"],
@@ -71,7 +73,8 @@ def run(folder: Path, *command: str, ok: bool = True) -> str:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> Path:
     """The experiments `crops` and `whole` of a ProtoMask and a black box, of which the second also
-    lies in the workspace, and `half`, a training without evaluation."""
+    lies in the workspace; `half`, a training without evaluation; and `lying`, whose parameters
+    say crops of 48 pixels and whose outputs are those of `crops`, of 32."""
     folder = tmp_path_factory.mktemp("compare") / "repository"
     shutil.copytree(finished_run, folder)
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
@@ -83,7 +86,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> 
     run(folder, "git", "commit", "-qm", "start")
     (folder / "measured.json").rename(folder / "metrics.json")
     save(folder, "crops")
-    params = yaml.safe_load((folder / "params.yaml").read_text())
+    text = (folder / "params.yaml").read_text()
+    params = yaml.safe_load(text)
+    params["crops"]["side"] = 48
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    save(folder, "lying")
+    params = yaml.safe_load(text)
     params["model"] = BLACK_BOX
     params["train"]["loss"] = {}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
@@ -107,7 +115,7 @@ def save(folder: Path, name: str) -> None:
 def said(repository: Path) -> str:
     """What the command said when it wrote page.html."""
     command = ["study", "compare", "crops", "whole", "--out", "page.html"]
-    return run(repository, "stages.app", *command)
+    return run(repository, "stages", *command)
 
 
 def groups(page: str) -> dict[str, int]:
@@ -179,6 +187,7 @@ def test_photographs_elsewhere(
         (("main", "crops"), "page.html", "main was not evaluated with its parameters"),
         (("crops", "half"), "page.html", "half: the answers .* are not those of the finished"),
         (("crops", "whole"), "artifacts", "artifacts is a folder"),
+        (("crops", "lying"), "page.html", "lying: .* was made with crops.side=32 instead of 48"),
     ],
 )
 def test_refused(
@@ -199,7 +208,7 @@ def test_missing_in_the_cache(repository: Path, tmp_path: Path) -> None:
     shutil.copytree(repository, copy)
     shutil.rmtree(copy / ".dvc" / "cache" / "files")
     command = ["study", "compare", "crops", "whole", "--out", "other.html"]
-    said = run(copy, "stages.app", *command, ok=False)
+    said = run(copy, "stages", *command, ok=False)
     assert re.search(
         r"artifacts/crops.zarr, .* of crops are not in DVC's cache: .*`dvc pull`", said
     )
@@ -219,3 +228,54 @@ def test_other_data_sets(repository: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ProtoMaskError, match=f"'folder': '{index.ids[5]}' has another file"):
         compare(tested, replace(tested, index=replace(index, table=changed)))
     assert compare(tested, tested).outcome.p == 1
+
+
+def test_the_table_leaves_out_what_contradicts_itself(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(repository)
+    study_table.run("markdown", None, ["accuracy"], [])
+    table, said = capsys.readouterr()
+    assert "lying is left out: its outputs were made with crops.side=32 instead of 48" in said
+    assert table.count("| ProtoMask") == table.count("| Black box") == 1 and "48" not in table
+
+
+def test_check(repository: Path) -> None:
+    said = run(repository, "stages", "study", "check", ok=False)
+    assert "lying: made with crops.side=32 instead of 48\n" in said
+    # The fixture committed the first model's metrics as if they were this one's.
+    assert "half: made with model.name=protomask instead of blackbox" in said
+    assert "2 of 5 runs are not what their parameters say: half, lying; remove them" in said
+    agreeing = run(repository, "stages", "study", "check", "--rev", "crops")
+    assert "agrees with its parameters; the code that ran crops may be other" in agreeing
+
+
+def test_check_of_models_of_an_older_version(repository: Path, tmp_path: Path) -> None:
+    """Older models name the settings that they are built from and the crops that they see."""
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    (copy / "artifacts" / "evaluate" / "made_with.json").unlink()
+    about = copy / "artifacts" / "finetune" / "model.json"
+    described = json.loads(about.read_text())
+    del described["made_with"]
+    described["crops"]["size"] = described["crops"].pop("side")
+    about.unlink()
+    about.write_text(json.dumps(described))
+    shutil.rmtree(copy / "artifacts" / "crops.zarr")
+    params = yaml.safe_load((copy / "params.yaml").read_text())
+    params["crops"]["size"] = params["crops"].pop("side") + 64
+    (copy / "params.yaml").write_text(yaml.safe_dump(params))
+    stages = {"train": {**STAGES["train"], "deps": ["params.yaml"]}, "evaluate": EVALUATED}
+    (copy / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (copy / "dvc.lock").unlink()
+    save(copy, "old")
+    said = run(copy, "stages", "study", "check", "--rev", "old", ok=False)
+    assert "made with crops.size=32 instead of 96" in said
+
+
+def test_check_without_outputs(repository: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    shutil.rmtree(copy / ".dvc" / "cache" / "files")
+    said = run(copy, "stages", "study", "check", "--rev", "crops")
+    assert "cannot be told: its outputs are neither in DVC's cache nor in a remote" in said

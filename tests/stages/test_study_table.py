@@ -23,7 +23,7 @@ defaults:
   - model: protomask
   - _self_
 seed: 0
-crops: {size: 48, max_box_area: 1.0}
+crops: {side: 48, max_box_area: 1.0}
 train: {lr: 5.0e-05}
 evaluate: {top_k: 5}
 explain: {only_mask: false}
@@ -136,7 +136,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def table(folder: Path, *arguments: str, ok: bool = True) -> str:
-    return run(folder, "stages.app", "study", "table", *arguments, ok=ok)
+    return run(folder, "stages", "study", "table", *arguments, ok=ok)
 
 
 def test_table(study: Path) -> None:

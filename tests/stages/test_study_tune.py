@@ -88,7 +88,7 @@ def repository(tmp_path: Path) -> Path:
 
 def _command(*arguments: str) -> list[str]:
     given = [word for setting in SETTINGS for word in ("-S", setting)]
-    return [sys.executable, "-m", "stages.app", "study", "tune", "--name", "s", *given, *arguments]
+    return [sys.executable, "-m", "stages", "study", "tune", "--name", "s", *given, *arguments]
 
 
 def _environment() -> dict[str, str]:

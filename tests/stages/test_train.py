@@ -165,10 +165,10 @@ def test_run_from_another_weights_file_is_not_continued(run_folder: Path) -> Non
 
 
 def test_crops_of_other_settings_are_refused(run_folder: Path) -> None:
-    change(crops={"size": 48, "per_image": 3})
-    with pytest.raises(ProtoMaskError, match=r"size=32 instead of 48.*dvc repro crops"):
+    change(crops={"side": 48, "per_image": 3})
+    with pytest.raises(ProtoMaskError, match=r"side=32 instead of 48.*dvc repro crops"):
         train.run()
-    change(crops={"size": 32, "per_image": 2})
+    change(crops={"side": 32, "per_image": 2})
     crops.run()
     train.run()
 

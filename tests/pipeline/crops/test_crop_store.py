@@ -21,7 +21,7 @@ from pipeline.masks.masks import Masks
 from pipeline.masks.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
-SETTINGS = CropSettings(size=20, per_image=3)
+SETTINGS = CropSettings(side=20, per_image=3)
 
 
 class Made:
@@ -176,7 +176,7 @@ def test_over_the_chunk_boundary(
         photograph = read_photograph(root / made.photographs.table["path"][image])
         expected = extract_crops(photograph, made.masks.masks(image), SETTINGS)
         assert np.array_equal(store.crops([image])[0], expected.pixels)
-        expected = whole_image(photograph, 1, SETTINGS.size)
+        expected = whole_image(photograph, 1, SETTINGS.side)
         assert np.array_equal(store.whole().crops([image])[0], expected.pixels)
 
 
@@ -273,7 +273,7 @@ def test_a_store_of_another_format_is_refused(copied: Path) -> None:
     about = json.loads((copied / "zarr.json").read_text())
     about["attributes"]["format"] = 1
     (copied / "zarr.json").write_text(json.dumps(about))
-    with pytest.raises(ProtoMaskError, match=r"format 1, not 2.*dvc repro crops"):
+    with pytest.raises(ProtoMaskError, match=r"format 1, not 3.*dvc repro crops"):
         CropStore(copied)
 
 
@@ -293,9 +293,9 @@ def test_a_mask_store_is_no_crop_store(made: Made) -> None:
 def test_other_settings_and_images_are_refused_by_name(made: Made) -> None:
     store = CropStore(made.path)
     store.refuse_unless(SETTINGS, made.photographs)
-    other = CropSettings(size=24, per_image=3, background="zero")
+    other = CropSettings(side=24, per_image=3, background="zero")
     with pytest.raises(
-        ProtoMaskError, match="size=20 instead of 24, background=original instead of zero"
+        ProtoMaskError, match="side=20 instead of 24, background=original instead of zero"
     ):
         store.refuse_unless(other, made.photographs)
     fewer = Photographs("folder", made.photographs.table.iloc[1:])

@@ -173,7 +173,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..
     images = [np.zeros((40, 60, 3), np.uint8)] * len(index)
     write_store(folder / "masks.zarr", index.photographs, segmenter, segmenter.segment(images))
     masks = MaskStore(folder / "masks.zarr")
-    settings = CropSettings(size=S, per_image=K)
+    settings = CropSettings(side=S, per_image=K)
     write_crops(folder / "crops.zarr", index.photographs, root, masks, settings)
     prototypes = _prototypes(index)
     return Tiny(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.cluster import _make_shard
+from pipeline.masks.cluster import _make_shard, code_digest
 from pipeline.masks.masks import Masks
 from pipeline.masks.patches import Patches
 from pipeline.masks.segment import segment_images, stored_masks
@@ -78,21 +79,23 @@ class Cluster:
         self._start("scheduler", "--port", "0")
         self.address = self._address()
 
-    def worker(self, *options: str) -> int:
-        """Starts a worker of one thread; returns its process id."""
-        return self._start("worker", "--nthreads", "1", *options).pid
+    def worker(self, *options: str, code: Path = HERE.parents[2]) -> int:
+        """Starts a worker of one thread with the code in a folder; returns its process id."""
+        return self._start("worker", "--nthreads", "1", *options, code=code).pid
 
     def end(self) -> None:
         for process in reversed(self.processes):
             process.terminate()
             process.wait(20)
 
-    def _start(self, command: str, *options: str) -> subprocess.Popen[bytes]:
+    def _start(
+        self, command: str, *options: str, code: Path = HERE.parents[2]
+    ) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "dask", command, "--host", "127.0.0.1", "--no-dashboard"]
         process = subprocess.Popen(
             [*words, "--scheduler-file", str(self.file), *options],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parents[2]}"},
+            env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{code}"},
             stderr=(self.folder / f"{len(self.processes)}.log").open("wb"),
         )
         self.processes.append(process)
@@ -269,8 +272,26 @@ def test_a_folder_that_only_looks_the_same_is_no_shared_folder(tmp_path: Path) -
     source = Source(tmp_path, "1.png", "0" * 64)
     with pytest.raises(ProtoMaskError, match=r"does not see .*\.seen-by-workers-1: mount"):
         _make_shard(
-            [source], Patches(), Shards(tmp_path, 1), Machine(), tmp_path / ".seen-by-workers-1"
+            [source],
+            Patches(),
+            Shards(tmp_path, 1),
+            Machine(),
+            tmp_path / ".seen-by-workers-1",
+            code_digest(),
         )
+
+
+def test_a_worker_with_other_code_is_refused(
+    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, cluster: Cluster
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(HERE.parents[2] / "pipeline", other / "pipeline")
+    with (other / "pipeline" / "masks" / "patches.py").open("a") as file:
+        file.write("# edited\n")
+    cluster.worker("--no-nanny", code=other)
+    args = photographs_in(photograph_folder), photograph_folder, Patches(), tmp_path / "memory", 1
+    with pytest.raises(ProtoMaskError, match=rf"worker on .* runs the code in {other}, which is"):
+        segment_images(*args, Machine(), cluster.address)
 
 
 @pytest.mark.slow

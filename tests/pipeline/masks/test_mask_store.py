@@ -221,7 +221,7 @@ def test_no_store(tmp_path: Path) -> None:
 def test_other_segmenters_and_images_are_refused_by_name(written: Path) -> None:
     store, photographs = MaskStore(written), photographs_of(len(COUNTS))
     store.refuse_unless(Patches(), photographs)
-    with pytest.raises(ProtoMaskError, match="'patches' with grid=2 instead of 3;"):
+    with pytest.raises(ProtoMaskError, match="'patches' with grid=2 instead of 3: run"):
         store.refuse_unless(Patches(grid=3), photographs)
     with pytest.raises(ProtoMaskError, match="name=patches instead of felzenszwalb"):
         store.refuse_unless(Felzenszwalb(), photographs)

@@ -53,7 +53,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     pixels = [read_photograph(folder / "index" / path) for path in photographs.table["path"]]
     write_store(folder / "masks", photographs, segmenter, segmenter.segment(pixels))
     masks = MaskStore(folder / "masks")
-    settings = CropSettings(size=S, per_image=K)
+    settings = CropSettings(side=S, per_image=K)
     write_crops(folder / "crops", photographs, folder / "index", masks, settings)
     return Made(folder / "index", index, masks, CropStore(folder / "crops"))
 

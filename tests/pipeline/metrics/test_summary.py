@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from pipeline.metrics.summary import bootstrap, intervals, per_image, plot_tables, summarise
+from pipeline.metrics.summary import (
+    bootstrap,
+    intervals,
+    per_image,
+    plot_tables,
+    summarise,
+    wilson,
+)
 
 
 def test_summary_by_hand():
@@ -52,6 +59,28 @@ def test_interval_agrees_with_scipy():
 def test_interval_leaves_undefined_images_out():
     values = {"a": {"some": torch.tensor([2.0, math.inf, 2.0, math.nan]), "plain": 3.0}}
     assert intervals(values, 0) == {"a": {"some": {"low": 2.0, "high": 2.0}}}
+
+
+def test_wilson_by_hand():
+    # z = 1.959964, z² = 3.841459. All right: n / (n + z²) = 16 / 19.841459; none: z² / (n + z²).
+    assert wilson(np.ones(16)) == pytest.approx((0.806392, 1.0), abs=1e-6)
+    assert wilson(np.zeros(16)) == pytest.approx((0.0, 0.193608), abs=1e-6)
+    # 3 of 4: centre (3 + z²/2) / (4 + z²) = 4.920730 / 7.841459 = 0.627527, half its width
+    # z·√(4·¾·¼ + z²/4) / (4 + z²) = 1.959964 · √1.710365 / 7.841459 = 0.326884.
+    some = np.array([1.0, 0.0, math.nan, 1.0, 1.0, math.inf])
+    assert wilson(some) == pytest.approx((0.300643, 0.954411), abs=1e-5)
+
+
+def test_only_proportions_have_wilsons_interval():
+    every = torch.ones(16)
+    found = intervals({"general": {"accuracy": every, "top3_accuracy": every}}, 0)["general"]
+    for interval in found.values():
+        assert interval == pytest.approx({"low": 0.806392, "high": 1.0}, abs=1e-6)
+    # A share of pixels that is 0 or 1 in every image is a mean like others.
+    shares = torch.tensor([0.0, 1.0])
+    assert intervals({"complexity": {"iou": shares, "accuracy": every}}, 0) == {
+        "complexity": {"iou": {"low": 0.0, "high": 1.0}, "accuracy": {"low": 1.0, "high": 1.0}}
+    }
 
 
 @given(values=st.lists(st.floats(-10, 10), min_size=1, max_size=20), seed=st.integers(0, 99))

@@ -98,13 +98,13 @@ def test_backbone_without_feature_map_is_refused(name: str) -> None:
 
 
 def test_backbone_of_fixed_size_names_the_size() -> None:
-    with pytest.raises(ProtoMaskError, match=r"swin_tiny.*64 pixels.*crops\.size=224"):
+    with pytest.raises(ProtoMaskError, match=r"swin_tiny.*64 pixels.*crops\.side=224"):
         Backbone("swin_tiny_patch4_window7_224")(torch.rand(1, 3, 64, 64))
 
 
 def test_single_small_crop_cannot_train_batch_normalisation() -> None:
     backbone = Backbone(SMALL)
-    with pytest.raises(ProtoMaskError, match=r"single crop of 32 pixels.*raise crops\.size"):
+    with pytest.raises(ProtoMaskError, match=r"single crop of 32 pixels.*raise crops\.side"):
         backbone.train()(torch.rand(1, 3, 32, 32))
     backbone.train()(torch.rand(1, 3, 64, 64))
     backbone.eval()(torch.rand(1, 3, 32, 32))

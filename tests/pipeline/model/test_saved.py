@@ -21,7 +21,7 @@ from .conftest import SMALL
 ABOUT_IT = About(
     class_names=["wren", "Žluva", "jay"],
     segmenter={"name": "patches", "grid": 2},
-    crops=CropSettings(size=32, per_image=4),
+    crops=CropSettings(side=32, per_image=4),
     images="0" * 64,
 )
 
@@ -155,7 +155,7 @@ def test_truncated_weights(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 2}']
+    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 3}']
 )
 def test_damaged_description(saved: Path, content: bytes) -> None:
     (saved / ABOUT).write_bytes(content)
@@ -165,7 +165,7 @@ def test_damaged_description(saved: Path, content: bytes) -> None:
 
 def test_another_format(saved: Path) -> None:
     text = (saved / ABOUT).read_text()
-    (saved / ABOUT).write_text(text.replace('"format": 2', '"format": 1'))
+    (saved / ABOUT).write_text(text.replace('"format": 3', '"format": 2'))
     with pytest.raises(ProtoMaskError, match="another version"):
         load_model(saved)
 
@@ -181,7 +181,7 @@ def test_another_format(saved: Path) -> None:
         ("num_prototypes", -1),
         ("num_prototypes", "many"),
         ("class_names", None),
-        ("crops", {"size": 1}),
+        ("crops", {"side": 1}),
         ("surprise", 1),
     ],
 )

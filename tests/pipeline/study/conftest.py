@@ -12,13 +12,32 @@ PARAMS: dict[str, Any] = {
     "seed": 0,
     "dataset": {"name": "demo", "root": None, "num_classes": None, "fold": 0, "scanned": []},
     "segmenter": {"name": "sam2", "points_per_side": 32},
-    "crops": {"size": 192, "max_box_area": 1.0},
+    "crops": {"side": 192, "per_image": 8, "max_box_area": 1.0},
     "model": {"name": "protomask", "embedding_dim": 128},
     "train": {"lr": 1e-3},
     "evaluate": {"top_k": 5, "groups": ["general"]},
     "explain": {"only_mask": False},
     "runtime": {"workers": 2},
 }
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "dataset": {name: {"dataset__name": name} for name in ("demo", "cub200")},
+    "segmenter": {
+        "sam2": {},
+        "sam2_tiny": {"segmenter__points_per_side": 16},
+        "patches": {"segmenter": {"name": "patches", "grid": 2}},
+    },
+    "model": {
+        **{name: {"model__name": name} for name in ("protomask", "protopnet", "protopool")},
+        "pipnet": {"model": {"name": "pipnet"}},
+        "blackbox": {"model": {"name": "blackbox"}, "train__lr": 1e-2},
+    },
+    "experiment": {
+        "none": {},
+        "cub200-sam2": {"dataset__name": "cub200", "crops__side": 224, "train__lr": 6e-5},
+    },
+}
+"""Group → preset → what it changes."""
 
 
 def make_params(**changed: Any) -> Params:
@@ -31,6 +50,13 @@ def make_params(**changed: Any) -> Params:
         else:
             params[section] = value
     return params
+
+
+def compose(overrides: list[str]) -> Params:
+    """Returns the parameters of presets alone: `["model=pipnet", "segmenter=patches"]`."""
+    chosen = (override.split("=") for override in overrides)
+    changes = [PRESETS[group][preset] for group, preset in chosen]
+    return make_params(**{name: value for change in changes for name, value in change.items()})
 
 
 def make_run(

@@ -72,6 +72,37 @@ def test_command_gives_the_same_parameters(
         assert command == f"dvc exp run --queue {written}".strip()
 
 
+def test_the_preset_is_that_of_the_models_name() -> None:
+    # Of the other model's preset only the name would be changed.
+    recipes = {"a": {"lr": 1, "epochs": 1}, "b": {"lr": 2, "epochs": 2}}
+
+    def compose(overrides: list[str]) -> Any:
+        name = "b" if "model=b" in overrides else "a"
+        return {"model": {"name": name}, "train": recipes[name]}
+
+    wanted = {"model": {"name": "b"}, "train": recipes["a"]}
+    found = overrides_of(wanted, compose, {"model": ["a", "b"]})
+    assert found == ["model=b", "train.lr=1", "train.epochs=1"]
+
+
+def test_a_preset_of_several_sections_does_not_stand_for_one() -> None:
+    grids = {f"grid{n}": n for n in range(5)}
+    given = {"segmenter": {"name": "a"}, "train": {"lr": 1, "epochs": 1}}
+
+    def compose(overrides: list[str]) -> Any:
+        changed = dict(given)
+        if "experiment=b" in overrides:
+            changed = {"segmenter": {"name": "b", **grids}, "train": {"lr": 2, "epochs": 2}}
+        if "segmenter=b" in overrides:
+            changed["segmenter"] = {"name": "b", **grids}
+        return changed
+
+    groups = {"segmenter": ["a", "b"], "experiment": ["b"]}
+    for made in (["segmenter=b"], ["experiment=b"]):
+        wanted = compose(made)
+        assert overrides_of(wanted, compose, groups) == made
+
+
 def test_without_presets_the_file_is_compared() -> None:
     given = {"seed": 0, "train": {"lr": 0.1}}
     wanted = {"seed": 2, "train": {"lr": 0.1}}

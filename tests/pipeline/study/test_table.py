@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,13 +9,17 @@ from pipeline.study.commands import overrides_of
 from pipeline.study.runs import Params, Run
 from pipeline.study.table import Table, tables
 
-from .conftest import make_params
+from .conftest import PRESETS, compose
 
 Make = Callable[..., Run]
 
+PATCHES: dict[str, Any] = {"segmenter": {"name": "patches", "grid": 2}}
+PIPNET: dict[str, Any] = {"model": {"name": "pipnet"}}
+BLACKBOX: dict[str, Any] = {"model": {"name": "blackbox"}, "train__lr": 1e-2}
+
 
 def overrides(params: Params) -> list[str]:
-    return overrides_of(params, lambda _: make_params(), {})
+    return overrides_of(params, compose, {group: list(PRESETS[group]) for group in PRESETS})
 
 
 def table(*runs: Run, metrics: tuple[str, ...] = ()) -> Table:
@@ -63,8 +68,8 @@ def test_what_tells_rows_of_a_name_apart(make: Make) -> None:
         make(of),
         make(of, crops__max_box_area=0.6),
         make(of, evaluate__top_k=3),
-        make(of, segmenter={"name": "patches", "grid": 2}),
-        make(of, model__name="blackbox"),
+        make(of, **PATCHES),
+        make(of, **BLACKBOX),
     )
     assert labels(found) == [
         "ProtoMask (SAM 2)",
@@ -75,12 +80,80 @@ def test_what_tells_rows_of_a_name_apart(make: Make) -> None:
     ]
 
 
+def test_what_tells_rows_of_different_models_apart(make: Make) -> None:
+    of, pnet = {"general.accuracy": 0.5}, {"model__name": "protopnet"}
+    one_small = table(make(of), make(of, **pnet, crops__side=96), make(of, **BLACKBOX))
+    assert labels(one_small) == ["ProtoMask (SAM 2)", "ProtoPNet, crops.side=96", "Black box"]
+    both_changed = table(make(of, crops__side=128), make(of, **pnet, crops__side=96))
+    assert labels(both_changed) == [
+        "ProtoMask (SAM 2), crops.side=128",
+        "ProtoPNet, crops.side=96",
+    ]
+    all_small = table(make(of, crops__side=96), make(of, **pnet, crops__side=96))
+    assert labels(all_small) == ["ProtoMask (SAM 2)", "ProtoPNet"]
+
+
+def test_a_recipe_of_the_models_own_is_not_named_but_what_departs_from_it_is(make: Make) -> None:
+    of = {"general.accuracy": 0.5}
+    assert labels(table(make(of), make(of, **BLACKBOX))) == ["ProtoMask (SAM 2)", "Black box"]
+    of_the_other = make(of, model={"name": "blackbox"}, train__lr=1e-3)
+    assert labels(table(make(of), of_the_other)) == [
+        "ProtoMask (SAM 2)",
+        "Black box, train.lr=0.001",
+    ]
+
+
+def test_parameters_of_crops_are_compared_among_models_that_have_crops(make: Make) -> None:
+    of, few, pnet = {"general.accuracy": 0.5}, {"crops__per_image": 4}, {"model__name": "protopnet"}
+    found = table(make(of), make(of, **PATCHES, **few), make(of, **pnet, **few))
+    assert labels(found) == [
+        "ProtoMask (SAM 2)",
+        "ProtoMask (patches), crops.per_image=4",
+        "ProtoPNet",
+    ]
+    found = table(make(of, **few), make(of, **PATCHES, **few), make(of, **pnet))
+    assert labels(found) == ["ProtoMask (SAM 2)", "ProtoMask (patches)", "ProtoPNet"]
+    # The only row with crops has none to share the parameter with.
+    found = table(make(of, **few), make(of, **pnet))
+    assert labels(found) == ["ProtoMask (SAM 2), crops.per_image=4", "ProtoPNet"]
+
+
+def test_segmenters_that_are_not_what_their_name_says(make: Make) -> None:
+    of, nine = {"general.accuracy": 0.5}, {"segmenter": {"name": "patches", "grid": 3}}
+    found = table(make(of), make(of, **nine), make(of, segmenter__points_per_side=16))
+    assert labels(found) == [
+        "ProtoMask (SAM 2)",
+        "ProtoMask (SAM 2), segmenter=sam2_tiny",
+        "ProtoMask (patches), segmenter.grid=3",
+    ]
+    found = table(make(of, **nine), make(of, model__name="protopnet"))
+    assert labels(found) == ["ProtoMask (patches), segmenter.grid=3", "ProtoPNet"]
+
+
+def test_presets_of_several_sections_are_named_and_that_of_the_data_set_is_not(make: Make) -> None:
+    of, cub = {"general.accuracy": 0.5}, {"dataset__name": "cub200"}
+    published = {**cub, "crops__side": 224, "train__lr": 6e-5}
+    pnet = {"model__name": "protopnet"}
+    found = table(make(of, **published), make(of, **cub, **pnet))
+    assert labels(found) == ["ProtoMask (SAM 2), experiment=cub200-sam2", "ProtoPNet"]
+    found = table(make(of, **published), make(of, **published, **pnet))
+    assert labels(found) == ["ProtoMask (SAM 2)", "ProtoPNet"]
+
+
 def test_models_of_whole_images_have_no_segmenter(make: Make) -> None:
     of, model = {"general.accuracy": 0.5}, {"model__name": "protopnet"}
     others = {"segmenter": {"name": "slit"}, "crops__max_box_area": 0.5, "seed": 1}
     assert labels(table(make(of, **model), make(of, **model, **others))) == ["ProtoPNet"]
-    sizes = labels(table(make(of, **model), make(of, **model, **others, crops__size=96)))
-    assert sizes == ["ProtoPNet", "ProtoPNet, crops.size=96"]
+    sides = labels(table(make(of, **model), make(of, **model, **others, crops__side=96)))
+    assert sides == ["ProtoPNet", "ProtoPNet, crops.side=96"]
+
+
+@pytest.mark.parametrize("model", ["protomask", "protopnet"])
+def test_runs_that_call_the_side_size_are_another_row(make: Make, model: str) -> None:
+    of, size = {"general.accuracy": 0.5}, {"size": 192, "per_image": 8, "max_box_area": 1.0}
+    found = table(make(of, model__name=model), make(of, model__name=model, crops=size))
+    new, old = labels(found)
+    assert old == f"{new}, +crops.size=192, ~crops.side"
 
 
 def test_data_sets_are_tables_of_their_own(make: Make) -> None:
@@ -98,15 +171,71 @@ def test_of_two_equal_runs_the_newest_counts(make: Make) -> None:
     assert found.num_runs == 1 and found.rows[0].cells[0].mean == pytest.approx(90)  # type: ignore
 
 
+FULL = {"evaluate__groups": ["general", "complexity"], "evaluate__explanations": ["mask", "prp"]}
+
+
+def test_metrics_that_only_an_earlier_run_has_are_kept(make: Make) -> None:
+    a, b, c = "general.accuracy", "complexity.iou", "complexity.iou_prp"
+    full = make({a: 0.5, b: 10, c: 20}, made=1.0, **FULL)
+    quick = make({a: 0.75, b: 30}, made=2.0, explain__only_mask=True, runtime__workers=7)
+    only_general = make({a: 1.0}, made=3.0, evaluate__groups=["general"])
+    found = table(only_general, full, quick, metrics=(a, b, c))
+    assert found.num_runs == 1 and labels(found) == ["ProtoMask (SAM 2)"]
+    assert [cell and (cell.mean, cell.runs) for cell in found.rows[0].cells] == [
+        (100, 1),
+        (30, 1),
+        (20, 1),
+    ]
+
+
+def test_a_mean_stays_with_the_number_of_images_that_it_leaves_out(make: Make) -> None:
+    mean, left_out = "complexity.oirr", "complexity.oirr_undefined"
+    defined = make({mean: 2.0}, made=2.0)
+    found = table(make({mean: 1.0, left_out: 3}, made=1.0), defined, metrics=(mean,))
+    assert found.rows[0].cells[0].mean == 2.0  # type: ignore[union-attr]
+    assert "oirr_undefined" not in defined.completed_by(make({left_out: 3})).metrics["complexity"]
+    kept = make({"general.accuracy": 1.0}).completed_by(make({mean: 1.0, left_out: 3}))
+    assert kept.metrics == {
+        "general": {"accuracy": 1.0},
+        "complexity": {"oirr": 1.0, "oirr_undefined": 3},
+    }
+
+
+def test_images_of_runs_that_complete_one_another(make: Make) -> None:
+    older = make(images={"general.accuracy": [0, 0], "complexity.iou": [10, 20]}, made=1.0, **FULL)
+    newer = make(images={"general.accuracy": [1, 0, 1]}, first=1, made=2.0)
+    images = newer.completed_by(older).images()
+    assert images is not None
+    assert images.set_index("image").sort_index().fillna(-1).to_dict("index") == {
+        "image 0000": {"general.accuracy": -1, "complexity.iou": 10},
+        "image 0001": {"general.accuracy": 1, "complexity.iou": 20},
+        "image 0002": {"general.accuracy": 0, "complexity.iou": -1},
+        "image 0003": {"general.accuracy": 1, "complexity.iou": -1},
+    }
+    assert newer.completed_by(make({"complexity.iou": 1})).images() is None
+    nothing_new = newer.completed_by(make({"general.accuracy": 1}))
+    assert nothing_new is newer
+
+
+def test_completed_rows_are_tested(make: Make) -> None:
+    found = table(
+        make(images=of_noise(1, 0.0), made=1.0, **FULL),
+        make(images={"general.accuracy": [1.0] * 60}, made=2.0),
+        make(images=of_noise(1, -1.0), model__name="protopnet"),
+        metrics=("iou",),
+    )
+    assert standings(found) == [["best"], ["worse"]]
+
+
 def test_missing_runs(make: Make) -> None:
     of = {"general.accuracy": 0.5}
     found = table(
         make(of),
         make(of, seed=1),
         make(of, seed=1, dataset__fold=1),
-        make(of, model__name="pipnet"),
-        make(model__name="pipnet", seed=1, state="failed", name="bad"),
-        make(model__name="pipnet", seed=1, state="unfinished", name="half"),
+        make(of, **PIPNET),
+        make(**PIPNET, seed=1, state="failed", name="bad"),
+        make(**PIPNET, seed=1, state="unfinished", name="half"),
         make(model__name="protopool", seed=3, state="unfinished"),
         make(model__name="protopnet", seed=1, state="queued", name="later"),
     )
@@ -114,11 +243,11 @@ def test_missing_runs(make: Make) -> None:
     told = [(m.label, m.fold, m.seed, m.task and m.task.name, m.command) for m in found.missing]
     queue = "dvc exp run --queue"
     assert told == [
-        ("ProtoPNet", 0, 0, None, f"{queue} -S model.name=protopnet"),
-        ("ProtoPNet", 0, 1, "later", f"{queue} -S seed=1 -S model.name=protopnet"),
-        ("ProtoPNet", 1, 1, None, f"{queue} -S seed=1 -S dataset.fold=1 -S model.name=protopnet"),
-        ("PIP-Net", 0, 1, "bad", f"{queue} -S seed=1 -S model.name=pipnet"),
-        ("PIP-Net", 1, 1, None, f"{queue} -S seed=1 -S dataset.fold=1 -S model.name=pipnet"),
+        ("ProtoPNet", 0, 0, None, f"{queue} -S model=protopnet"),
+        ("ProtoPNet", 0, 1, "later", f"{queue} -S model=protopnet -S seed=1"),
+        ("ProtoPNet", 1, 1, None, f"{queue} -S model=protopnet -S seed=1 -S dataset.fold=1"),
+        ("PIP-Net", 0, 1, "bad", f"{queue} -S model=pipnet -S seed=1"),
+        ("PIP-Net", 1, 1, None, f"{queue} -S model=pipnet -S seed=1 -S dataset.fold=1"),
     ]
     assert found.notes[0].endswith("over 3 runs. n: how many, where some are missing.")
 
@@ -137,8 +266,8 @@ def test_best_and_what_is_no_different(make: Make) -> None:
     found = table(
         make(images=of_noise(1, 0.0)),
         make(images=of_noise(2, -0.2), model__name="protopnet"),
-        make(images=of_noise(3, -5.0), model__name="pipnet"),
-        make({"general.accuracy": 0.5}, model__name="blackbox"),
+        make(images=of_noise(3, -5.0), **PIPNET),
+        make({"general.accuracy": 0.5}, **BLACKBOX),
         metrics=("iou", "accuracy"),
     )
     assert standings(found) == [["best", ""], ["same", ""], ["worse", ""], ["", ""]]
@@ -148,14 +277,14 @@ def test_best_and_what_is_no_different(make: Make) -> None:
 def test_lower_is_better(make: Make) -> None:
     a, b = {"complexity.background_overlap": 10.0}, {"complexity.background_overlap": 20.0}
     c = {"complexity.background_overlap": 10.0}
-    found = table(make(b), make(a, model__name="pipnet"), make(c, model__name="protopnet"))
+    found = table(make(b), make(a, **PIPNET), make(c, model__name="protopnet"))
     # The models' order: ProtoMask, ProtoPNet, PIP-Net. Equals are both the best.
     assert standings(found) == [["untested"], ["best"], ["best"]]
 
 
 def test_more_masks_are_neither_better_nor_worse(make: Make) -> None:
     a, b = {"segmentation.masks": 10.0}, {"segmentation.masks": 20.0}
-    assert standings(table(make(a), make(b, model__name="pipnet"))) == [[""], [""]]
+    assert standings(table(make(a), make(b, **PIPNET))) == [[""], [""]]
 
 
 def test_a_row_is_tested_by_the_mean_of_its_runs(make: Make) -> None:
@@ -166,8 +295,8 @@ def test_a_row_is_tested_by_the_mean_of_its_runs(make: Make) -> None:
     found = table(
         make(images={"complexity.iou": base}),
         make(images={"complexity.iou": base}, seed=1),
-        make(images={"complexity.iou": odd}, model__name="pipnet"),
-        make(images={"complexity.iou": even}, model__name="pipnet", seed=1),
+        make(images={"complexity.iou": odd}, **PIPNET),
+        make(images={"complexity.iou": even}, **PIPNET, seed=1),
     )
     # 5e-7 less on every single image: certain, however small.
     assert standings(found) == [["best"], ["worse"]]
@@ -177,9 +306,9 @@ def test_undefined_values_are_left_out_of_both_rows(make: Make) -> None:
     a, b = of_noise(1, 0.0), of_noise(1, -1.0)
     a["complexity.iou"][:5] = [float("nan")] * 5
     b["complexity.iou"][5:10] = [float("inf")] * 5
-    assert standings(table(make(images=a), make(images=b, model__name="pipnet")))[1] == ["worse"]
+    assert standings(table(make(images=a), make(images=b, **PIPNET)))[1] == ["worse"]
     a["complexity.iou"][:30], b["complexity.iou"][30:45] = [np.nan] * 30, [np.nan] * 15
-    found = table(make(images=a), make(images=b, model__name="pipnet"))
+    found = table(make(images=a), make(images=b, **PIPNET))
     assert standings(found)[1] == ["untested"]
     assert "which both have on 15 test images only" in found.notes[-1]
 
@@ -187,7 +316,7 @@ def test_undefined_values_are_left_out_of_both_rows(make: Make) -> None:
 def test_rows_of_other_images_are_not_tested(make: Make) -> None:
     found = table(
         make(images=of_noise(1, 0.0)),
-        make(images=of_noise(1, -1.0), first=40, model__name="pipnet"),
+        make(images=of_noise(1, -1.0), first=40, **PIPNET),
     )
     assert standings(found) == [["best"], ["untested"]] and found.num_images == 100
     assert "PIP-Net against ProtoMask (SAM 2), which share 20 of 60 test images" in found.notes[-1]
@@ -196,7 +325,7 @@ def test_rows_of_other_images_are_not_tested(make: Make) -> None:
 def test_rows_whose_images_are_not_here_are_not_tested(make: Make) -> None:
     found = table(
         make(images=of_noise(1, 0.0)),
-        make(images=of_noise(1, -0.1), model__name="pipnet"),
+        make(images=of_noise(1, -0.1), **PIPNET),
         make({"complexity.iou": 1.0}, model__name="protopnet"),
         make({"complexity.iou": 1.0}, model__name="protopnet", seed=1),
     )
@@ -208,7 +337,7 @@ def test_what_is_no_mean_over_images_is_not_tested(make: Make) -> None:
     size = "compactness.global_size"
     found = table(
         make({size: 10.0}, of_noise(1, 0.0)),
-        make({size: 20.0}, of_noise(1, -1.0), model__name="pipnet"),
+        make({size: 20.0}, of_noise(1, -1.0), **PIPNET),
     )
     assert standings(found) == [["best", "best"], ["untested", "worse"]]
     assert "Not tested, since no mean over images: Global size." in found.notes

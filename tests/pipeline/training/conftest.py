@@ -77,7 +77,7 @@ def make_store() -> Callable[..., Store]:
         valid = numbers.random((N, CROPS)) < 0.7
         valid[:, 0] = True
         pixels[~valid] = 0
-        settings = CropSettings(size=side, per_image=CROPS)
+        settings = CropSettings(side=side, per_image=CROPS)
         return Store(pixels, valid, {"images": "colours", "seed": seed}, settings)
 
     return make

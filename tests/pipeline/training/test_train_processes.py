@@ -52,7 +52,7 @@ def script(folder: Path) -> None:
     """Trains as `job.json` in a folder says, and leaves there what came of it."""
     job = json.loads((folder / "job.json").read_text())
     settings = TrainSettings(**job["train"])
-    index, store = colours(CropSettings(size=32, per_image=2), job["validation"])
+    index, store = colours(CropSettings(side=32, per_image=2), job["validation"])
     with launched(Runtime(device="cpu", devices=job["devices"]), settings.accumulate) as fabric:
         torch.manual_seed(0)
         # In double precision rounding does not grow to what could hide a mistake.
@@ -131,7 +131,7 @@ def colours(settings: CropSettings, validation: int) -> tuple[Index, Any]:
         Image(f"{row:03d}", f"{row:03d}.png", NAMES[row % 3], split)  # type: ignore[arg-type]
         for row, split in enumerate(splits)
     ]
-    N, K, S = len(images), settings.per_image, settings.size
+    N, K, S = len(images), settings.per_image, settings.side
     pixels = numbers.integers(0, 135, (N, K, S, S, 3), dtype=np.uint8)
     for row in range(N):
         pixels[row, ..., row % 3] += 120
@@ -310,7 +310,7 @@ def make_training(tmp_path: Path) -> Callable[..., Training]:
         settings = TrainSettings(
             **{**TRAIN, **LOSSES["protomask"], "epochs": 1, "augment": augment}
         )
-        index, store = colours(CropSettings(size=32, per_image=1), validation=4)
+        index, store = colours(CropSettings(side=32, per_image=1), validation=4)
         torch.manual_seed(0)
         network = small_network("protomask", "test_resnet")
         fabric, folder = Fabric(accelerator="cpu", devices=1), tmp_path / name

@@ -1,0 +1,11 @@
+"""`python3 -m stages STAGE`: how dvc.yaml runs a stage."""
+
+from stages import launch
+
+if __name__ == "__main__":
+    launch.run_interpreter_of_dvc()
+    launch.refuse_other_code()
+    launch.refuse_missing_packages()
+    from stages.app import run_command_line
+
+    run_command_line()
