@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.crops.batches import read_batches
-from pipeline.explain.evidence import ExplanationName, gather_evidence
 from pipeline.metrics.drawn_truth import DrawnTruth
+from pipeline.metrics.gathering import ExplanationName, gather_evidence
 from pipeline.metrics.groups import GROUPS, measure
 from pipeline.metrics.summary import intervals, summarise
 from pipeline.training.devices import make_fabric

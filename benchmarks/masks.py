@@ -32,8 +32,8 @@ from skimage.data import astronaut, chelsea, coffee, rocket
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.datasets.index import PHOTOGRAPHS, Photographs
-from pipeline.datasets.listing import sha256
 from pipeline.datasets.photograph import read_photograph
+from pipeline.files import sha256
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.sam2 import batched
 from pipeline.masks.sam2.batched import BatchedGenerator

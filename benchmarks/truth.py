@@ -23,13 +23,13 @@ from whole_images import embed, fit, whole_image
 
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
-from pipeline.explain.relevance import LogitHead, Propagator, Rule
-from pipeline.explain.saliency import strongest
 from pipeline.metrics import truth
 from pipeline.metrics.drawn_truth import DrawnTruth, sister
 from pipeline.metrics.evidence import ranking
 from pipeline.model.backbone import Backbone
 from pipeline.progress import track
+from pipeline.saliency.maps import strongest
+from pipeline.saliency.relevance import LogitHead, Propagator, Rule
 from stages import workspace
 from stages.finished import Finished
 from stages.params import read_params

@@ -1,5 +1,6 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and the hashes of their contents."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -45,6 +46,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file's content, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sweep(folder: Path) -> None:

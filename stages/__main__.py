@@ -6,6 +6,6 @@ if __name__ == "__main__":
     launch.run_interpreter_of_dvc()
     launch.refuse_other_code()
     launch.refuse_missing_packages()
-    from stages.app import run_command_line
+    from stages.app import app, run
 
-    run_command_line()
+    run(app)

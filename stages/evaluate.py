@@ -14,16 +14,16 @@ from safetensors.torch import save_file
 
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
-from pipeline.explain.controls import with_random_prototypes, with_random_weights
-from pipeline.explain.evidence import gather_evidence
 from pipeline.files import whole_file, whole_folder
 from pipeline.metrics import Values
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.evidence import Evidence
+from pipeline.metrics.gathering import gather_evidence
 from pipeline.metrics.groups import GROUPS, measure, plots, unavailable
+from pipeline.metrics.randomisation import with_random_prototypes, with_random_weights
 from pipeline.metrics.sanity import no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
-from pipeline.model.distances import DistanceNetwork
+from pipeline.model.distance_network import DistanceNetwork
 from pipeline.training.devices import make_fabric
 from stages import provenance, workspace
 from stages.finished import Finished

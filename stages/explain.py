@@ -8,15 +8,15 @@ import pandas as pd
 from pipeline.crops.extraction import CropSettings
 from pipeline.datasets.index import SPLITS
 from pipeline.errors import ProtoMaskError
-from pipeline.explain.gallery import Gallery
-from pipeline.explain.metric_table import Measured
-from pipeline.explain.overlay import relevance_of
-from pipeline.explain.prototypes import Prototypes
-from pipeline.explain.report import Report
-from pipeline.explain.saliency import SimilarPlaces
-from pipeline.explain.views import Views
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
+from pipeline.report.heatmaps import relevance_of
+from pipeline.report.image_pictures import Gallery
+from pipeline.report.metric_table import Measured
+from pipeline.report.report import Report
+from pipeline.saliency.maps import SimilarPlaces
+from pipeline.saliency.prototypes import Prototypes
+from pipeline.saliency.views import Views
 from pipeline.training.devices import device_of
 from stages import provenance, workspace
 from stages.finished import Finished

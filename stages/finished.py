@@ -9,12 +9,12 @@ from safetensors.numpy import load_file
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError, rerun
-from pipeline.explain.answers import ImageAnswers
-from pipeline.explain.prototypes import Prototypes
 from pipeline.masks.store import MaskStore
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About, load_model
-from pipeline.training.record import read_record
+from pipeline.saliency.image_answers import ImageAnswers
+from pipeline.saliency.prototypes import Prototypes
+from pipeline.training.prototype_record import read_record
 from stages import provenance, workspace
 from stages.params import Params
 

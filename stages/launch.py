@@ -23,7 +23,7 @@ def run_code_of_this_folder() -> None:
     another: what the installed command `protomask` does first."""
     folder = Path.cwd()
     if _has_own_code(folder) and folder.resolve() / "stages" != CODE:
-        _exec(sys.executable)
+        _exec(sys.executable, "commands")
 
 
 def run_interpreter_of_dvc() -> None:
@@ -32,7 +32,7 @@ def run_interpreter_of_dvc() -> None:
     # The programs of different environments may be links to the same file: their folders differ.
     other = found and Path(found).parent.resolve() != Path(sys.executable).parent.resolve()
     if found and other and _has_packages(found):
-        _exec(found)
+        _exec(found, "stages")
 
 
 def refuse_other_code() -> None:
@@ -64,9 +64,9 @@ def _has_own_code(folder: Path) -> bool:
     return (folder / "dvc.yaml").is_file() and (folder / "stages" / "__main__.py").is_file()
 
 
-def _exec(python: str) -> None:
+def _exec(python: str, package: str) -> None:
     sys.stdout.flush()
-    os.execv(python, [python, "-m", "stages", *sys.argv[1:]])
+    os.execv(python, [python, "-m", package, *sys.argv[1:]])
 
 
 def _has_packages(python: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ProtoMaskError, rerun
-from pipeline.study.runs import flat
+from pipeline.parameters import flat
 from stages.params import Params
 
 MadeWith = Mapping[str, Mapping[str, Any]]

@@ -7,13 +7,13 @@ from safetensors.torch import save_file
 
 from pipeline.crops.store import CropStore
 from pipeline.files import whole_folder
-from pipeline.model.answers import answers
+from pipeline.model.inference import answers
 from pipeline.model.network import views
 from pipeline.model.saved import load_model, save_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
+from pipeline.training.prototype_record import write_record
 from pipeline.training.push import nearest_views, push
-from pipeline.training.record import write_record
 from stages import provenance, workspace
 from stages.params import read_params
 

@@ -13,13 +13,12 @@ from lightning_fabric import Fabric
 import pipeline
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
-from pipeline.datasets.listing import sha256
-from pipeline.files import whole_folder
+from pipeline.files import sha256, whole_folder
 from pipeline.model.backbone import Backbone
 from pipeline.model.build import build
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.saved import About, save_model
-from pipeline.study.runs import flat
+from pipeline.parameters import flat
 from pipeline.training.curve import VARIABLE
 from pipeline.training.devices import launched
 from pipeline.training.train import Training

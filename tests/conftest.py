@@ -13,6 +13,8 @@ from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
 
+pytest_plugins = ["finished_runs"]
+
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 

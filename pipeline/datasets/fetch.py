@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from pipeline.datasets.archives import unpack
-from pipeline.datasets.download import cache, download
+from pipeline.download import cache, download
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
 

@@ -4,7 +4,6 @@ The listing is what later work depends on: it is the same on every machine that 
 wherever they lie and whenever they were copied there.
 """
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.errors import ProtoMaskError
-from pipeline.files import whole_file
+from pipeline.files import sha256, whole_file
 from pipeline.progress import track
 
 KEY = ["path", "size", "mtime", "inode"]
@@ -51,12 +50,6 @@ def list_files(root: Path, memory: Path | None = None, threads: int = 4) -> dict
         with whole_file(memory) as part:
             found.to_parquet(part)
     return dict(zip(found["path"], found["sha256"], strict=True))
-
-
-def sha256(path: Path) -> str:
-    """Returns the hex digest of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def visible_files(root: Path) -> list[str]:

@@ -16,6 +16,7 @@ from pydantic import field_validator
 from pipeline.datasets import listing
 from pipeline.datasets.photograph import SUFFIXES
 from pipeline.errors import ProtoMaskError
+from pipeline.files import sha256
 from pipeline.masks.coco import CocoMasks
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.segmenter import Machine, Segmenter, Source
@@ -142,10 +143,10 @@ def content_hash(path: Path) -> str:
         ProtoMaskError: there is no such file, or no PNG file in the folder.
     """
     if path.is_file():
-        return listing.sha256(path)
+        return sha256(path)
     files = _png_files(path)
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(lambda file: listing.sha256(path / file), files)
+        hashes = pool.map(lambda file: sha256(path / file), files)
         lines = [f"{digest}  {file}\n" for digest, file in zip(hashes, files, strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.datasets.listing import sha256
-from pipeline.files import sweep, whole_file
+from pipeline.files import sha256, sweep, whole_file
 from pipeline.masks.masks import Masks
 
 SCHEMA = pa.schema(

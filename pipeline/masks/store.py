@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from pipeline.datasets.index import Photographs
-from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError, rerun
-from pipeline.files import whole_folder
+from pipeline.files import sha256, whole_folder
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Segmenter
 

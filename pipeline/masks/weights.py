@@ -3,8 +3,8 @@
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from pipeline.datasets import listing
-from pipeline.datasets.download import cache, download
+from pipeline import files
+from pipeline.download import cache, download
 from pipeline.errors import ProtoMaskError
 
 
@@ -35,7 +35,7 @@ def find_weights(url: str, sha256: str, local: Path | None) -> Path:
 
 def _refuse_other(local: Path, url: str, sha256: str) -> None:
     try:
-        found = listing.sha256(local)
+        found = files.sha256(local)
     except OSError as error:
         raise ProtoMaskError(
             f"runtime.weights: {local} cannot be read ({error.strerror}); download {url} "

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.metrics import continuity
-from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence
+from pipeline.metrics.evidence import Batch, Drawn, Evidence
 from pipeline.metrics.perturbation import noise_outside, outside
-from pipeline.model.answers import Answers, answers_of
+from pipeline.model.inference import Answers, answers_of
+from pipeline.saliency.maps import Copies
 
 IMAGES_AT_ONCE = 2
 """So few, since each has k copies: 2·5 of 11 crops of 224×224 pixels are 66 MB."""

@@ -13,8 +13,9 @@ from torch import Tensor
 from pipeline.metrics.complexity import part_hits
 from pipeline.metrics.contrastivity import mask_distance, one_minus_iou, value_distance
 from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
-from pipeline.model.answers import Answers
-from pipeline.model.head import Head, LinearHead
+from pipeline.model.head import LinearHead
+from pipeline.model.inference import Answers
+from pipeline.saliency.maps import similarity_maps
 
 OF_MAPS = ("plc", "palc", "pac")
 
@@ -80,18 +81,6 @@ def of_answers(
         "pac": pac(map_BkV, map2_BkV, valid_BV),
         **changes,
     }
-
-
-def similarity_maps(embedding_BVD: Tensor, prototypes_Bk: Tensor, head: Head) -> Tensor:
-    """The similarity of each prototype to each view of its image, missing ones too: float64, B×k×V.
-
-    Args:
-        prototypes_Bk: int64.
-        head: the model's.
-    """
-    scores_BVP = head.scores(embedding_BVD)
-    place_BVk = prototypes_Bk[:, None].expand(-1, scores_BVP.shape[1], -1)
-    return scores_BVP.gather(2, place_BVk).mT
 
 
 def vlc(first_BkSS: Tensor, second_BkSS: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from pipeline.masks.masks import Masks
 from pipeline.metrics.perturbation import perturb
-from pipeline.model.answers import Answers
 from pipeline.model.head import Head
+from pipeline.model.inference import Answers
+from pipeline.saliency.maps import Copies, Explanation
 
 
 class Segmented(NamedTuple):
@@ -34,32 +35,6 @@ class Segmented(NamedTuple):
     masks: Masks
     object_mask: NDArray[np.bool_] | None
     parts_Q2: Tensor | None
-
-
-class Explanation(Protocol):
-    """Draws where in an image a prototype was found."""
-
-    name: str
-
-    def maps(
-        self,
-        images_B: Tensor,
-        prototypes_Bk: Tensor,
-        crop_Bk: Tensor,
-        copies: "Copies | None" = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Draws the saliency of prototypes in the crops where they were found.
-
-        Args:
-            images_B: int64, the images' numbers in the evidence.
-            prototypes_Bk: int64.
-            crop_Bk: int64, the crop of the image that each map is drawn for.
-            copies: of the images, where they are changed ones; None: as stored.
-
-        Returns:
-            The saliency maps (float32 ≥ 0) and saliency masks (bool), both B×k×S×S, on the CPU.
-        """
-        ...
 
 
 class Subject(Protocol):
@@ -216,7 +191,7 @@ class Batch:
         return self.evidence.subject.crops(self.images_B)
 
     @cached_property
-    def perturbed(self) -> "Copies":
+    def perturbed(self) -> Copies:
         """One perturbed copy of each image; all groups share it."""
         crops = perturb(self.crops_BKSS3, self.evidence.seed, self.images_B)
         return Copies(crops, self.evidence.subject.ask(crops, self.valid_BK))
@@ -234,19 +209,6 @@ class Batch:
         crops, part_B, labels_BSS = self.evidence.truth.redrawn(self.images_B)
         copies = Copies(crops, self.evidence.subject.ask(crops, self.valid_BK))
         return Redrawn(copies, part_B, labels_BSS)
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Changed copies of images.
-
-    Args:
-        crops_XKSS3: uint8, or float 0..1.
-        answers: what the model says of them.
-    """
-
-    crops_XKSS3: Tensor
-    answers: Answers
 
 
 class Redrawn(NamedTuple):

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from pipeline.model.distances import crop_distances, similarity
+
 LEAST_PRESENCE = 0.1
 """Below it, PIP-Net passes a prototype over when it classifies (Nauta et al., 2023)."""
 
@@ -106,27 +108,6 @@ def on_cpu(head: Head) -> Head:
     assert isinstance(head, DistanceHead | PresenceHead | LinearHead)
     values: Any = [value.cpu() if isinstance(value, Tensor) else value for value in head]
     return type(head)(*values)
-
-
-def similarity(distance: Tensor, epsilon: float) -> Tensor:
-    """Returns s = log((d + 1) / (d + ε)); ≥ 0, log(1/ε) at d = 0."""
-    return torch.log((distance + 1) / (distance + epsilon))
-
-
-def crop_distances(embedding_XD: Tensor, prototypes_PD: Tensor) -> Tensor:
-    """Returns the squared Euclidean distances of all embeddings to all prototypes, (…)×P, ≥ 0.
-
-    One matrix product: ‖z − p‖² = ‖z‖² + ‖p‖² − 2·z·p, with the middle ½ of the embedding's range
-    subtracted from both, which keeps the three terms small against their difference.
-    """
-    z, p = embedding_XD - 0.5, prototypes_PD - 0.5
-    squares = z.square().sum(-1, keepdim=True) + p.square().sum(-1)
-    return (squares - 2 * z @ p.T).clamp_min(0)
-
-
-def smallest_distance(distance_BVP: Tensor, valid_BV: Tensor) -> Tensor:
-    """Returns d_j, the smallest distance over an image's valid views: B×P."""
-    return distance_BVP.masked_fill(~valid_BV.unsqueeze(-1), torch.inf).amin(dim=1)
 
 
 def largest_score(scores_BVP: Tensor, valid_BV: Tensor) -> Tensor:

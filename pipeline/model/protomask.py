@@ -4,7 +4,7 @@ from torch import Tensor
 
 from pipeline.model import losses
 from pipeline.model.backbone import Backbone
-from pipeline.model.distances import OwnPrototypes
+from pipeline.model.distance_network import OwnPrototypes
 from pipeline.model.network import Output
 from pipeline.model.settings import ProtoMaskSettings
 

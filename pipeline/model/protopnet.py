@@ -1,7 +1,7 @@
 """ProtoPNet: classifies an image by the nearest prototypes of the cells of its feature map."""
 
 from pipeline.model.backbone import Backbone
-from pipeline.model.distances import OwnPrototypes
+from pipeline.model.distance_network import OwnPrototypes
 from pipeline.model.settings import ProtoPNetSettings
 
 

@@ -8,15 +8,9 @@ from torch.nn import functional
 
 from pipeline.model import losses
 from pipeline.model.backbone import Backbone
-from pipeline.model.distances import DistanceNetwork
-from pipeline.model.head import (
-    DistanceHead,
-    crop_distances,
-    largest_score,
-    mean_score,
-    similarity,
-    smallest_distance,
-)
+from pipeline.model.distance_network import DistanceNetwork
+from pipeline.model.distances import crop_distances, similarity, smallest_distance
+from pipeline.model.head import DistanceHead, largest_score, mean_score
 from pipeline.model.network import Output
 from pipeline.model.settings import ProtoPoolSettings
 from pipeline.model.start import centres

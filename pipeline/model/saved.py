@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.crops.extraction import CropSettings
 from pipeline.datasets.index import Photographs
-from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
-from pipeline.files import whole_file
+from pipeline.files import sha256, whole_file
 from pipeline.model.backbone import Backbone
 from pipeline.model.build import build
 from pipeline.model.network import PrototypeNetwork

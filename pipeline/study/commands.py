@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.study.runs import Params, flat
+from pipeline.parameters import Params, flat
 
 PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 RESERVED = {"null", "true", "false", "nan", "inf"}

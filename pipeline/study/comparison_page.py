@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
-from pipeline.explain.answers import ImageAnswers
-from pipeline.explain.gallery import Gallery
-from pipeline.explain.looks import CROP, Looks
-from pipeline.explain.overlay import read_cut
-from pipeline.explain.pages import Picture, page_templates, picture
-from pipeline.explain.pictures import resized
-from pipeline.explain.prototypes import Points, Score
+from pipeline.parameters import flat
 from pipeline.progress import track
+from pipeline.report.drawing import resized
+from pipeline.report.heatmaps import read_cut
+from pipeline.report.image_pictures import Gallery
+from pipeline.report.pages import Picture, page_templates, picture
+from pipeline.report.score_lines import CROP, Looks
+from pipeline.saliency.image_answers import ImageAnswers
+from pipeline.saliency.prototypes import Points, Score
 from pipeline.study.comparison import FEW
 from pipeline.study.paired import (
     Chosen,
@@ -35,7 +36,7 @@ from pipeline.study.paired import (
     outcome,
     pair,
 )
-from pipeline.study.runs import MEANING, Run, flat, written
+from pipeline.study.runs import MEANING, Run, written
 from pipeline.study.significance import LEVEL
 
 NUM_CARDS, NUM_LINES, NUM_CLASSES = 30, 3, 10
@@ -400,7 +401,7 @@ def winner(difference: Difference) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    environment = page_templates(Path(__file__).parent)
+    environment = page_templates(Path(__file__).parent / "templates")
     environment.filters |= {"signed": signed, "probability": probability}
     environment.globals |= {"winner": winner, "level": LEVEL, "few": FEW}
     return environment

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jinja2
 
-from pipeline.explain.pages import page_templates
+from pipeline.report.pages import page_templates
 from pipeline.study.table import Cell, Column, Missing, Row, Table
 
 PAGE = 6
@@ -222,7 +222,7 @@ def _tex(text: str) -> str:
 @cache
 def _templates() -> jinja2.Environment:
     """The page of a study stands on that of the report."""
-    environment = page_templates(Path(__file__).parent)
+    environment = page_templates(Path(__file__).parent / "templates")
     environment.globals |= {"figure": figure, "pages": pages, "told": told, "why": why}
     environment.globals |= {"arrows": ARROWS}
     return environment

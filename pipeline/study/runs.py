@@ -7,10 +7,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline.explain.metric_notes import UNDEFINED
-
-Params = Mapping[str, Any]
-"""What params.yaml holds."""
+from pipeline.metrics.descriptions import UNDEFINED
+from pipeline.parameters import Params, flat
 
 State = Literal["finished", "failed", "queued", "running", "unfinished"]
 
@@ -117,17 +115,6 @@ class Run:
         """
         whole = _model(self.params) != "protomask"
         return _tells_apart(name) and not (whole and _of_crops(name))
-
-
-def flat(params: Params, prefix: str = "") -> dict[str, Any]:
-    """Takes sections apart: {"train": {"lr": 1}} becomes {"train.lr": 1}."""
-    leaves: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            leaves |= flat(value, f"{prefix}{name}.")
-        else:
-            leaves[prefix + name] = value
-    return leaves
 
 
 def written(value: Any) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import ProtoMaskError
-from pipeline.explain.metric_notes import (
+from pipeline.metrics.descriptions import (
     CONTROLS,
     EXPLANATIONS,
     PERCENT,
@@ -19,9 +19,10 @@ from pipeline.explain.metric_notes import (
     note_on,
     taken_apart,
 )
+from pipeline.parameters import Params
 from pipeline.study.commands import queue_command
 from pipeline.study.comparison import Standing, compare
-from pipeline.study.runs import MODELS, Params, Run
+from pipeline.study.runs import MODELS, Run
 
 USUAL = [
     "general.accuracy",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.distances import DistanceNetwork
+from pipeline.model.distance_network import DistanceNetwork
 from pipeline.model.network import PrototypeNetwork
 
 IMAGES_PER_BLOCK = 128

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+from commands import predict
 from pipeline.datasets import demo
-from pipeline.explain.metric_notes import NOTES
+from pipeline.metrics.descriptions import NOTES
 from pipeline.metrics.groups import GROUPS
 from stages import (
     crops,
@@ -21,7 +22,6 @@ from stages import (
     explain,
     finetune,
     masks,
-    predict,
     prepare,
     push,
     train,

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline.errors import ProtoMaskError
-from pipeline.explain.metric_notes import UNKNOWN, note_on
+from pipeline.metrics.descriptions import UNKNOWN, note_on
 from stages import explain, workspace
 
 PAGE = workspace.REPORT / "index.html"

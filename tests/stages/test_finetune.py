@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.saved import load_model
-from pipeline.training.record import read_record
+from pipeline.training.prototype_record import read_record
 from stages import evaluate, finetune, workspace
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from commands import predict
 from pipeline.errors import ProtoMaskError
-from stages import evaluate, explain, masks, predict, workspace
+from stages import evaluate, explain, masks, workspace
 
 
 def run_predict() -> None:

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
-from pipeline.model.answers import answers
+from pipeline.model.inference import answers
 from pipeline.model.saved import load_model
-from pipeline.training.record import read_record
+from pipeline.training.prototype_record import read_record
 from stages import crops, finetune, push, train, workspace
 from stages.params import read_params
 

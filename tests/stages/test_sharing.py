@@ -17,7 +17,7 @@ import yaml
 from servers import s3_server, ssh_server
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
-from pipeline.datasets.listing import sha256
+from pipeline.files import sha256
 from pipeline.masks.slit.segmenter import PUBLISHED, WEIGHTS
 
 pytestmark = pytest.mark.slow

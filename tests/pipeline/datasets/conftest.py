@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from scipy.io import savemat
 from web_server import Server
 
-from pipeline.datasets import download
+from pipeline import download
 
 ANNOTATION = """<annotation><folder>02085620</folder><filename>%s</filename>
 <size><width>40</width><height>30</height><depth>3</depth></size>{}</annotation>

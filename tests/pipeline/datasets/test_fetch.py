@@ -18,10 +18,10 @@ import pytest
 from PIL import Image as Pillow
 from web_server import Server
 
-from pipeline.datasets.download import CHUNK
 from pipeline.datasets.fetch import PUBLICATIONS, Archive, Publication, fetch, root_of
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import DATASETS, build_index
+from pipeline.download import CHUNK
 from pipeline.errors import ProtoMaskError
 
 CUB = {

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.datasets import listing
-from pipeline.datasets.listing import list_files, refuse_changed, sha256, visible_files
+from pipeline.datasets.listing import list_files, refuse_changed, visible_files
 from pipeline.errors import ProtoMaskError
+from pipeline.files import sha256
 
 
 @pytest.fixture

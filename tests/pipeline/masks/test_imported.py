@@ -14,8 +14,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from pipeline.datasets.index import Photographs
-from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
+from pipeline.files import sha256
 from pipeline.masks.coco import write_coco
 from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.imported import Imported, content_hash

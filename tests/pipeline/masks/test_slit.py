@@ -23,8 +23,8 @@ from transformers import (
     SegformerImageProcessorPil,
 )
 
-from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
+from pipeline.files import sha256
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Machine
 from pipeline.masks.slit.boundaries import Boundaries, _normalise, _resize, load_network

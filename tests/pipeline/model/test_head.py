@@ -5,18 +5,16 @@ import math
 import pytest
 import torch
 
+from pipeline.model.distances import crop_distances, similarity, smallest_distance
 from pipeline.model.head import (
     DistanceHead,
     Head,
     LinearHead,
     PresenceHead,
     best_view,
-    crop_distances,
     largest_score,
     mean_score,
     on_cpu,
-    similarity,
-    smallest_distance,
 )
 
 VALID = torch.tensor([[True, True, False], [False, True, True]])

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.crops.extraction import CropSettings
-from pipeline.datasets.listing import sha256
 from pipeline.errors import ProtoMaskError
-from pipeline.model.distances import DistanceNetwork
+from pipeline.files import sha256
+from pipeline.model.distance_network import DistanceNetwork
 from pipeline.model.network import PrototypeNetwork
 from pipeline.model.protomask import ProtoMask
 from pipeline.model.saved import ABOUT, WEIGHTS, About, load_model, save_model

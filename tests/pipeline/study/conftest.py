@@ -6,7 +6,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.study.runs import Params, Run
+from pipeline.parameters import Params
+from pipeline.study.runs import Run
 
 PARAMS: dict[str, Any] = {
     "seed": 0,

@@ -5,8 +5,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from pipeline.parameters import Params
 from pipeline.study.rendering import PAGE, html, latex, markdown
-from pipeline.study.runs import Params, Run
+from pipeline.study.runs import Run
 from pipeline.study.table import USUAL, Table, tables
 
 Make = Callable[..., Run]

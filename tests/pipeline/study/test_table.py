@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ProtoMaskError
+from pipeline.parameters import Params
 from pipeline.study.commands import overrides_of
-from pipeline.study.runs import Params, Run
+from pipeline.study.runs import Run
 from pipeline.study.table import Table, tables
 
 from .conftest import PRESETS, compose

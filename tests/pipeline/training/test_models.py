@@ -10,8 +10,8 @@ import torch
 from lightning_fabric import Fabric
 
 from pipeline.crops.extraction import CropSettings
-from pipeline.model.answers import answers
-from pipeline.model.distances import DistanceNetwork
+from pipeline.model.distance_network import DistanceNetwork
+from pipeline.model.inference import answers
 from pipeline.model.network import PrototypeNetwork, views
 from pipeline.model.saved import About, save_model
 from pipeline.training.features import stored_features

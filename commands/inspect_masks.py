@@ -1,0 +1,233 @@
+"""Looking at a mask store: what made it, one image's masks, and whether it is undamaged."""
+
+import difflib
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.datasets.index import Photographs
+from pipeline.datasets.photograph import UnreadableImageError, read_photograph
+from pipeline.errors import ProtoMaskError
+from pipeline.files import sha256, whole_file
+from pipeline.masks.masks import Masks
+from pipeline.masks.store import MaskStore
+from pipeline.progress import track
+from pipeline.report.drawing import Outline, colour_of, outlined
+from stages import workspace
+from stages.params import read_params
+
+SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+BAR = 32
+SMALLEST, LARGEST = 960, 1920
+GREY = 128
+
+
+def info(store: Path) -> None:
+    masks = MaskStore(store)
+    console = Console(soft_wrap=True, highlight=False)
+    about, per_image = masks.about, masks.num_masks()
+    files = _files(store)
+    size = sum(path.stat().st_size for path in files)
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in {
+        "data set": f"{about['dataset']}, {len(masks)} images",
+        **{name: _said(value) for name, value in about["segmenter"].items() if value is not None},
+        "masks": str(per_image.sum()),
+        "masks an image": _spread(per_image),
+        "on disk": f"{size / 1e6:.2f} MB in {len(files)} files, "
+        f"{size / max(len(masks), 1):.0f} bytes an image",
+    }.items():
+        table.add_row("segmenter" if name == "name" else name, value)
+    console.print(table)
+    shares = area_shares(masks)
+    if len(shares):
+        console.print(_histogram(shares))
+
+
+def show(image: str, store: Path, out: Path | None) -> None:
+    if out and out.is_dir():
+        raise ProtoMaskError(f"{out} is a folder; --out names the picture to write")
+    masks = MaskStore(store)
+    row = _find(image, masks)
+    found = masks.masks(row)
+    _print_masks(found, _score_names(store))
+    photograph = _photograph(masks.ids[row], found)
+    if photograph is None:
+        print("the photograph is not here; its masks are drawn over grey")
+        photograph = np.full((found.height, found.width, 3), GREY, np.uint8)
+    side = min(max(found.height, found.width, SMALLEST), LARGEST)
+    outlines = [
+        Outline(found.full(number), colour_of(number), str(number)) for number in range(len(found))
+    ]
+    picture = outlined(photograph, outlines, side)
+    out = out or Path(masks.ids[row].replace("/", "-") + ".masks.png")
+    with whole_file(out) as part:
+        picture.save(part, "PNG")
+    print(f"{len(found)} masks of {masks.ids[row]}, drawn in {out}")
+
+
+def verify(store: Path) -> None:
+    if not store.exists():
+        raise ProtoMaskError(f"no mask store at {store}: run `dvc repro masks` first")
+    try:
+        wrong = MaskStore(store).verify()
+        num_files = len(_files(store))
+    except ProtoMaskError:
+        raise
+    except Exception as error:
+        # A damaged zarr.json can hold anything, so that reading it can fail in any way.
+        wrong = [f"zarr.json: damaged ({type(error).__name__}: {error})"]
+    if wrong:
+        print("\n".join(wrong))
+        raise ProtoMaskError(
+            f"{store} is not as it was written: remove it and run `dvc repro masks`, which "
+            "segments nothing again that this machine has already segmented"
+        )
+    print(f"OK: {num_files} files in {store} are as they were written")
+    _verify_images(MaskStore(store))
+
+
+def _verify_images(masks: MaskStore) -> None:
+    """Compares the photographs with those that were segmented, if they are this workspace's."""
+    if not (workspace.PHOTOGRAPHS.exists() and workspace.PARAMS.exists()):
+        return
+    root = workspace.root_of(read_params(workspace.PARAMS))
+    table = workspace.read_photographs().table
+    paths = dict(zip(table["id"], table["path"], strict=True))
+    segmented = dict(zip(masks.ids, masks.about["images"]["sha256"], strict=True))
+    if not paths.keys() & segmented.keys() or not root.is_dir():
+        print("its photographs are not those of this workspace: they were not looked at")
+        return
+    wrong = []
+    for image, digest in track(segmented.items(), "Reading photographs", len(segmented)):
+        path = root / paths[image] if image in paths else None
+        if path is None or not path.is_file():
+            wrong.append(f"{image}: the photograph is no longer there")
+        elif sha256(path) != digest:
+            wrong.append(f"{image}: {path} has changed since it was segmented")
+    if wrong:
+        print("\n".join(wrong))
+        raise ProtoMaskError(
+            f"{len(wrong)} photographs are not those that were segmented: run `dvc repro masks`, "
+            "which segments only what has changed"
+        )
+    print(f"OK: {len(segmented)} photographs in {root} are those that were segmented")
+
+
+def area_shares(masks: MaskStore) -> NDArray[np.float64]:
+    """Returns every mask's area as a share of its image, 0..1."""
+    images = masks.about["images"]
+    pixels = np.array(images["height"], np.float64) * np.array(images["width"], np.float64)
+    return masks.areas() / np.repeat(pixels, masks.num_masks())
+
+
+def count_shares(shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Returns how many shares lie in each interval of `SHARES`, the upper end included."""
+    upper = np.searchsorted(SHARES, shares, side="left") - 1
+    return np.bincount(np.clip(upper, 0, len(SHARES) - 2), minlength=len(SHARES) - 1)
+
+
+def _histogram(shares: NDArray[np.float64]) -> Table:
+    counts = count_shares(shares)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("area, share of image", justify="right")
+    table.add_column("masks", justify="right")
+    table.add_column("")
+    for low, high, number in zip(SHARES, SHARES[1:], counts.tolist(), strict=False):
+        bar = "█" * round(BAR * number / counts.max())
+        table.add_row(f"{100 * low:g}–{100 * high:g} %", str(number), bar)
+    return table
+
+
+def _print_masks(found: Masks, score_names: list[str]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("mask", "x0", "y0", "x1", "y1", "area", *score_names):
+        table.add_column(name, justify="right")
+    for number in range(len(found)):
+        share = 100 * found.areas[number] / (found.height * found.width)
+        scores = [f"{score:.3g}" for score in found.scores[number].tolist()]
+        box = [str(side) for side in found.boxes[number].tolist()]
+        table.add_row(str(number), *box, f"{share:.2f} %", *scores)
+    Console(highlight=False).print(table)
+
+
+def _find(image: str, masks: MaskStore) -> int:
+    """Returns the number of the image with this id, or with this path in the index or from here."""
+    rows = {name: row for row, name in enumerate(masks.ids)}
+    if image in rows:
+        return rows[image]
+    paths = _paths()
+    by_path = {path: name for name, path in paths.items()}
+    for path in (image, _within_root(image)):
+        name = by_path.get(path or "")
+        if name in rows:
+            return rows[name]
+    near = difflib.get_close_matches(image, [*masks.ids, *by_path], n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise ProtoMaskError(f"no image {image!r} in {masks.path}{hint}")
+
+
+def _paths() -> dict[str, str]:
+    """Returns the images' ids and paths, as far as there is an index."""
+    if not workspace.PHOTOGRAPHS.exists():
+        return {}
+    table = Photographs.read(workspace.PHOTOGRAPHS).table
+    return dict(zip(table["id"], table["path"], strict=True))
+
+
+def _root() -> Path | None:
+    return workspace.root_of(read_params(workspace.PARAMS)) if workspace.PARAMS.exists() else None
+
+
+def _within_root(image: str) -> str | None:
+    root = _root()
+    if root is None or not Path(image).resolve().is_relative_to(root.resolve()):
+        return None
+    return Path(image).resolve().relative_to(root.resolve()).as_posix()
+
+
+def _photograph(image: str, found: Masks) -> NDArray[np.uint8] | None:
+    """Returns an image's photograph, or None where it is not here or is another."""
+    root, path = _root(), _paths().get(image)
+    if root is None or path is None:
+        return None
+    try:
+        photograph = read_photograph(root / path)
+    except UnreadableImageError:
+        return None
+    return photograph if photograph.shape[:2] == (found.height, found.width) else None
+
+
+def _score_names(store: Path) -> list[str]:
+    """Reads what the columns after a mask's box, area and bytes are called."""
+    path = store / "regions" / "zarr.json"
+    try:
+        fields: list[str] = json.loads(path.read_text(encoding="utf-8"))["attributes"]["fields"]
+        return fields[fields.index("bytes") + 1 :]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ProtoMaskError(
+            f"{path} is damaged ({error}): remove {store} and run `dvc repro masks`"
+        ) from None
+
+
+def _files(store: Path) -> list[Path]:
+    return [path for path in store.rglob("*") if path.is_file()]
+
+
+def _spread(values: NDArray[np.int64]) -> str:
+    if len(values) == 0:
+        return "none"
+    return (
+        f"{values.min()} at least, {np.median(values):g} median, {values.mean():.1f} mean, "
+        f"{values.max()} at most"
+    )
+
+
+def _said(value: object) -> str:
+    return ", ".join(f"{item:g}" for item in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,220 @@
+"""Two runs that DVC knows → a page that compares them image by image."""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from dvc.api import DVCFileSystem
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import RevError
+from dvc.utils.serialize import load_yaml
+from dvc_data.index import DataIndexDirError
+
+from commands.experiments import up_to_date
+from pipeline.errors import ProtoMaskError
+from pipeline.files import whole_file
+from pipeline.report.heatmaps import relevance_of
+from pipeline.report.image_pictures import Gallery
+from pipeline.report.score_lines import Looks
+from pipeline.saliency.maps import SimilarPlaces
+from pipeline.study.comparison_page import (
+    Compared,
+    Tested,
+    compare,
+    photographs,
+    verdicts,
+    write_comparison,
+)
+from pipeline.study.runs import Run
+from pipeline.training.devices import device_of
+from pipeline.training.settings import Runtime
+from stages import provenance, workspace
+from stages.finished import Finished
+from stages.params import read_params
+
+HERE = "workspace"
+NEEDED = (
+    workspace.INDEX_FOLDER,
+    workspace.MASKS,
+    workspace.CROPS,
+    workspace.FINETUNE,
+    workspace.EVALUATE,
+)
+
+
+def run(revs: tuple[str, str], out: Path) -> None:
+    """Writes the page about two revisions, each an experiment, commit, branch or `workspace`."""
+    if out.is_dir():
+        raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
+    runtime = read_params(workspace.PARAMS).runtime
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(_outputs(rev)) for rev in revs]
+        a, b = (_tested(*of, runtime) for of in zip(revs, folders, strict=True))
+        compared = compare(a, b)
+        _draw(out.absolute(), (a, b), compared, folders)
+    counts = compared.outcome
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; of {counts.images} images {counts.both} right "
+        f"in both runs, {counts.only_a} in {revs[0]} only, {counts.only_b} in {revs[1]} only"
+    )
+
+
+def _draw(
+    out: Path, tested: tuple[Tested, Tested], compared: Compared, folders: list[Path]
+) -> None:
+    """Draws what each run says, in its folder, and writes the page."""
+    a, b = tested
+    places_a, places_b = (of[compared.shown].tolist() for of in compared.pairs[:2])
+    with contextlib.chdir(folders[0]):
+        drawn, said_a = photographs(a, places_a), verdicts(a, places_a)
+    with contextlib.chdir(folders[1]):
+        said_b = verdicts(b, places_b)
+    with whole_file(out) as part:
+        write_comparison(part, a, b, compared, drawn, (said_a, said_b))
+
+
+def _tested(rev: str, folder: Path, runtime: Runtime) -> Tested:
+    """Opens a run's outputs, on this machine's device.
+
+    Raises:
+        ProtoMaskError: something is missing, damaged or of another version.
+    """
+    with contextlib.chdir(folder), _named(rev):
+        params, finished = read_params(workspace.PARAMS), Finished.read()
+        index, crops, prototypes = finished.index, finished.crops, finished.prototypes()
+        answers = finished.answers()
+        answers.refuse_unless(prototypes)
+        finished.refuse_unless_made_with(params)
+        made_with = provenance.read_made_with(workspace.MADE_WITH)
+        provenance.refuse_contradictions(made_with, params, workspace.EVALUATE, "evaluate")
+        network = finished.network.to(device_of(runtime))
+        places = SimilarPlaces(network) if network.in_cells else None
+        relevance, only_mask = relevance_of(network), params.explain.only_mask
+        return Tested(
+            Run(rev, params.model_dump(mode="json")),
+            index,
+            answers,
+            _read_measured(),
+            Looks(prototypes, relevance, crops, index.ids, only_mask, places),
+            Gallery(index, workspace.root_of(params), finished.masks(), crops, prototypes.views),
+        )
+
+
+def _read_measured() -> pd.DataFrame:
+    path = workspace.EVALUATE / "images.parquet"
+    try:
+        return pd.read_parquet(path, partitioning=None)
+    except (OSError, ValueError) as error:
+        raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None
+
+
+@contextlib.contextmanager
+def _named(rev: str) -> Iterator[None]:
+    """Says in errors which run they are about."""
+    try:
+        yield
+    except ProtoMaskError as error:
+        raise ProtoMaskError(f"{rev}: {error}") from None
+
+
+@contextlib.contextmanager
+def _outputs(rev: str) -> Iterator[Path]:
+    """Yields a folder with a revision's parameters and outputs; it is gone after the block.
+
+    The outputs are links to the files in DVC's cache. The folder lies where DVC's own copies of the
+    repository do, so that `workspace.origin` finds the repository from it.
+
+    Raises:
+        ProtoMaskError: there is no such revision, or it was not evaluated, or outputs are missing.
+    """
+    if rev == HERE:
+        _warn_of_changed_parameters()
+        yield Path.cwd()
+        return
+    try:
+        with Repo() as repo:
+            copies = Path(repo.root_dir) / ".dvc" / "tmp" / "exps"
+            copies.mkdir(parents=True, exist_ok=True)
+            files = DVCFileSystem(repo.root_dir, rev=rev)
+            params = _params(files, rev)
+            cached = _cached(repo, files, rev)
+    except RevError:
+        raise ProtoMaskError(
+            f"there is no run {rev!r}: `dvc exp show` lists the experiments, and `workspace` is "
+            "what lies here"
+        ) from None
+    except DvcException as error:
+        raise ProtoMaskError(f"DVC cannot say what {rev!r} has made: {error}") from None
+    with tempfile.TemporaryDirectory(prefix="compare-", dir=copies) as name:
+        folder = Path(name)
+        (folder / workspace.PARAMS).write_bytes(params)
+        for path, target in cached.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).symlink_to(target)
+        yield folder
+
+
+def _warn_of_changed_parameters() -> None:
+    if Path("dvc.lock").exists() and not up_to_date(DVCFileSystem(), load_yaml(workspace.PARAMS)):
+        print(
+            f"{workspace.PARAMS} or an output has changed since {workspace.METRICS} was made: the "
+            "page may name parameters that the workspace's run did not have; see `dvc status`",
+            file=sys.stderr,
+        )
+
+
+def _params(files: DVCFileSystem, rev: str) -> bytes:
+    """Returns a revision's parameters.
+
+    Raises:
+        ProtoMaskError: it has none, or no metrics that follow from them.
+    """
+    try:
+        params = load_yaml(workspace.PARAMS.as_posix(), fs=files)
+    except FileNotFoundError:
+        raise ProtoMaskError(f"{rev} has no {workspace.PARAMS}: it is no run") from None
+    if not up_to_date(files, params):
+        raise ProtoMaskError(
+            f"{rev} was not evaluated with its parameters: check it out (`dvc exp apply {rev}`) "
+            "and run it to the end (`dvc exp run`)"
+        )
+    content: bytes = files.cat(workspace.PARAMS.as_posix())
+    return content
+
+
+def _cached(repo: Repo, files: DVCFileSystem, rev: str) -> dict[str, Path]:
+    """Returns where DVC's cache has a revision's outputs: path → file.
+
+    Raises:
+        ProtoMaskError: some are not there.
+    """
+    cached: dict[str, Path] = {}
+    missing = []
+    for output in NEEDED:
+        paths = {
+            path: Path(repo.cache.local.oid_to_path(digest))
+            for path, digest in _digests(files, output).items()
+        }
+        if not paths or not all(path.is_file() for path in paths.values()):
+            missing.append(str(output))
+        cached |= paths
+    if missing:
+        raise ProtoMaskError(
+            f"{', '.join(missing)} of {rev} {'are' if len(missing) > 1 else 'is'} not in DVC's "
+            f"cache: check it out (`dvc exp apply {rev}`) and run `dvc pull`, or where no remote "
+            "has it, `dvc exp run`"
+        )
+    return cached
+
+
+def _digests(files: DVCFileSystem, output: Path) -> dict[str, str]:
+    """Returns the files of an output and what DVC calls them; none if it has lost their list."""
+    try:
+        found = files.find(output.as_posix(), detail=True)
+    except DataIndexDirError:
+        return {}
+    return {path: about["md5"] for path, about in found.items()}

@@ -1,0 +1,176 @@
+"""A download that is verified, resumed and made once, however many processes want the file.
+
+The SHA-256 says which bytes are meant, so a part of a file that an earlier run left is continued
+without asking whether the server still has the same file: other bytes fail the check at the end,
+are deleted, and the next run starts over.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+import requests
+from filelock import FileLock
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from pipeline import files
+from pipeline.errors import ProtoMaskError
+from pipeline.progress import console
+
+CHUNK = 64 * 1024
+TIMEOUT = 30.0
+PAUSES = (1.0, 2.0, 4.0, 8.0)
+BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+
+
+def cache(kind: str) -> Path:
+    """Returns the folder where this user's downloads of a kind are kept, such as "weights".
+
+    It lies in the user's cache folder, or in the one that the environment variable PROTOMASK_CACHE
+    names.
+    """
+    folder = os.environ.get("PROTOMASK_CACHE") or platformdirs.user_cache_path("protomask")
+    return Path(folder) / kind
+
+
+def download(url: str, sha256: str, path: Path, by_hand: str) -> None:
+    """Puts a published file at a path, unless it is there already.
+
+    A second process that wants the same file waits for the first. A broken connection is taken up
+    where it broke, by this run or the next.
+
+    Args:
+        url: where the file is published.
+        sha256: the hex digest of its content.
+        path: where it belongs; what has come so far lies beside it.
+        by_hand: what to do without this download, for the errors.
+
+    Raises:
+        ProtoMaskError: the download failed or brought other bytes; the folder cannot be written.
+    """
+    try:
+        if not _is(path, sha256):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not _is(path, sha256):
+                    _download(url, sha256, path, by_hand)
+    except OSError as error:  # those of requests are OSErrors too
+        raise ProtoMaskError(
+            f"{url} could not be downloaded ({_in_short(error)}){_kept(_part(path))}; {by_hand}"
+        ) from None
+
+
+def _is(path: Path, sha256: str) -> bool:
+    return path.is_file() and files.sha256(path) == sha256
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _download(url: str, sha256: str, path: Path, by_hand: str) -> None:
+    part = _part(path)
+    if not _is(part, sha256):
+        with _bar() as bar:
+            task = bar.add_task(f"Downloading {path.name}", total=None)
+            for done, total in _fetch(url, part):
+                bar.update(task, completed=done, total=total)
+    found = files.sha256(part)
+    if found != sha256:
+        part.unlink()
+        raise ProtoMaskError(
+            f"{url} served other bytes than expected (SHA-256 {found}): a proxy's page, a new "
+            f"release, or a damaged download; try again, or {by_hand}"
+        )
+    part.replace(path)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _fetch(url: str, part: Path) -> Iterator[tuple[int, int | None]]:
+    """Fetches what a part lacks, over as many connections as that takes.
+
+    After a connection that broke and had brought new bytes there are as many further tries as
+    pauses, and new ones each time new bytes come; a first connection that brings none is the last.
+
+    Yields:
+        How many bytes the part has, and how many the file has if the server says so.
+
+    Raises:
+        requests.RequestException: no tries are left, or the server refuses.
+        OSError: the part cannot be written.
+    """
+    pauses: Iterator[float] = iter(())
+    most = _size(part)
+    while True:
+        try:
+            yield from _fetch_once(url, part)
+            return
+        except BROKEN:
+            if _size(part) > most:
+                most, pauses = _size(part), iter(PAUSES)
+            pause = next(pauses, None)
+            if pause is None:
+                raise
+        time.sleep(pause)
+
+
+def _fetch_once(url: str, part: Path) -> Iterator[tuple[int, int | None]]:
+    have = _size(part)
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if have and response.status_code == requests.codes.requested_range_not_satisfiable:
+            part.unlink()
+            yield from _fetch_once(url, part)
+            return
+        response.raise_for_status()
+        resumes = response.status_code == requests.codes.partial_content
+        done = have if resumes else 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else done + int(length)
+        with part.open("ab" if resumes else "wb") as file:
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                yield done, total
+
+
+def _size(part: Path) -> int:
+    try:
+        return part.stat().st_size
+    except OSError:
+        return 0
+
+
+def _in_short(error: OSError) -> str:
+    """Names an error by its kind and by what first caused it."""
+    cause: BaseException = error
+    while (earlier := cause.__cause__ or cause.__context__) is not None:
+        cause = earlier
+    return f"{type(error).__name__}: {cause}"
+
+
+def _kept(part: Path) -> str:
+    size = _size(part)
+    if not size:
+        return ""
+    return f"; the {size} bytes that came are kept, and the next run goes on from there"

@@ -1,1 +1,0 @@
-"""From a model's answers to pictures: saliency, and the report."""

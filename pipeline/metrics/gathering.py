@@ -1,0 +1,180 @@
+"""From a model and the stores to the evidence that metrics are computed from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.crops.store import CropStore
+from pipeline.datasets.index import Index
+from pipeline.masks.store import MaskStore
+from pipeline.metrics.evidence import Evidence, Segmented, Truth
+from pipeline.model.blackbox import BlackBox
+from pipeline.model.head import on_cpu
+from pipeline.model.inference import Answers, answers
+from pipeline.model.network import PrototypeNetwork, views
+from pipeline.saliency.maps import (
+    Explanation,
+    MaskSaliency,
+    RelevanceSaliency,
+    SimilaritySaliency,
+    resize_mask,
+)
+from pipeline.saliency.relevance import PrototypeRelevance
+from pipeline.training.features import in_passes, stored_features
+
+ExplanationName = Literal["mask", "prp", "grad"]
+
+
+class Examined:
+    """A model and the images that it is asked about (see `pipeline.metrics.evidence.Subject`).
+
+    Args:
+        network: the model, on its device, in evaluation mode.
+        fabric: device and precision.
+        index: the images.
+        rows_N: int64, which of them.
+        crops: their crops.
+        masks: their masks.
+    """
+
+    def __init__(
+        self,
+        network: PrototypeNetwork,
+        fabric: Fabric,
+        index: Index,
+        rows_N: NDArray[np.int64],
+        crops: CropStore,
+        masks: MaskStore,
+    ) -> None:
+        self.network, self.fabric, self.index, self.rows_N = network, fabric, index, rows_N
+        self.store, self.masks = crops, masks
+        self.pixel_std_3 = network.backbone.std.flatten().cpu()
+
+    def crops(self, images_B: Tensor) -> Tensor:
+        return torch.from_numpy(self.store.crops(self.rows_N[images_B.numpy()]))
+
+    @torch.inference_mode()
+    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+        device = self.fabric.device
+        with self.fabric.autocast():
+            features = in_passes(self.network, crops_BKSS3.to(device), valid_BK.to(device))
+        return answers(self.network, features.float(), views(valid_BK, features))
+
+    def segmented(self, image: int) -> Segmented:
+        row = int(self.rows_N[image])
+        parts_Q2 = parts_of(self.index, row) if self.index.part_names else None
+        return Segmented(self.masks.masks(row), self.index.object_mask(row), parts_Q2)
+
+
+def gather_evidence(
+    network: PrototypeNetwork,
+    index: Index,
+    rows_N: NDArray[np.int64],
+    crops: CropStore,
+    masks: MaskStore,
+    fabric: Fabric,
+    *,
+    top_k: int,
+    explanations: Sequence[ExplanationName] = ("mask",),
+    memory: Path | None = None,
+    truth: Truth | None = None,
+    seed: int = 0,
+) -> Evidence:
+    """Asks a model about images, and gathers what metrics need.
+
+    Args:
+        network: the model.
+        index: the images.
+        rows_N: int64, which of them, at least one.
+        crops: their crops, as the model sees them.
+        masks: the masks that crops are cut from.
+        fabric: device and precision.
+        top_k: k, or all prototypes if there are fewer; a black box has one, the class it names.
+        explanations: what draws saliency maps.
+        memory: where pooled features are remembered; None: nowhere.
+        truth: what is known of a data set that was drawn.
+        seed: of the noise in changed copies.
+    """
+    valid_NK = torch.from_numpy(crops.valid[rows_N])
+    features_NVF = stored_features(network, crops, rows_N, fabric, memory)
+    found = answers(network, features_NVF, views(valid_NK, features_NVF))
+    sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
+    size = crops.settings.side
+    return Evidence(
+        ids=index.table["id"].iloc[rows_N].tolist(),
+        labels_N=torch.from_numpy(index.labels[rows_N]),
+        answers=found,
+        valid_NK=valid_NK,
+        boxes_NK4=crop_boxes(crops, rows_N, sides_N2),
+        head=on_cpu(network.head()),
+        class_of_P=network.class_of.cpu(),
+        top_k=1 if isinstance(network, BlackBox) else min(top_k, network.num_prototypes),
+        explanations=[
+            _explanation(name, network, found, rows_N, sides_N2, crops, masks)
+            for name in explanations
+        ],
+        subject=Examined(network, fabric, index, rows_N, crops, masks),
+        crops_per_image=crops.settings.per_image,
+        grid=network.grid(size),
+        object_masks=object_masks(index, rows_N, size),
+        part_names=index.part_names,
+        parts_NQ2=part_locations(index, rows_N, size),
+        truth=truth,
+        seed=seed,
+    )
+
+
+def _explanation(
+    name: ExplanationName,
+    network: PrototypeNetwork,
+    found: Answers,
+    rows_N: NDArray[np.int64],
+    sides_N2: NDArray[np.int64],
+    crops: CropStore,
+    masks: MaskStore,
+) -> Explanation:
+    """Returns what draws saliency. `mask` stands for where the model itself says that it looks."""
+    size = crops.settings.side
+    if name == "mask" and network.sees == "crops":
+        return MaskSaliency(rows_N, masks, crops, size)
+    if name == "mask" and network.in_cells:
+        head = on_cpu(network.head())
+        return SimilaritySaliency(found, head, network.grid(size), size)
+    rule = "grad" if name == "mask" else name
+    return RelevanceSaliency(PrototypeRelevance(network, rule), rows_N, sides_N2, crops, name)
+
+
+def crop_boxes(crops: CropStore, rows_N: NDArray[np.int64], sides_N2: NDArray[np.int64]) -> Tensor:
+    """Returns each crop's box in S×S pixels of its image: float32, N×K×4."""
+    scale_N14 = crops.settings.side / np.tile(sides_N2, 2)[:, None]
+    return torch.from_numpy((crops.boxes[rows_N] * scale_N14).astype(np.float32))
+
+
+def object_masks(index: Index, rows_N: NDArray[np.int64], size: int) -> Tensor | None:
+    """Returns the object masks, N×S×S bool, or None unless every image has one."""
+    found = [index.object_mask(int(row)) for row in rows_N]
+    if any(mask is None for mask in found):
+        return None
+    return torch.from_numpy(np.stack([resize_mask(m, size) for m in found if m is not None]))
+
+
+def part_locations(index: Index, rows_N: NDArray[np.int64], size: int) -> Tensor | None:
+    """Returns part locations in S×S pixels, N×Q×2 float32, NaN where a part is not visible."""
+    if not index.part_names:
+        return None
+    sides_N2 = index.table[["width", "height"]].to_numpy(np.float32)[rows_N]
+    parts_NQ2 = torch.stack([parts_of(index, int(row)) for row in rows_N])
+    return parts_NQ2 * size / torch.from_numpy(sides_N2)[:, None]
+
+
+def parts_of(index: Index, row: int) -> Tensor:
+    """Returns an image's part locations in its pixels, Q×2 float32, NaN where a part is hidden."""
+    found = {part["name"]: (part["x"], part["y"]) for part in index.table["parts"].iloc[row] or ()}
+    nowhere = (np.nan, np.nan)
+    return torch.tensor([found.get(name, nowhere) for name in index.part_names])

@@ -1,0 +1,1 @@
+"""Pages and pictures for people: what was run, measured and decided, and why."""

@@ -1,0 +1,89 @@
+"""The page of any photograph: its class and the runner-up, and why."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.crops.extraction import NO_MASK, Crops
+from pipeline.masks.masks import Masks
+from pipeline.report.drawing import Outline, outlined
+from pipeline.report.heatmaps import Cut
+from pipeline.report.pages import Picture, picture, write_page
+from pipeline.report.score_lines import Looks, Segmented, numbered
+from pipeline.report.view_pictures import outlines_of_views
+from pipeline.saliency.prototypes import Score
+from pipeline.saliency.views import Views
+
+PHOTOGRAPH = 512
+
+
+class Asked(NamedTuple):
+    """A photograph and what a model says of it.
+
+    Args:
+        name: what it is called.
+        photograph: uint8, height×width×3.
+        masks: its masks; None where the model sees it whole.
+        crops: those of the largest, or itself.
+        ranking: (class, score) of the first classes.
+        scores: those of the first two, or the only one, taken apart and rounded.
+    """
+
+    name: str
+    photograph: NDArray[np.uint8]
+    masks: Masks | None
+    crops: Crops
+    ranking: list[tuple[str, float]]
+    scores: list[Score]
+
+    def outlines(self, views: Views, shown: Iterable[int]) -> list[Outline]:
+        """Returns where some of its views lie, each with its mark."""
+        height, width = self.photograph.shape[:2]
+        marked = {view: views.mark(view) for view in shown}
+        return outlines_of_views(views, marked, height, width, self._mask)
+
+    def _mask(self, crop: int) -> NDArray[np.bool_] | None:
+        number = int(self.crops.masks[crop])
+        return None if self.masks is None or number == NO_MASK else self.masks.full(number)
+
+
+def write_photograph_page(path: Path, asked: Asked, looks: Looks) -> None:
+    """Writes the page; the same inputs give the same bytes."""
+    pixels, inside = asked.crops.pixels, asked.crops.inside
+    whole = looks.crops.settings.background == "original"
+    valid = np.flatnonzero(asked.crops.valid).tolist()
+    cuts = {crop: Cut(pixels[crop], inside[crop], whole) for crop in valid}
+    used = {points.view for score in asked.scores for points in score.rows}
+    write_page(
+        path,
+        "image_page.html.jinja",
+        name=asked.name,
+        rule=looks.relevance.rule,
+        views=looks.views,
+        num_classes=len(looks.prototypes.class_names),
+        num_prototypes=len(looks.prototypes),
+        ranking=asked.ranking,
+        photograph=_outlined(asked, looks.views, sorted(used)),
+        sums=looks.sums(asked.name, cuts, asked.scores),
+        segmented=_segmented(asked, looks.views, cuts),
+    )
+
+
+def _segmented(asked: Asked, views: Views, cuts: dict[int, Cut]) -> Segmented | None:
+    if asked.masks is None:
+        return None
+    photograph = _outlined(asked, views, cuts)
+    return Segmented(asked.name, len(asked.masks), photograph, numbered(asked.name, cuts))
+
+
+def _outlined(asked: Asked, views: Views, shown: Iterable[int]) -> Picture:
+    outlines = asked.outlines(views, shown)
+    alt = {
+        "crops": f"{asked.name} with the masks of {len(outlines)} crops outlined",
+        "cells": f"{asked.name} with {len(outlines)} cells outlined",
+        "image": asked.name,
+    }[views.kind]
+    return picture(outlined(asked.photograph, outlines, PHOTOGRAPH), alt)

@@ -1,0 +1,80 @@
+"""The pictures of a data set's images: photographs with masks or cells outlined, and views."""
+
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.crops.extraction import NO_MASK
+from pipeline.crops.store import CropStore
+from pipeline.datasets.index import Index
+from pipeline.datasets.photograph import UnreadableImageError, read_photograph
+from pipeline.masks.store import MaskStore
+from pipeline.report.drawing import outlined
+from pipeline.report.view_pictures import draw_view, outlines_of_views
+from pipeline.saliency.views import Views
+
+
+class Gallery:
+    """Draws an index's images.
+
+    A photograph that is not on this machine, or is another one there, has no picture; its crops,
+    which lie in the store, always have.
+
+    Args:
+        index: the images.
+        root: the folder their paths are relative to.
+        masks: their masks.
+        crops: their crops, as the model sees them.
+        views: the model's.
+    """
+
+    def __init__(
+        self, index: Index, root: Path, masks: MaskStore, crops: CropStore, views: Views
+    ) -> None:
+        masks.refuse_other_images(index.photographs)
+        crops.refuse_unless(crops.settings, index.photographs)
+        self.ids, self.masks, self.crops, self.views = index.ids, masks, crops, views
+        self._paths = [root / path for path in index.table["path"]]
+        self.photograph = lru_cache(maxsize=4)(self._read)
+        self.missing: set[int] = set()
+
+    def view(self, row: int, view: int, side: int) -> Image.Image:
+        """Returns a view as the network sees it, no larger than `side` pixels."""
+        return draw_view(self.views, self.crops.crops([row])[0, self.views.crop(view)], view, side)
+
+    def outlined(
+        self, row: int, views: Mapping[int, str], side: int, dim: float = 0.0
+    ) -> Image.Image | None:
+        """Draws some of an image's views over its photograph: the masks of crops, or cells.
+
+        Args:
+            row: the image.
+            views: view → its label; the colour is that of the view's number.
+            side: the picture's longer side, in pixels.
+            dim: see `pictures.outlined`.
+        """
+        pixels = self.photograph(row)
+        if pixels is None:
+            return None
+        height, width = pixels.shape[:2]
+        outlines = outlines_of_views(self.views, views, height, width, partial(self._mask, row))
+        return outlined(pixels, outlines, side, dim)
+
+    def _mask(self, row: int, crop: int) -> NDArray[np.bool_] | None:
+        mask = int(self.crops.masks[row, crop])
+        return None if mask == NO_MASK else self.masks.masks(row).full(mask)
+
+    def _read(self, row: int) -> NDArray[np.uint8] | None:
+        about = self.masks.about["images"]
+        try:
+            pixels = read_photograph(self._paths[row])
+        except UnreadableImageError:
+            pixels = np.zeros((0, 0, 3), np.uint8)
+        if pixels.shape[:2] == (about["height"][row], about["width"][row]):
+            return pixels
+        self.missing.add(row)
+        return None

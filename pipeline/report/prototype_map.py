@@ -1,0 +1,159 @@
+"""A map of the prototypes: near each other where the network finds them alike."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from pipeline.saliency.prototypes import Prototypes
+
+FEW, PERPLEXITY = 30, 30
+WIDTH, HEIGHT, MARGIN = 1000, 640, 24
+GOLDEN_ANGLE = 137.508
+WIDE, NARROW = 15, 34
+"""The height of letters where the map is as wide as a desk's window, and a phone's."""
+LETTER = 0.64
+"""A letter's mean width, as a share of its height."""
+LARGEST_DOT, SPREAD_DOT = 12, 200
+STEPS = range(0, 61, 6)
+"""How far above or below the middle of its prototypes a name may stand."""
+
+Box = tuple[float, float, float, float]
+
+
+class Cluster(NamedTuple):
+    """The prototypes of a class on the map.
+
+    Args:
+        label: the class.
+        name: its name.
+        hue: of its colour, in degrees.
+        points: (x, y) of each different prototype.
+        x, y: where the name stands: the middle of its line.
+        wide, narrow: whether the name has room there on a wide screen, and on a narrow one.
+    """
+
+    label: int
+    name: str
+    hue: int
+    points: list[tuple[int, int]]
+    x: int
+    y: int
+    wide: bool = False
+    narrow: bool = False
+
+
+class Scatter(NamedTuple):
+    """A map, `width` × `height` units large, with dots `dot` wide; `method` is how it was made."""
+
+    width: int
+    height: int
+    dot: int
+    method: str
+    clusters: list[Cluster]
+
+
+def scatter(prototypes: Prototypes, embedding_PD: NDArray[np.floating], seed: int) -> Scatter:
+    """Draws a map of a model's prototypes; those that are the same crop share a point.
+
+    Args:
+        prototypes: the model's.
+        embedding_PD: where each lies in the embedding.
+        seed: of t-SNE.
+    """
+    labels = range(len(prototypes.class_names))
+    first_X = [group[0] for label in labels for group in prototypes.distinct(label)]
+    label_X = prototypes.class_of_P[first_X]
+    place_X2 = _fit(spread(np.asarray(embedding_PD, np.float64)[first_X], seed))
+    clusters = [
+        _cluster(label, prototypes.class_names[label], place_X2[label_X == label], place_X2)
+        for label in np.unique(label_X).tolist()
+    ]
+    wide, narrow = _with_room(clusters, WIDE), _with_room(clusters, NARROW)
+    return Scatter(
+        WIDTH,
+        HEIGHT,
+        round(min(LARGEST_DOT, SPREAD_DOT / len(first_X) ** 0.5)),
+        _method(len(first_X)),
+        [
+            cluster._replace(wide=cluster.label in wide, narrow=cluster.label in narrow)
+            for cluster in clusters
+        ],
+    )
+
+
+def spread(embedding_XD: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Lays embeddings out on a plane, X×2: by t-SNE, or where there are few by PCA."""
+    X, D = embedding_XD.shape
+    if _method(X) == "t-SNE":
+        tsne = TSNE(perplexity=min(PERPLEXITY, (X - 1) // 3), init="pca", random_state=seed)
+        # Several threads would add up in any order, and every run would be another map.
+        with threadpool_limits(1):
+            return tsne.fit_transform(embedding_XD.astype(np.float32)).astype(np.float64)
+    if X == 1:
+        return np.zeros((1, 2))
+    count = min(2, X, D)
+    place_Xc = PCA(count, svd_solver="full").fit_transform(embedding_XD)
+    return np.pad(place_Xc, ((0, 0), (0, 2 - count)))
+
+
+def _method(count: int) -> str:
+    return "PCA" if count < FEW else "t-SNE"
+
+
+def _fit(place_X2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Stretches a layout to the map, each axis for itself."""
+    low_2, high_2 = place_X2.min(0), place_X2.max(0)
+    size_2 = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
+    extent_2 = np.where(high_2 > low_2, high_2 - low_2, 1)
+    middle_2 = (place_X2 - (low_2 + high_2) / 2) / extent_2
+    return np.array([WIDTH, HEIGHT]) / 2 + middle_2 * size_2
+
+
+def _cluster(
+    label: int, name: str, own_n2: NDArray[np.float64], place_X2: NDArray[np.float64]
+) -> Cluster:
+    """Writes a class's name near the middle of its dots, over as few dots as possible."""
+    x, y = np.median(own_n2, axis=0).tolist()
+    half = LETTER * WIDE * len(name) / 2
+    x = min(max(x, half), WIDTH - half)
+    heights = [min(max(y + way * step, WIDE), HEIGHT - WIDE) for step in STEPS for way in (-1, 1)]
+    covered = [_dots(_box(name, x, height, WIDE), place_X2) for height in heights]
+    points = [(round(x), round(y)) for x, y in own_n2.tolist()]
+    hue = round(label * GOLDEN_ANGLE) % 360
+    return Cluster(label, name, hue, points, round(x), round(heights[int(np.argmin(covered))]))
+
+
+def _dots(box: Box, place_X2: NDArray[np.float64]) -> int:
+    low_2, high_2 = np.array(box[:2]) - LARGEST_DOT / 2, np.array(box[2:]) + LARGEST_DOT / 2
+    return int(((place_X2 > low_2) & (place_X2 < high_2)).all(axis=1).sum())
+
+
+def _with_room(clusters: Sequence[Cluster], size: float) -> set[int]:
+    """Returns the classes whose names can be written without touching each other.
+
+    Those whose prototypes lie closest together come first.
+    """
+    taken: list[Box] = []
+    room = set()
+    for cluster in sorted(clusters, key=lambda cluster: np.std(cluster.points, axis=0).sum()):
+        box = _box(cluster.name, cluster.x, cluster.y, size)
+        inside = box[0] >= 0 and box[2] <= WIDTH and box[1] >= 0 and box[3] <= HEIGHT
+        if inside and not any(_touch(box, other) for other in taken):
+            taken.append(box)
+            room.add(cluster.label)
+    return room
+
+
+def _box(name: str, x: float, y: float, size: float) -> Box:
+    """Returns the box of a name that stands on a line at y, about x."""
+    half = LETTER * size * len(name) / 2
+    return x - half, y - size, x + half, y + size / 3
+
+
+def _touch(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

@@ -1,0 +1,222 @@
+"""The report: a page that says what was run, measured and decided, and a page for each class."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.datasets.index import Index
+from pipeline.progress import track
+from pipeline.report.class_pages import THUMBNAIL, ClassPages
+from pipeline.report.drawing import QUALITY_SMALL
+from pipeline.report.heatmaps import Places, Relevance, read_cut
+from pipeline.report.image_pictures import Gallery
+from pipeline.report.mask_charts import mask_charts
+from pipeline.report.metric_table import Measured, tables
+from pipeline.report.pages import Picture, picture, write_page
+from pipeline.report.prototype_map import scatter
+from pipeline.report.score_lines import Looks, Segmented, Sum, numbered
+from pipeline.saliency.image_answers import ImageAnswers
+from pipeline.saliency.prototypes import Prototypes, Score
+
+NUM_DECISIONS, NUM_MISTAKES, NUM_SEGMENTED, NUM_BEST = 12, 8, 4, 5
+TOP_DECISION, TOP_MISTAKE = 4, 2
+PHOTOGRAPH, SEGMENTED = 320, 384
+
+
+class Decision(NamedTuple):
+    """A test image and the scores that are shown of it; `photograph` has its views outlined."""
+
+    image: str
+    actual: str
+    right: bool
+    photograph: Picture | None
+    sums: list[Sum]
+    next_name: str
+    next_score: float
+
+
+class Best(NamedTuple):
+    """A class in the overview; `prototypes` are (number, view) of those with the largest weight."""
+
+    label: int
+    name: str
+    num_prototypes: int
+    num_different: int
+    num_test: int
+    num_right: int
+    prototypes: list[tuple[int, Picture]]
+
+
+class Report:
+    """Chooses what the pages show, and draws it.
+
+    Args:
+        index: the images.
+        gallery: their pictures.
+        prototypes: the finished model's.
+        embedding_PD: where they lie in the embedding.
+        answers: what the model says of the test images.
+        relevance: the same model's.
+        only_mask, places: see `Looks`.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        gallery: Gallery,
+        prototypes: Prototypes,
+        embedding_PD: NDArray[np.floating],
+        answers: ImageAnswers,
+        relevance: Relevance,
+        only_mask: bool = False,
+        places: Places | None = None,
+    ) -> None:
+        answers.refuse_unless(prototypes)
+        self.index, self.gallery, self.views = index, gallery, prototypes.views
+        self.prototypes, self.embedding_PD, self.answers = prototypes, embedding_PD, answers
+        self.looks = Looks(prototypes, relevance, gallery.crops, index.ids, only_mask, places)
+
+    def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
+        """Writes index.html and classes/; the same inputs give the same bytes.
+
+        Args:
+            folder: where to.
+            facts: what was run, name → value.
+            measured: what the metrics say.
+            seed: of the map of prototypes.
+        """
+        (folder / "classes").mkdir()
+        pages = ClassPages(self.index, self.gallery, self.prototypes, self.answers, self.looks)
+        labels = range(len(self.prototypes.class_names))
+        for label in track(labels, "Drawing prototypes"):
+            pages.write(folder / "classes" / f"{label}.html", label)
+        typical = self.typical()
+        write_page(
+            folder / "index.html",
+            "report.html.jinja",
+            dataset=self.index.dataset,
+            views=self.views,
+            facts=facts,
+            rule=self.looks.relevance.rule,
+            num_test=len(self.answers.rows_N),
+            num_right=int((self.answers.labels_N == self.answers.predicted_N).sum()),
+            num_prototypes=len(self.prototypes),
+            tables=tables(measured, self.views.kind),
+            decisions=self._decisions(typical, TOP_DECISION, "Drawing decisions"),
+            mistakes=self._decisions(self.worst(), TOP_MISTAKE, "Drawing mistakes"),
+            segmented=[self._segmented(place) for place in typical[:NUM_SEGMENTED]]
+            if self.views.kind == "crops"
+            else [],
+            charts=mask_charts(measured.plots),
+            map=scatter(self.prototypes, self.embedding_PD, seed) if self.has_map else None,
+            classes=[self._best(label) for label in labels],
+            missing=self.gallery.missing,
+        )
+
+    @property
+    def has_map(self) -> bool:
+        """Whether it says something how far prototypes are from each other: not where they are the
+        axes of the embedding (PIP-Net), nor where there are none."""
+        return self.views.model not in ("pipnet", "blackbox")
+
+    def typical(self) -> list[int]:
+        """Returns test images (places in the answers) that nobody has picked: the first of each
+        class, evenly spaced over the classes; the second ones where there are few classes."""
+        seen: dict[int, int] = {}
+        turns = []
+        for place, label in enumerate(self.answers.labels_N.tolist()):
+            turns.append((seen.get(label, 0), label, place))
+            seen[label] = seen.get(label, 0) + 1
+        turns.sort()
+        first = turns[: max(NUM_DECISIONS, len(seen))]
+        count = min(NUM_DECISIONS, len(first))
+        return [first[at * len(first) // count][2] for at in range(count)]
+
+    def worst(self) -> list[int]:
+        """Returns the mistakes (places in the answers) in which the wrong class leads by most."""
+        logits_NC, labels_N = self.answers.logits_NC, self.answers.labels_N
+        places, predicted_N = np.arange(len(labels_N)), self.answers.predicted_N
+        lead_N = logits_NC[places, predicted_N] - logits_NC[places, labels_N]
+        wrong = np.flatnonzero(predicted_N != labels_N)
+        return wrong[np.argsort(-lead_N[wrong], kind="stable")][:NUM_MISTAKES].tolist()
+
+    def score(self, place: int, label: int, top: int) -> Score:
+        """Takes a class's score for a test image apart."""
+        similarity_P, view_P = self.answers.similarity_NP[place], self.answers.view_NP[place]
+        return self.prototypes.score(label, similarity_P, view_P, top)
+
+    def _decisions(self, places: list[int], top: int, doing: str) -> list[Decision]:
+        return [self._decision(place, top) for place in track(places, doing)]
+
+    def _decision(self, place: int, top: int) -> Decision:
+        row, actual = int(self.answers.rows_N[place]), int(self.answers.labels_N[place])
+        names, logits_C = self.prototypes.class_names, self.answers.logits_NC[place]
+        ranking = np.argsort(-logits_C, kind="stable").tolist()
+        right = ranking[0] == actual
+        shown = [ranking[0]] if right or top == TOP_DECISION else [ranking[0], actual]
+        scores = [self.score(place, label, top).rounded() for label in shown]
+        used = sorted({points.view for score in scores for points in score.rows})
+        image, views = self.index.ids[row], self.views
+        drawn = self.gallery.outlined(row, {view: views.mark(view) for view in used}, PHOTOGRAPH)
+        outlined = {
+            "crops": f", the masks of crops {_and(used)} outlined",
+            "cells": f", {_and(map(views.called, used))} outlined",
+            "image": "",
+        }[views.kind]
+        alt = f"Test photograph {image}{outlined}"
+        crops = {views.crop(view) for view in used}
+        cuts = {crop: read_cut(self.gallery.crops, row, crop) for crop in crops}
+        return Decision(
+            image,
+            names[actual],
+            right,
+            _maybe(drawn, alt),
+            self.looks.sums(image, cuts, scores),
+            names[ranking[1]] if len(ranking) > 1 else "",
+            round(float(logits_C[ranking[1]]), 2) if len(ranking) > 1 else 0.0,
+        )
+
+    def _segmented(self, place: int) -> Segmented:
+        row = int(self.answers.rows_N[place])
+        image, crops = self.index.ids[row], self.gallery.crops
+        valid = np.flatnonzero(crops.valid[row]).tolist()
+        drawn = self.gallery.outlined(row, {crop: str(crop) for crop in valid}, SEGMENTED)
+        return Segmented(
+            image,
+            int(self.gallery.masks.num_masks()[row]),
+            _maybe(drawn, f"Photograph {image} with the masks of its {len(valid)} crops outlined"),
+            numbered(image, {crop: read_cut(crops, row, crop) for crop in valid}),
+        )
+
+    def _best(self, label: int) -> Best:
+        groups = self.prototypes.distinct(label)
+        own_N = self.answers.labels_N == label
+        return Best(
+            label,
+            self.prototypes.class_names[label],
+            sum(len(group) for group in groups),
+            len(groups),
+            int(own_N.sum()),
+            int((own_N & (self.answers.predicted_N == label)).sum()),
+            [(group[0], self._small(group[0])) for group in groups[:NUM_BEST]],
+        )
+
+    def _small(self, prototype: int) -> Picture:
+        row, view = self.prototypes.rows_P[prototype], int(self.prototypes.view_P[prototype])
+        drawn = self.gallery.view(int(row), view, THUMBNAIL)
+        named = self.looks.named(prototype)
+        shown = named if self.views.kind == "image" else f"Prototype {prototype}"
+        alt = f"{shown}: {self.views.called(view)} of {self.index.ids[row]}"
+        return picture(drawn, alt, QUALITY_SMALL)
+
+
+def _maybe(image: Image.Image | None, alt: str) -> Picture | None:
+    return None if image is None else picture(image, alt)
+
+
+def _and(names: Iterable[object]) -> str:
+    return ", ".join(map(str, names))

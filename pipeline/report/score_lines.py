@@ -1,0 +1,232 @@
+"""This looks like that: a class score as lines, each with the pictures that it is about."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from pipeline.crops.store import CropStore
+from pipeline.report.drawing import COLOURS, Outline, colour_of, outlined, resized, web_colour
+from pipeline.report.heatmaps import Cut, Overlay, Places, Relevance, overlays, read_cut
+from pipeline.report.pages import Picture, picture
+from pipeline.report.view_pictures import colour_of_view
+from pipeline.saliency.prototypes import Points, Prototypes, Score
+
+CROP = 128
+
+
+class Side(NamedTuple):
+    """One side of a line: a crop or an image, and where in it the prototype finds what it knows.
+
+    Args:
+        crop: as the network sees it; of a whole image, with the place outlined.
+        overlay: the same with relevance over it.
+        on_mask: see `overlay.Overlay`.
+    """
+
+    crop: Picture
+    overlay: Picture
+    on_mask: float | None
+
+
+class Line(NamedTuple):
+    """A line of "this looks like that".
+
+    Args:
+        points: what it adds to the score.
+        label, class_name: of the prototype.
+        image: the id of the prototype's training image.
+        mark, colour: of the view in the photograph.
+        share: its bar's length, 0..1.
+        this, that: the image's view, and the prototype.
+    """
+
+    points: Points
+    label: int
+    class_name: str
+    image: str
+    mark: str
+    colour: str
+    share: float
+    this: Side
+    that: Side
+
+
+class Sum(NamedTuple):
+    """A class score as lines that add up to it."""
+
+    label: int
+    name: str
+    lines: list[Line]
+    rest: float
+    num_rest: int
+    score: float
+
+
+class Numbered(NamedTuple):
+    """A crop with its number, and the colour of its mask in the photograph."""
+
+    number: int
+    colour: str
+    crop: Picture
+
+
+class Segmented(NamedTuple):
+    """An image's crops beside its photograph with their masks outlined, None where it is not here.
+
+    Args:
+        image: what it is called.
+        num_masks: how many masks it has; those of its crops are the largest.
+    """
+
+    image: str
+    num_masks: int
+    photograph: Picture | None
+    crops: list[Numbered]
+
+
+class Looks:
+    """Draws the lines of images, and the prototypes in them.
+
+    Args:
+        prototypes: the model's.
+        relevance: the same model's.
+        crops: the crops of the index's images, as the model sees them.
+        ids: these images' ids.
+        only_mask: draw relevance on crops' masks only, even where the network sees more.
+        places: where views are cells, the same model's.
+    """
+
+    def __init__(
+        self,
+        prototypes: Prototypes,
+        relevance: Relevance,
+        crops: CropStore,
+        ids: Sequence[str],
+        only_mask: bool = False,
+        places: Places | None = None,
+    ) -> None:
+        self.prototypes, self.relevance = prototypes, relevance
+        self.crops, self.ids, self.only_mask = crops, ids, only_mask
+        self.views, self.places = prototypes.views, places
+        self._sources: dict[int, Side] = {}
+
+    def sums(self, image: str, cuts: Mapping[int, Cut], scores: Sequence[Score]) -> list[Sum]:
+        """Draws what some class scores of one image are made of.
+
+        Args:
+            image: what the image is called.
+            cuts: its crops by number, at least those of the views in the scores.
+            scores: see `Prototypes.score`, rounded.
+        """
+        rows = [points for score in scores for points in score.rows]
+        most = max((abs(points.points) for points in rows), default=1.0) or 1.0
+        first = [points.prototypes[0] for points in rows]
+        these = self.sides(
+            [cuts[self.views.crop(points.view)] for points in rows],
+            first,
+            [_first_upper(f"{self.views.called(points.view)} of {image}") for points in rows],
+        )
+        sides = zip(rows, these, self.sources(first), strict=True)
+        lines = iter([self._line(points, this, that, most) for points, this, that in sides])
+        names = self.prototypes.class_names
+        return [
+            Sum(
+                score.label,
+                names[score.label],
+                list(islice(lines, len(score.rows))),
+                score.rest,
+                score.num_rest,
+                score.score,
+            )
+            for score in scores
+        ]
+
+    def sources(self, prototypes: Sequence[int]) -> list[Side]:
+        """Draws the training views that show these prototypes, each once and for all."""
+        new = [number for number in dict.fromkeys(prototypes) if number not in self._sources]
+        rows, crops = self.prototypes.rows_P, self.prototypes.crop_P
+        sides = self.sides(
+            [read_cut(self.crops, int(rows[number]), int(crops[number])) for number in new],
+            new,
+            [
+                f"{self.named(number)}: {self.views.called(int(self.prototypes.view_P[number]))} "
+                f"of {self.ids[rows[number]]}"
+                for number in new
+            ],
+        )
+        self._sources.update(zip(new, sides, strict=True))
+        return [self._sources[number] for number in prototypes]
+
+    def sides(
+        self, cuts: Sequence[Cut], prototypes: Sequence[int], names: Sequence[str]
+    ) -> list[Side]:
+        """Draws crops and their relevance for one prototype each."""
+        if self.places is not None and cuts:
+            cuts = self._placed(self.places, cuts, prototypes)
+        shown = [cut._replace(whole=cut.whole and not self.only_mask) for cut in cuts]
+        found = overlays(self.relevance, shown, prototypes, CROP)
+        return [
+            Side(
+                _drawn(cut, name, self.places is not None),
+                picture(overlay.image, f"{name}: {self._said(overlay, prototype)}"),
+                overlay.on_mask,
+            )
+            for cut, prototype, name, overlay in zip(cuts, prototypes, names, found, strict=True)
+        ]
+
+    def named(self, prototype: int) -> str:
+        """Returns `Prototype 3 of wren`; of a black box `Logit of wren`."""
+        of = self.prototypes.class_names[self.prototypes.class_of_P[prototype]]
+        return f"Logit of {of}" if self.views.kind == "image" else f"Prototype {prototype} of {of}"
+
+    def _placed(self, places: Places, cuts: Sequence[Cut], prototypes: Sequence[int]) -> list[Cut]:
+        """Returns the cuts with where their prototype is found as what is inside."""
+        crops_nSS3 = torch.from_numpy(np.stack([cut.pixels for cut in cuts]))
+        found_nSS = places(crops_nSS3, torch.tensor(prototypes)).numpy()
+        return [cut._replace(inside=inside) for cut, inside in zip(cuts, found_nSS, strict=True)]
+
+    def _said(self, overlay: Overlay, prototype: int) -> str:
+        subject = f"prototype {prototype}" if self.views.kind != "image" else self.named(prototype)
+        if overlay.on_mask is None:
+            return f"no pixel speaks for {subject}"
+        if self.views.kind == "image":
+            return f"its pixels' relevance for the {subject}"
+        where = "on the mask" if self.views.kind == "crops" else "in the place outlined"
+        return f"its pixels' relevance for {subject}, {overlay.on_mask:.0%} of it {where}"
+
+    def _line(self, points: Points, this: Side, that: Side, most: float) -> Line:
+        first = points.prototypes[0]
+        label = int(self.prototypes.class_of_P[first])
+        return Line(
+            points,
+            label,
+            self.prototypes.class_names[label],
+            self.ids[self.prototypes.rows_P[first]],
+            self.views.mark(points.view),
+            web_colour(colour_of_view(self.views, points.view)),
+            abs(points.points) / most,
+            this,
+            that,
+        )
+
+
+def numbered(image: str, cuts: Mapping[int, Cut]) -> list[Numbered]:
+    """Draws an image's crops, given by number."""
+    return [
+        Numbered(crop, web_colour(colour_of(crop)), _drawn(cut, f"Crop {crop} of {image}"))
+        for crop, cut in cuts.items()
+    ]
+
+
+def _drawn(cut: Cut, name: str, with_place: bool = False) -> Picture:
+    outlines = [Outline(cut.inside, COLOURS[0])] if with_place else []
+    side = min(CROP, len(cut.pixels))
+    drawn = outlined(cut.pixels, outlines, side) if outlines else resized(cut.pixels, side)
+    return picture(drawn, name)
+
+
+def _first_upper(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,0 +1,56 @@
+"""Pictures of what a model compares prototypes with: crops, cells and whole images."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.report.drawing import Colour, Outline, colour_of, outlined, resized
+from pipeline.saliency.views import Views
+
+
+def colour_of_view(views: Views, view: int) -> Colour:
+    """Returns the colour of a view's outline; cells beside each other have different ones."""
+    row, column = divmod(view, views.grid[1])
+    return colour_of(3 * row + column if views.kind == "cells" else view)
+
+
+def draw_view(views: Views, pixels: NDArray[np.uint8], view: int, side: int) -> Image.Image:
+    """Draws a view no larger than `side`: a crop as it is, the image with a cell outlined.
+
+    Args:
+        views: what the model compares prototypes with.
+        pixels: uint8 S×S×3, the view's crop, or the whole image.
+        view: its number.
+        side: in pixels.
+    """
+    side = min(side, len(pixels))
+    if views.kind != "cells":
+        return resized(pixels, side)
+    place = views.cell(view, *pixels.shape[:2])
+    return outlined(pixels, [Outline(place, colour_of_view(views, view))], side)
+
+
+def outlines_of_views(
+    views: Views,
+    marked: Mapping[int, str],
+    height: int,
+    width: int,
+    mask_of: Callable[[int], NDArray[np.bool_] | None],
+) -> list[Outline]:
+    """Returns where views lie in an image: a crop's mask, or the cell.
+
+    Args:
+        views: what the model compares prototypes with.
+        marked: view → its label.
+        height, width: the image's, in pixels.
+        mask_of: gives the mask of a crop, None for a crop without.
+    """
+    in_cells = views.kind == "cells"
+    places = [views.cell(v, height, width) if in_cells else mask_of(v) for v in marked]
+    return [
+        Outline(place, colour_of_view(views, view), label)
+        for place, (view, label) in zip(places, marked.items(), strict=True)
+        if place is not None
+    ]

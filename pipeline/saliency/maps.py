@@ -1,0 +1,256 @@
+"""Where in an image a prototype was found: the segmenter's mask itself, relevance inside it, or the
+map of similarities.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.crops.extraction import NO_MASK
+from pipeline.crops.store import CropStore
+from pipeline.masks.store import MaskStore
+from pipeline.model.head import Head, on_cpu
+from pipeline.model.inference import Answers
+from pipeline.model.network import PrototypeNetwork
+from pipeline.saliency.relevance import PrototypeRelevance, put_back
+from pipeline.training.features import in_passes
+
+STRONGEST = 0.95
+"""The quantile of a map from which on its pixels count as found."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Changed copies of images.
+
+    Args:
+        crops_XKSS3: uint8, or float 0..1.
+        answers: what the model says of them.
+    """
+
+    crops_XKSS3: Tensor
+    answers: Answers
+
+
+class Explanation(Protocol):
+    """Draws where in an image a prototype was found."""
+
+    name: str
+
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        copies: Copies | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws the saliency of prototypes in the crops where they were found.
+
+        Args:
+            images_B: int64, the images' numbers in the evidence.
+            prototypes_Bk: int64.
+            crop_Bk: int64, the crop of the image that each map is drawn for.
+            copies: of the images, where they are changed ones; None: as stored.
+
+        Returns:
+            The saliency maps (float32 ≥ 0) and saliency masks (bool), both B×k×S×S, on the CPU.
+        """
+        ...
+
+
+class MaskSaliency:
+    """Draws a prototype's saliency as the mask of the crop where it was found.
+
+    Args:
+        rows_N: int64, which images of the stores the evidence is about.
+        masks: the mask store.
+        crops: the crop store.
+        size: S, the side of the maps.
+    """
+
+    name = "mask"
+
+    def __init__(
+        self, rows_N: NDArray[np.int64], masks: MaskStore, crops: CropStore, size: int
+    ) -> None:
+        self.rows_N, self.masks, self.crops, self.size = rows_N, masks, crops, size
+        self._resized = lru_cache(maxsize=1024)(self._resize)
+
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        copies: Copies | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns maps of 0 and 1 (float32) and the same as masks (bool), both B×k×S×S.
+
+        See `Explanation`; changed crops have the same masks.
+        """
+        drawn = [
+            [self._resized(image, crop) for crop in crops]
+            for image, crops in zip(images_B.tolist(), crop_Bk.tolist(), strict=True)
+        ]
+        masks_BkSS = torch.from_numpy(np.array(drawn))
+        return masks_BkSS.float(), masks_BkSS
+
+    def _resize(self, image: int, crop: int) -> NDArray[np.bool_]:
+        row = int(self.rows_N[image])
+        mask = int(self.crops.masks[row, crop])
+        if mask == NO_MASK:
+            return np.ones((self.size, self.size), bool)
+        return resize_mask(self.masks.masks(row).full(mask), self.size)
+
+
+class RelevanceSaliency:
+    """Draws a prototype's saliency as the relevance of the pixels of the crop where it was found.
+
+    Negative relevance is cut, and what is left put back into the crop's box. Only the pixels at or
+    above the map's 95th percentile count, and only those with relevance; the map is zero elsewhere.
+
+    Args:
+        relevance: of the network that is explained.
+        rows_N: int64, which images of the store the evidence is about.
+        sides_N2: int64, width and height of these images.
+        crops: the crop store.
+        name: of the explanation.
+    """
+
+    def __init__(
+        self,
+        relevance: PrototypeRelevance,
+        rows_N: NDArray[np.int64],
+        sides_N2: NDArray[np.int64],
+        crops: CropStore,
+        name: str,
+    ) -> None:
+        self.name = name
+        self.relevance, self.rows_N = relevance, rows_N
+        self.sides_N2, self.crops = sides_N2, crops
+
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        copies: Copies | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Explanation`."""
+        rows_B, (B, k) = self.rows_N[images_B.numpy()], crop_Bk.shape
+        if copies is None:
+            crops_BKSS3 = torch.from_numpy(self.crops.crops(rows_B))
+        else:
+            crops_BKSS3 = copies.crops_XKSS3
+        used_nSS3 = crops_BKSS3[torch.arange(B)[:, None], crop_Bk].flatten(0, 1)
+        boxes_n4 = torch.from_numpy(self.crops.boxes[rows_B[:, None], crop_Bk.numpy()])
+        sides_B2 = torch.from_numpy(self.sides_N2[images_B.numpy()])
+        maps_nSS = put_back(
+            self.relevance(used_nSS3, prototypes_Bk.flatten()).clamp_min(0).cpu(),
+            boxes_n4.flatten(0, 1),
+            sides_B2.repeat_interleave(k, dim=0),
+            self.crops.settings.side,
+        )
+        masks_nSS = strongest(maps_nSS)
+        return (maps_nSS * masks_nSS).unflatten(0, (B, k)), masks_nSS.unflatten(0, (B, k))
+
+
+class SimilaritySaliency:
+    """Draws a prototype's saliency as its similarity to the cells of the whole image's feature map,
+    enlarged to the image (bicubic, as Chen et al., 2019).
+
+    Only the pixels at or above the 95th percentile count; the map is zero elsewhere.
+
+    Args:
+        answers: what the model says of the images of the evidence.
+        head: the model's.
+        grid: rows and columns of the feature map.
+        size: S, the side of the maps.
+    """
+
+    name = "mask"
+
+    def __init__(self, answers: Answers, head: Head, grid: tuple[int, int], size: int) -> None:
+        self.answers, self.head, self.grid, self.size = answers, head, grid, size
+
+    def maps(
+        self,
+        images_B: Tensor,
+        prototypes_Bk: Tensor,
+        crop_Bk: Tensor,
+        copies: Copies | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `Explanation`."""
+        if copies is None:
+            embedding_BVD = self.answers.embedding_NVD[images_B]
+        else:
+            embedding_BVD = copies.answers.embedding_NVD
+        cells_BkV = similarity_maps(embedding_BVD, prototypes_Bk, self.head)
+        maps_nSS = enlarged(cells_BkV.flatten(0, 1), self.grid, self.size)
+        masks_nSS = strongest(maps_nSS)
+        shape = prototypes_Bk.shape
+        return (maps_nSS * masks_nSS).unflatten(0, shape), masks_nSS.unflatten(0, shape)
+
+
+class SimilarPlaces:
+    """Says where in whole images prototypes are found: the saliency masks of `SimilaritySaliency`.
+
+    Args:
+        network: whose views are cells, on any device.
+    """
+
+    def __init__(self, network: PrototypeNetwork) -> None:
+        self.network, self.head = network, on_cpu(network.head())
+
+    @torch.inference_mode()
+    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+        """Returns the places, bool n×S×S on the CPU, of images for one prototype each."""
+        crops_n1SS3 = crops_nSS3[:, None].to(self.network.device)
+        valid_n1 = torch.ones(crops_n1SS3.shape[:2], dtype=torch.bool, device=crops_n1SS3.device)
+        embedding_nVD = self.network.embed(in_passes(self.network, crops_n1SS3, valid_n1)).cpu()
+        cells_nV = similarity_maps(embedding_nVD, prototypes_n[:, None], self.head)[:, 0]
+        size = crops_nSS3.shape[1]
+        return strongest(enlarged(cells_nV, self.network.grid(size), size))
+
+
+def similarity_maps(embedding_BVD: Tensor, prototypes_Bk: Tensor, head: Head) -> Tensor:
+    """The similarity of each prototype to each view of its image, missing ones too: float64, B×k×V.
+
+    Args:
+        prototypes_Bk: int64.
+        head: the model's.
+    """
+    scores_BVP = head.scores(embedding_BVD)
+    place_BVk = prototypes_Bk[:, None].expand(-1, scores_BVP.shape[1], -1)
+    return scores_BVP.gather(2, place_BVk).mT
+
+
+def enlarged(cells_nV: Tensor, grid: tuple[int, int], size: int) -> Tensor:
+    """Returns maps of similarities enlarged to images (bicubic), and cut at 0: float32, n×S×S."""
+    cells_n1HW = cells_nV.float().unflatten(1, grid)[:, None]
+    large_n1SS = functional.interpolate(cells_n1HW, (size, size), mode="bicubic")
+    return large_n1SS[:, 0].clamp_min(0)
+
+
+def strongest(maps_nSS: Tensor) -> Tensor:
+    """Returns the pixels at or above a map's 95th percentile that are not zero: bool, n×S×S."""
+    values_nV = maps_nSS.flatten(1).numpy()
+    least_n = torch.from_numpy(np.quantile(values_nV, STRONGEST, axis=1).astype(np.float32))
+    return (maps_nSS >= least_n[:, None, None]) & (maps_nSS > 0)
+
+
+def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Resizes a mask to size×size: bilinear and antialiased, min–max normalised, cut at 0.5.
+
+    A mask that is the same everywhere stays as it is.
+    """
+    grey = Image.fromarray(mask.astype(np.uint8) * 255)
+    values = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR), np.float32)
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) >= 0.5 if high > low else values >= 128

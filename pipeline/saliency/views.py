@@ -1,0 +1,61 @@
+"""What a model compares prototypes with: crops, cells or whole images, and what they are called."""
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.model.network import PrototypeNetwork
+
+Kind = Literal["crops", "cells", "image"]
+
+
+class Views(NamedTuple):
+    """The views of a model.
+
+    Args:
+        model: its name, as in the parameter `model.name`.
+        kind: the crops of an image's masks, the cells of the feature map of the whole image, or (of
+            a black box) the whole image.
+        grid: rows and columns of cells.
+    """
+
+    model: str
+    kind: Kind
+    grid: tuple[int, int]
+
+    @classmethod
+    def of(cls, network: PrototypeNetwork, size: int) -> "Views":
+        """Returns those of a network that sees images or crops of this size."""
+        whole: Kind = "cells" if network.in_cells else "image"
+        kind: Kind = "crops" if network.sees == "crops" else whole
+        return cls(network.settings.name, kind, network.grid(size))
+
+    @property
+    def shared(self) -> bool:
+        """Whether a prototype speaks for several classes from the start."""
+        return self.model in ("protopool", "pipnet")
+
+    def crop(self, view: int) -> int:
+        """Returns the crop that a view is of; 0 where the image is seen whole."""
+        return view // math.prod(self.grid)
+
+    def called(self, view: int) -> str:
+        """Returns `crop 3`, `cell (2, 5)` (row and column), or `whole image`."""
+        return {
+            "crops": f"crop {view}",
+            "cells": f"cell ({', '.join(map(str, divmod(view, self.grid[1])))})",
+            "image": "whole image",
+        }[self.kind]
+
+    def mark(self, view: int) -> str:
+        """Returns what stands on a picture beside a view: `3` or `2,5`."""
+        return ",".join(map(str, divmod(view, self.grid[1]))) if self.kind == "cells" else str(view)
+
+    def cell(self, view: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Returns where a cell lies in an image of this size: bool height×width."""
+        row, column = divmod(view, self.grid[1])
+        at_row = np.arange(height) * self.grid[0] // height == row
+        at_column = np.arange(width) * self.grid[1] // width == column
+        return at_row[:, None] & at_column

@@ -1,0 +1,171 @@
+"""`protomask masks info`, `show` and `verify`."""
+
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from commands import inspect_masks
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.store import MaskStore
+from stages import workspace
+
+STORE = workspace.MASKS
+
+
+def test_info_says_what_made_the_store_and_what_is_in_it(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect_masks.info(STORE)
+    said = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in said.splitlines()]
+    size = sum(path.stat().st_size for path in STORE.rglob("*") if path.is_file())
+    for line in (
+        "data set folder, 24 images",
+        "segmenter patches",
+        "grid 2",
+        "masks 96",
+        "masks an image 4 at least, 4 median, 4.0 mean, 4 at most",
+        f"on disk {size / 1e6:.2f} MB in 5 files, {size / 24:.0f} bytes an image",
+        "10–30 % 96 ████████████████████████████████",
+        "30–100 % 0",
+    ):
+        assert line in lines
+
+
+def test_shares_are_counted_between_their_bounds() -> None:
+    shares = np.array([0.0005, 0.001, 0.0011, 0.25, 0.3, 0.31, 1.0])
+    assert inspect_masks.count_shares(shares).tolist() == [2, 1, 0, 0, 0, 2, 2]
+
+
+def test_areas_are_shares_of_their_own_image(run_folder: Path) -> None:
+    assert inspect_masks.area_shares(MaskStore(STORE)) == pytest.approx(np.full(96, 0.25))
+
+
+def test_show_lists_the_masks_and_draws_them(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = MaskStore(STORE).ids[5]
+    inspect_masks.show(image, STORE, Path("out/a.png"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["mask", "x0", "y0", "x1", "y1", "area", "score"]
+    assert lines[1] == ["0", "0", "0", "30", "20", "25.00", "%", "1"]
+    assert lines[4] == ["3", "30", "20", "60", "40", "25.00", "%", "1"]
+    with Image.open("out/a.png") as picture:
+        assert picture.size == (960, 640)
+        assert (np.asarray(picture)[100:200, 100:200] != inspect_masks.GREY).any()
+
+
+def test_an_image_is_found_by_id_by_path_and_by_file(run_folder: Path) -> None:
+    store = MaskStore(STORE)
+    path = workspace.read_photographs().table["path"][7]
+    for name in (store.ids[7], path, f"photographs/{path}", str(run_folder / "photographs" / path)):
+        inspect_masks.show(name, STORE, None)
+        picture = Path(store.ids[7].replace("/", "-") + ".masks.png")
+        assert picture.is_file()
+        picture.unlink()
+
+
+def test_an_unknown_image_is_refused_with_what_was_meant(run_folder: Path) -> None:
+    with pytest.raises(ProtoMaskError, match=r"did you mean .*class 1/003\.png"):
+        inspect_masks.show("clas 1/003.png", STORE, None)
+
+
+def test_a_folder_is_no_picture(run_folder: Path) -> None:
+    with pytest.raises(ProtoMaskError, match="is a folder"):
+        inspect_masks.show(MaskStore(STORE).ids[0], STORE, run_folder)
+
+
+def test_without_the_photograph_masks_are_drawn_over_grey(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = MaskStore(STORE).ids[0]
+    for gone in (run_folder / "photographs", workspace.INDEX_FOLDER, workspace.PARAMS):
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        inspect_masks.show(image, STORE, Path("a.png"))
+        assert "over grey" in capsys.readouterr().out
+    with Image.open("a.png") as picture:
+        assert picture.getpixel((100, 100)) == (inspect_masks.GREY,) * 3
+
+
+def test_an_undamaged_store_is_ok(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect_masks.verify(STORE)
+    said = capsys.readouterr().out
+    assert said.startswith(f"OK: 5 files in {STORE} are as they were written\n")
+    assert "photographs are those that were segmented" in said.splitlines()[1]
+
+
+def test_a_photograph_that_changed_or_went_is_named(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Same name and size, other bytes; and one that is gone."""
+    first, second = sorted(Path("photographs").rglob("*.png"))[:2]
+    changed = bytearray(first.read_bytes())
+    changed[-1] ^= 1
+    first.write_bytes(changed)
+    second.unlink()
+    with pytest.raises(ProtoMaskError, match=r"2 photographs are not those.*dvc repro masks"):
+        inspect_masks.verify(STORE)
+    said = capsys.readouterr().out
+    assert f"{first} has changed since it was segmented" in said
+    assert "the photograph is no longer there" in said
+
+
+def test_a_store_from_elsewhere_is_verified_without_its_photographs(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.PHOTOGRAPHS.unlink()
+    inspect_masks.verify(STORE)
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_flipped_bit_anywhere_is_found(run_folder: Path) -> None:
+    drawn = random.Random(0)
+    for path in [path for path in STORE.rglob("*") if path.is_file()]:
+        good = path.read_bytes()
+        for place in drawn.sample(range(len(good)), min(60, len(good))):
+            bad = bytearray(good)
+            bad[place] ^= 1 << drawn.randrange(8)
+            path.write_bytes(bad)
+            with pytest.raises(ProtoMaskError):
+                inspect_masks.verify(STORE)
+        path.write_bytes(good)
+    inspect_masks.verify(STORE)
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "counts/zarr.json", "counts/c/0", "regions/c/0/0"])
+def test_a_truncated_or_missing_file_is_found(run_folder: Path, file: str) -> None:
+    path = STORE / file
+    good = path.read_bytes()
+    for length in (len(good) - 1, len(good) // 2, 0):
+        path.write_bytes(good[:length])
+        with pytest.raises(ProtoMaskError, match=str(STORE)):
+            inspect_masks.verify(STORE)
+    path.unlink()
+    with pytest.raises(ProtoMaskError, match=str(STORE)):
+        inspect_masks.verify(STORE)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"zarr_format": 3}', "{", "null", '{"attributes": 3}'])
+def test_a_zarr_json_that_says_something_else_is_found(run_folder: Path, text: str) -> None:
+    (STORE / "zarr.json").write_text(text)
+    with pytest.raises(ProtoMaskError, match=str(STORE)):
+        inspect_masks.verify(STORE)
+
+
+def test_a_damaged_file_is_named(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (STORE / "counts" / "c" / "0").write_bytes(b"damaged")
+    (STORE / "stray").write_text("")
+    with pytest.raises(ProtoMaskError, match="dvc repro masks"):
+        inspect_masks.verify(STORE)
+    said = capsys.readouterr().out
+    assert "counts/c/0: damaged" in said and "stray: not part of the store" in said
+
+
+def test_no_store_is_said_to_be_none(tmp_path: Path) -> None:
+    for look in (inspect_masks.info, inspect_masks.verify):
+        with pytest.raises(ProtoMaskError, match="no mask store"):
+            look(tmp_path / "nothing.zarr")

@@ -1,0 +1,120 @@
+"""`protomask predict` on photographs of a small finished run, and on what is none."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from commands import predict
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.felzenszwalb import Felzenszwalb
+from pipeline.masks.patches import Patches
+from stages import workspace
+from stages.params import read_params
+
+OUT = Path("pictures")
+
+
+def written() -> set[str]:
+    return {path.name for path in OUT.iterdir()}
+
+
+def test_a_photograph_gets_the_scores_that_evaluate_gave_it(run_folder: Path) -> None:
+    predictions = pd.read_csv(workspace.EVALUATE / "predictions.csv")
+    logits_NC = load_file(workspace.EVALUATE / "answers.safetensors")["logits_NC"]
+    predictor = predict.Predictor.load(read_params(workspace.PARAMS))
+    for place, image in enumerate(predictions["image"]):
+        photograph = np.asarray(Image.open(run_folder / "photographs" / image))
+        ranking, picture = predictor.explain(photograph)
+        assert ranking[0][0] == predictions["predicted"][place]
+        expected = np.sort(logits_NC[place])[::-1]
+        assert [score for _, score in ranking] == pytest.approx(expected.tolist(), abs=1e-4)
+        assert picture.width == 1200
+
+
+def test_the_ranking_and_the_picture_are_named(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("photographs/class 1/003.png")
+    predict.run([path], OUT)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{path}: class ") and said.endswith(f"→ {OUT / '003.png'}\n")
+    with Image.open(OUT / "003.png") as picture:
+        picture.load()
+
+
+def test_what_is_no_photograph_is_named_and_the_others_are_done(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = Path("photographs/class 0/000.png")
+    text, cut, folder = Path("notes.png"), Path("cut.png"), Path("photographs")
+    text.write_text("not a picture")
+    cut.write_bytes(good.read_bytes()[:200])
+    with pytest.raises(ProtoMaskError, match="4 of 5 photographs"):
+        predict.run([Path("gone.jpg"), text, cut, folder, good], OUT)
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in errors] == [
+        "gone.jpg",
+        "notes.png",
+        "cut.png",
+        "photographs",
+    ]
+    assert written() == {"000.png"}
+
+
+def test_equal_names_do_not_overwrite_each_other(run_folder: Path) -> None:
+    names = [Path(f"photographs/class {label}/000.png") for label in range(3)]
+    predict.run(names, OUT)
+    assert written() == {"000.png", "000-2.png", "000-3.png"}
+    before = {name: (OUT / name).read_bytes() for name in written()}
+    predict.run([names[2]], OUT)
+    assert {name: (OUT / name).read_bytes() for name in written()} == before
+
+
+def test_a_file_that_is_no_explanation_is_never_overwritten(run_folder: Path) -> None:
+    OUT.mkdir()
+    photograph = OUT / "bird.png"
+    shutil.copy("photographs/class 0/000.png", photograph)
+    before = photograph.read_bytes()
+    predict.run([photograph], OUT)
+    predict.run([photograph], OUT)
+    assert photograph.read_bytes() == before
+    assert written() == {"bird.png", "bird-2.png"}
+
+
+def test_odd_names_and_kinds_of_photograph(run_folder: Path) -> None:
+    paths = [Path(name) for name in ('Grün specht\'s "best".jpg', "[bold]x.gif", "tiny.png")]
+    with Image.open("photographs/class 0/000.png") as image:
+        image.save(paths[0])
+        image.convert("L").save(paths[1])
+    Image.new("RGBA", (1, 1)).save(paths[2])
+    predict.run(paths, OUT)
+    assert written() == {'Grün specht\'s "best".png', "[bold]x.png", "tiny.png"}
+
+
+def test_out_is_a_folder(run_folder: Path) -> None:
+    with pytest.raises(ProtoMaskError, match="folder"):
+        predict.run([Path("photographs/class 0/000.png")], Path("params.yaml"))
+
+
+@pytest.mark.parametrize("missing", [workspace.CROPS, workspace.FINETUNE, workspace.INDEX])
+def test_what_is_missing_is_named(run_folder: Path, missing: Path) -> None:
+    shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
+    with pytest.raises(ProtoMaskError, match=str(missing)):
+        predict.run([Path("photographs/class 0/000.png")], OUT)
+    assert not OUT.exists()
+
+
+def test_a_segmenter_is_rebuilt_from_its_fingerprint() -> None:
+    for segmenter in (Patches(grid=3), Felzenszwalb(scales=(50.0,), sigma=0.5)):
+        assert predict.rebuild_segmenter(segmenter.fingerprint()) == segmenter
+
+
+def test_an_unknown_segmenter_is_refused() -> None:
+    for wrong in ({"name": "sam9"}, {"grid": -1}, {"scales": [1]}):
+        with pytest.raises(ProtoMaskError, match="segmenter"):
+            predict.rebuild_segmenter({**Patches().fingerprint(), **wrong})

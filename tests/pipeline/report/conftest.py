@@ -1,0 +1,219 @@
+"""A tiny finished experiment, without a network: stores, prototypes, answers."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.crops.extraction import CropSettings, extract_crops, whole_image
+from pipeline.crops.store import CropStore, write_crops
+from pipeline.datasets.index import Index
+from pipeline.datasets.listing import list_files
+from pipeline.datasets.photograph import read_photograph
+from pipeline.datasets.prepare import build_index
+from pipeline.files import whole_folder
+from pipeline.masks.patches import Patches
+from pipeline.masks.store import MaskStore, write_store
+from pipeline.report.image_page import Asked, write_photograph_page
+from pipeline.report.image_pictures import Gallery
+from pipeline.report.metric_table import Measured
+from pipeline.report.report import Report
+from pipeline.report.score_lines import Looks
+from pipeline.saliency.image_answers import ImageAnswers
+from pipeline.saliency.prototypes import Prototypes
+from pipeline.saliency.views import Views
+
+C, M, K, S = 3, 2, 4, 24
+CROP_VIEWS = Views("protomask", "crops", (1, 1))
+NAMES = ["Grünspecht & Co", "<b>bold</b>", 'the "quoted" one']
+FACTS = {"Data set": "folder, 3 classes", "Seed": "0"}
+METRICS = {
+    "general": {"accuracy": 0.5, "f1_macro": 0.25},
+    "complexity": {"ior": -0.125, "ior_prp": 0.5, "oirr_undefined": 3.0},
+    "truth": {
+        "purity": 60.0,
+        "deletion_auc": 70.0,
+        "purity_random_weights": 61.0,
+        "purity_random_weights_undefined": 2.0,
+    },
+    "weather": {"rain": 1.0},
+}
+INTERVALS = {
+    "general": {"accuracy": {"low": 0.4049, "high": 0.5951}},
+    "complexity": {"ior": {"low": -0.2, "high": -0.05}},
+    "truth": {"purity": {"low": 55.0, "high": 65.7}},
+}
+PLOTS = {
+    "object_coverage": {"rank": [1, 2], "coverage": [50.0, 25.0], "union": [50.0, 70.0]},
+    "mask_areas": {"rank": [1, 2], "area": [25.0, 2.5]},
+}
+MEASURED = Measured(
+    METRICS,
+    INTERVALS,
+    {"complexity": {"consistency": "the data set has no part locations"}},
+    {"random_weights": ["purity"]},
+    {"complexity": "folder has no object masks: boxes stand in for them"},
+    {name: pd.DataFrame(columns) for name, columns in PLOTS.items()},
+)
+
+
+class Brightness:
+    """Stands for a network's relevance: bright pixels speak for a prototype, dark ones against."""
+
+    rule = "prp"
+
+    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+        assert len(crops_nSS3) == len(prototypes_n)
+        return crops_nSS3.float().mean(-1) - 100
+
+
+class LeftHalf:
+    """Stands for where a network finds prototypes: in the left half of every image."""
+
+    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+        assert len(crops_nSS3) == len(prototypes_n)
+        places_nSS = torch.zeros(crops_nSS3.shape[:3], dtype=torch.bool)
+        places_nSS[..., : S // 2] = True
+        return places_nSS
+
+
+class Tiny(NamedTuple):
+    root: Path
+    index: Index
+    masks: MaskStore
+    crops: CropStore
+    prototypes: Prototypes
+    embedding_PD: np.ndarray
+    answers: ImageAnswers
+
+    def report(self, root: Path | None = None) -> Report:
+        gallery = Gallery(
+            self.index, root or self.root, self.masks, self.crops, self.prototypes.views
+        )
+        return Report(
+            self.index,
+            gallery,
+            self.prototypes,
+            self.embedding_PD,
+            self.answers,
+            Brightness(),
+            places=self.places,
+        )
+
+    @property
+    def places(self) -> LeftHalf | None:
+        return LeftHalf() if self.prototypes.views.kind == "cells" else None
+
+    def seeing(self, views: Views) -> "Tiny":
+        """Returns the same with a model that sees whole images, and that was pushed if its
+        prototypes lie in the embedding; a black box has a class in the place of a prototype."""
+        random, cells = np.random.default_rng(3), math.prod(views.grid)
+        P = C if views.kind == "image" else C * M
+        ours, pushed = self.prototypes, views.model in ("protopnet", "protopool")
+        prototypes = Prototypes(
+            NAMES,
+            np.arange(C) if views.kind == "image" else ours.class_of_P,
+            np.eye(C) if views.kind == "image" else np.maximum(ours.weights_CP, 0),
+            ours.rows_P[:P],
+            np.zeros(P, np.int64),
+            random.integers(0, cells, P),
+            random.random(P) if pushed else np.full(P, np.nan),
+            views,
+        )
+        rows_N, labels_N = self.answers.rows_N, self.answers.labels_N
+        similarity_NP = self.answers.similarity_NP[:, :P]
+        logits_NC = (similarity_NP @ prototypes.weights_CP.T).astype(np.float32)
+        view_NP = random.integers(0, cells, similarity_NP.shape)
+        return self._replace(
+            crops=self.crops.whole(),
+            prototypes=prototypes,
+            embedding_PD=self.embedding_PD[:P],
+            answers=ImageAnswers(rows_N, labels_N, logits_NC, similarity_NP, view_NP),
+        )
+
+    def write(self, folder: Path, root: Path | None = None) -> Path:
+        """Writes the pages as the stage does; returns index.html."""
+        with whole_folder(folder) as part:
+            self.report(root).write(part, FACTS, MEASURED, 0)
+        return folder / "index.html"
+
+    def write_photograph(self, page: Path) -> Path:
+        """Writes the page of a photograph; returns it."""
+        photograph = read_photograph(self.root / self.index.table["path"][0])
+        masks, crops = None, whole_image(photograph, 1, S)
+        if self.prototypes.views.kind == "crops":
+            (masks,) = Patches().segment([photograph])
+            crops = extract_crops(photograph, masks, self.crops.settings)
+        scores = [
+            self.prototypes.score(
+                label, self.answers.similarity_NP[0], self.answers.view_NP[0], 3
+            ).rounded()
+            for label in (1, 0)
+        ]
+        ranking = [(NAMES[score.label], score.score) for score in scores]
+        asked = Asked("<photo>.png", photograph, masks, crops, ranking, scores)
+        looks = Looks(self.prototypes, Brightness(), self.crops, self.index.ids, places=self.places)
+        write_photograph_page(page, asked, looks)
+        return page
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..., Path]) -> Tiny:
+    """3 classes with 2 prototypes each; prototypes 0 and 1 are the same crop."""
+    folder = tmp_path_factory.mktemp("tiny")
+    root = make_photographs(folder / "photographs", classes=C, per_class=12, width=60, height=40)
+    index, _ = build_index("folder", root, list_files(root), threads=1)
+    segmenter = Patches()
+    images = [np.zeros((40, 60, 3), np.uint8)] * len(index)
+    write_store(folder / "masks.zarr", index.photographs, segmenter, segmenter.segment(images))
+    masks = MaskStore(folder / "masks.zarr")
+    settings = CropSettings(side=S, per_image=K)
+    write_crops(folder / "crops.zarr", index.photographs, root, masks, settings)
+    prototypes = _prototypes(index)
+    return Tiny(
+        root,
+        index,
+        masks,
+        CropStore(folder / "crops.zarr"),
+        prototypes,
+        np.random.default_rng(2).random((C * M, 8))[[0, 0, 2, 3, 4, 5]],
+        _answers(index, prototypes),
+    )
+
+
+def _prototypes(index: Index) -> Prototypes:
+    random = np.random.default_rng(0)
+    train = index.rows("train")
+    rows = [[row for row in train if index.labels[row] == label][:M] for label in range(C)]
+    rows_P = np.array(rows).ravel()
+    rows_P[1] = rows_P[0]
+    crop_P = np.array([2, 2, 0, 1, 3, 0])
+    weights_CP = random.normal(0, 0.05, (C, C * M))
+    weights_CP[np.repeat(np.arange(C), M), np.arange(C * M)] += 1
+    return Prototypes(
+        NAMES,
+        np.repeat(np.arange(C), M),
+        weights_CP,
+        rows_P,
+        crop_P,
+        np.zeros(C * M, np.int64),
+        random.random(C * M),
+        CROP_VIEWS,
+    )
+
+
+def _answers(index: Index, prototypes: Prototypes) -> ImageAnswers:
+    random = np.random.default_rng(1)
+    rows_N = index.rows("test")
+    similarity_NP = random.random((len(rows_N), C * M)).astype(np.float32)
+    similarity_NP[:, 1] = similarity_NP[:, 0]
+    view_NP = random.integers(0, K, (len(rows_N), C * M))
+    view_NP[:, 1] = view_NP[:, 0]
+    logits_NC = (similarity_NP @ prototypes.weights_CP.T).astype(np.float32)
+    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, view_NP)

@@ -1,0 +1,200 @@
+"""Saliency: masks as they are, relevance where its crop lies in the image, similar cells."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.metrics.evidence import Copies
+from pipeline.model.backbone import Backbone
+from pipeline.model.head import PresenceHead
+from pipeline.model.inference import Answers, answers_of
+from pipeline.model.protopnet import ProtoPNet
+from pipeline.model.settings import ProtoPNetSettings
+from pipeline.saliency.maps import (
+    MaskSaliency,
+    RelevanceSaliency,
+    SimilaritySaliency,
+    SimilarPlaces,
+    enlarged,
+    resize_mask,
+    strongest,
+)
+
+S = 24
+
+
+class Constant:
+    """Relevance that is −1 in each crop's left half and the prototype's number in the right."""
+
+    rule = "prp"
+
+    def __call__(self, crops_nSS3: torch.Tensor, prototypes_n: torch.Tensor) -> torch.Tensor:
+        maps = torch.full((len(crops_nSS3), S, S), -1.0)
+        maps[:, :, S // 2 :] = prototypes_n[:, None, None].float()
+        return maps
+
+
+@pytest.fixture
+def rows(tiny):
+    return tiny.index.rows("test")
+
+
+def relevance(tiny, rows):
+    sides_N2 = tiny.index.table[["width", "height"]].to_numpy(np.int64)[rows]
+    return RelevanceSaliency(Constant(), rows, sides_N2, tiny.crops, "prp")
+
+
+def test_a_mask_is_its_own_map(tiny, rows):
+    saliency = MaskSaliency(rows, tiny.masks, tiny.crops, S)
+    maps, masks = saliency.maps(torch.tensor([1]), torch.tensor([[0, 3]]), torch.tensor([[0, 3]]))
+    # the quarters of a photograph: upper left and lower right
+    expected = torch.zeros(2, S, S, dtype=torch.bool)
+    expected[0, : S // 2, : S // 2] = expected[1, S // 2 :, S // 2 :] = True
+    assert masks[0].equal(expected)
+    assert maps.equal(masks.float())
+
+
+def test_relevance_lies_in_the_crops_box_and_negative_is_cut(tiny, rows):
+    maps, masks = relevance(tiny, rows).maps(
+        torch.tensor([0, 1]), torch.tensor([[2, 5], [1, 0]]), torch.tensor([[0, 3], [1, 2]])
+    )
+    # the right half of the upper left quarter; each of its 12·6 pixels takes 4 of the crop's
+    expected = torch.zeros(S, S)
+    expected[: S // 2, S // 4 : S // 2] = 2 * 4
+    torch.testing.assert_close(maps[0, 0], expected)
+    assert maps[0, 1, : S // 2].eq(0).all() and maps[0, 1, :, : S // 2].eq(0).all()
+    assert maps[0, 1].sum() == pytest.approx(5 * S * S / 2)
+    assert maps[1, 1].eq(0).all() and not masks[1, 1].any()
+    assert masks.equal(maps > 0)
+
+
+def test_changed_crops_are_explained_instead_of_the_stored_ones(tiny, rows):
+    seen = []
+
+    class Spy(Constant):
+        def __call__(self, crops_nSS3: torch.Tensor, prototypes_n: torch.Tensor) -> torch.Tensor:
+            seen.append(crops_nSS3)
+            return super().__call__(crops_nSS3, prototypes_n)
+
+    saliency = relevance(tiny, rows)
+    saliency.relevance = Spy()
+    crops = torch.rand(1, 4, S, S, 3)
+    places = torch.tensor([0]), torch.tensor([[1]]), torch.tensor([[2]])
+    saliency.maps(*places, Copies(crops, None))
+    saliency.maps(*places)
+    assert seen[0].equal(crops[:, 2])
+    assert seen[1].numpy().tolist() == tiny.crops.crops(rows[:1])[:, 2].tolist()
+
+
+def cells(*of_images: list[list[float]]) -> Answers:
+    """Images of 2×2 cells that are so much of prototype 0, and the rest of prototype 1."""
+    first_NV1 = torch.tensor(of_images).flatten(1)[..., None]
+    embedding_NVD = torch.cat([first_NV1, 1 - first_NV1], dim=-1)
+    return answers_of(
+        PresenceHead(torch.ones(1, 2)), embedding_NVD, torch.ones(first_NV1.shape[:2]) > 0
+    )
+
+
+def similar(answers: Answers) -> SimilaritySaliency:
+    return SimilaritySaliency(answers, PresenceHead(torch.ones(1, 2)), (2, 2), S)
+
+
+def bicubic(values: list[list[float]]) -> np.ndarray:
+    """Enlarges 2×2 values to S×S: Keys' kernel with a = −0.75, the border's values beyond it."""
+
+    def weight(x: float) -> float:
+        x, a = abs(x), -0.75
+        if x < 1:
+            return (a + 2) * x**3 - (a + 3) * x**2 + 1
+        return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0
+
+    rows = np.zeros((S, 2))
+    for pixel in range(S):
+        at = (pixel + 0.5) * 2 / S - 0.5
+        for cell in range(int(np.floor(at)) - 1, int(np.floor(at)) + 3):
+            rows[pixel, min(max(cell, 0), 1)] += weight(at - cell)
+    return rows @ np.array(values) @ rows.T
+
+
+def test_similarities_are_enlarged_bicubically() -> None:
+    values = [[0.1, 0.9], [0.4, 0.2]]
+    (found,) = enlarged(torch.tensor(values).view(1, 4), (2, 2), S)
+    np.testing.assert_allclose(found, np.maximum(bicubic(values), 0), atol=1e-5)
+    # Pillow's bicubic takes a = −0.5: the same but for a few hundredths
+    pillow = Image.fromarray(np.array(values, np.float32)).resize((S, S), Image.Resampling.BICUBIC)
+    np.testing.assert_allclose(found, np.asarray(pillow), atol=0.06)
+    assert found.shape == (S, S) and found[:, S // 2 :].argmax() > 0
+
+
+def test_a_map_of_few_rows_and_many_columns() -> None:
+    (found,) = enlarged(torch.arange(6.0).view(1, 6), (1, 6), S)
+    torch.testing.assert_close(found, found[:1].expand(S, S))
+    assert (found[0].view(6, S // 6).mean(1).diff() > 0.5).all()
+
+
+def test_similar_cells_are_the_map_and_its_strongest_twentieth_the_mask() -> None:
+    first, second = [[0.1, 0.9], [0.4, 0.2]], [[0.3, 0.3], [0.8, 0.1]]
+    maps, masks = similar(cells(first, second)).maps(
+        torch.tensor([1, 0]), torch.tensor([[0, 1], [0, 1]]), torch.zeros(2, 2, dtype=torch.int64)
+    )
+    assert maps.shape == masks.shape == (2, 2, S, S)
+    others = [[1 - np.array(values) for values in image] for image in (second, first)]
+    for image, values in enumerate((second, first)):
+        for j, of in enumerate((values, others[image])):
+            whole = np.maximum(bicubic(of), 0).astype(np.float32)
+            least = np.sort(whole.ravel())[int(0.95 * (S * S - 1))]
+            clear = np.abs(whole - least) > 1e-4
+            found = masks[image, j].numpy()
+            assert (found == (whole >= least))[clear].all()
+            np.testing.assert_allclose(maps[image, j], whole * found, atol=1e-5)
+            assert 0.04 < found.mean() < 0.07
+            row, column = np.unravel_index(np.array(of).argmax(), (2, 2))
+            corner = found[row * S // 2 :, column * S // 2 :][: S // 2, : S // 2]
+            assert corner.sum() == found.sum(), "all of it lies in the most similar cell"
+
+
+def test_changed_copies_have_their_own_map() -> None:
+    stored, changed = [[0.9, 0.1], [0.1, 0.1]], [[0.1, 0.1], [0.1, 0.9]]
+    places = torch.tensor([0]), torch.tensor([[0]]), torch.tensor([[0]])
+    saliency = similar(cells(stored))
+    before, _ = saliency.maps(*places)
+    after, masks = saliency.maps(*places, Copies(torch.zeros(1, 1, S, S, 3), cells(changed)))
+    torch.testing.assert_close(after, before.flip(2, 3))
+    assert not masks[..., : S // 2, :].any() and masks[..., S // 2 :, S // 2 :].any()
+
+
+def test_where_cells_are_most_similar_is_where_saliency_says() -> None:
+    torch.manual_seed(0)
+    network = ProtoPNet(
+        ProtoPNetSettings(embedding_dim=4), 2, Backbone("test_resnet", "none")
+    ).eval()
+    crops = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
+    prototypes = torch.tensor([0, 7, 19])
+    with torch.inference_mode():
+        valid = torch.ones(3, 1, dtype=torch.bool)
+        embedding = network.embed(network.features(crops[:, None], valid))
+        answers = answers_of(network.head(), embedding, torch.ones(embedding.shape[:2]) > 0)
+    saliency = SimilaritySaliency(answers, network.head(), network.grid(64), 64)
+    _, masks = saliency.maps(torch.arange(3), prototypes[:, None], torch.zeros(3, 1).long())
+    found = SimilarPlaces(network)(crops, prototypes)
+    assert found.dtype == torch.bool and (found == masks[:, 0]).float().mean() > 0.999
+
+
+def test_the_strongest_twentieth_by_hand():
+    # values 0 to 99: their 95th percentile is 94.05, and five lie above
+    maps = torch.arange(100.0).view(1, 10, 10)
+    assert strongest(maps).flatten().nonzero().flatten().tolist() == [95, 96, 97, 98, 99]
+
+
+def test_without_relevance_nothing_is_found():
+    # a percentile of 0 would otherwise take in the whole image
+    assert not strongest(torch.zeros(1, 10, 10)).any()
+    one = torch.zeros(1, 10, 10)
+    one[0, 3, 4] = 0.5
+    assert strongest(one).nonzero().tolist() == [[0, 3, 4]]
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_a_mask_without_an_edge_stays_as_it_is(value):
+    assert (resize_mask(np.full((9, 7), value), 5) == value).all()
