@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 demo: $(VENV)/installed  ## run the whole experiment on the built-in data set
 	dvc repro
-	@cat metrics.json
+	@cat artifacts/evaluate/metrics.json
 	@echo "The report: $(CURDIR)/artifacts/report/index.html"
 
 test: $(VENV)/installed  ## lint, types and all tests

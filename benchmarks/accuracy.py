@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from whole_images import embed, fit
 
-from pipeline.model.backbone import Backbone
+from pipeline.model.base.backbone import Backbone
 from stages import workspace
 from stages.params import read_params
 

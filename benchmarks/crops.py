@@ -18,9 +18,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.crops import store as crop_store
-from pipeline.crops.extraction import CropSettings
-from pipeline.crops.store import CropStore
+from pipeline.crops import writing
+from pipeline.crops.settings import CropSettings
+from pipeline.crops.store import FORMAT, CropStore
 
 BATCH = 16
 
@@ -45,14 +45,14 @@ def main(
 def _write_random(path: Path, images: int, settings: CropSettings) -> None:
     rng = np.random.default_rng(0)
     group = zarr.create_group(path, zarr_format=3)
-    arrays = crop_store._create_arrays(group, images, settings)
+    arrays = writing._create_arrays(group, images, settings)
     block = rng.integers(0, 256, arrays["crops"].chunks, np.uint8)
     for at in range(0, images, len(block)):
         arrays["crops"][at : at + len(block)] = block[: images - at]
         arrays["inside"][at : at + len(block)] = 255
     for name in ("valid", "boxes", "masks"):
         arrays[name][...] = 1
-    group.attrs.update({"format": crop_store.FORMAT, "settings": settings.model_dump(mode="json")})
+    group.attrs.update({"format": FORMAT, "settings": settings.model_dump(mode="json")})
 
 
 def _store_rates(store: CropStore, batches: int) -> tuple[float, float]:

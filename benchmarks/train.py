@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from pipeline.crops import store as crop_store
+from pipeline.crops import writing
 from pipeline.crops.batches import read_batches
-from pipeline.crops.extraction import Crops, CropSettings, whole_image
-from pipeline.crops.store import CropStore
+from pipeline.crops.extraction import Crops, whole_image
+from pipeline.crops.settings import CropSettings
+from pipeline.crops.store import FORMAT, CropStore
 from pipeline.datasets.index import Image, Index
-from pipeline.model.backbone import Backbone
-from pipeline.model.protomask import ProtoMask
-from pipeline.model.settings import ProtoMaskSettings
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
 from pipeline.training.devices import make_fabric
 from pipeline.training.settings import Runtime, TrainSettings
 from pipeline.training.train import Training
@@ -157,7 +157,7 @@ def _write_random(path: Path, images: int, settings: CropSettings) -> None:
     numbers = np.random.default_rng(0)
     K, S = settings.per_image, settings.side
     group = zarr.create_group(path, zarr_format=3)
-    arrays = crop_store._create_arrays(group, images, settings)
+    arrays = writing._create_arrays(group, images, settings)
 
     def image() -> tuple[Crops, Crops]:
         small = numbers.integers(0, 256, (K, 14, 14, 3), np.uint8)
@@ -167,10 +167,10 @@ def _write_random(path: Path, images: int, settings: CropSettings) -> None:
         crops = Crops(pixels, inside, boxes, masks, np.ones(K, bool))
         return crops, whole_image(pixels[0], 1, S)
 
-    for at in range(0, images, crop_store.IMAGES_PER_CHUNK):
-        count = min(crop_store.IMAGES_PER_CHUNK, images - at)
-        crop_store._write_block(arrays, at, [image() for _ in range(count)])
-    group.attrs.update({"format": crop_store.FORMAT, "settings": settings.model_dump(mode="json")})
+    for at in range(0, images, writing.IMAGES_PER_CHUNK):
+        count = min(writing.IMAGES_PER_CHUNK, images - at)
+        writing._write_block(arrays, at, [image() for _ in range(count)])
+    group.attrs.update({"format": FORMAT, "settings": settings.model_dump(mode="json")})
 
 
 if __name__ == "__main__":

@@ -26,10 +26,11 @@ from pipeline.errors import ProtoMaskError
 from pipeline.metrics import truth
 from pipeline.metrics.drawn_truth import DrawnTruth, sister
 from pipeline.metrics.evidence import ranking
-from pipeline.model.backbone import Backbone
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.blackbox import LogitTarget
 from pipeline.progress import track
 from pipeline.saliency.maps import strongest
-from pipeline.saliency.relevance import LogitHead, Propagator, Rule
+from pipeline.saliency.relevance import Propagator, Rule
 from stages import workspace
 from stages.finished import Finished
 from stages.params import read_params
@@ -131,7 +132,7 @@ def _maps(propagator: Propagator, classifier: Classifier, whole: Whole) -> Tenso
     weights_NF = classifier.weights_CF[whole.logits_NC.argmax(1)]
     batches = list(zip(whole.images_NSS3.split(BATCH), weights_NF.split(BATCH), strict=True))
     maps = [
-        propagator.maps(images, LogitHead(weights)).detach()
+        propagator.maps(images, LogitTarget(weights)).detach()
         for images, weights in track(batches, f"Relevance by {propagator.rule}")
     ]
     maps_NSS = torch.cat(maps).clamp_min(0)

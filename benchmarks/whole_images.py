@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.datasets.photograph import read_photograph
-from pipeline.model.backbone import Backbone
+from pipeline.model.base.backbone import Backbone
 from pipeline.progress import track
 
 PENALTIES = [1e-3, 1e-2, 1e-1, 1.0]

@@ -21,6 +21,8 @@ from stages import workspace
 from stages.provenance import Contradiction, MadeWith, contradictions
 
 IMAGES = (workspace.EVALUATE / "images.parquet").as_posix()
+OLD_METRICS = Path("metrics.json")
+"""Where runs of version 0.1 have their metrics."""
 UNREACHABLE = (OSError, DvcException, DataIndexDirError)
 """What DVC raises where an output is neither in its cache nor in a remote."""
 SECTIONS = {"seed", "dataset", "segmenter", "model"}
@@ -72,7 +74,9 @@ def _read(repo: Repo, state: Any, kind: str) -> Iterator[Run]:
     if kind in ("queued", "running", "failed"):
         yield Run(name, params, kind)  # type: ignore[arg-type]
         return
-    measured = _content(state, "metrics", workspace.METRICS)
+    measured = _content(state, "metrics", workspace.METRICS) or _content(
+        state, "metrics", OLD_METRICS
+    )
     files = DVCFileSystem(repo.root_dir, rev=state.rev)
     finished = measured is not None and up_to_date(files, params)
     try:
@@ -181,12 +185,12 @@ def _images(root: str, rev: str) -> Callable[[], pd.DataFrame | None]:
 
 
 def up_to_date(files: DVCFileSystem, params: Params) -> bool:
-    """Whether metrics.json follows from these parameters.
+    """Whether the metrics follow from these parameters.
 
-    It is left as it was by `dvc exp run train`, and in a commit of changed parameters.
+    They are left as they were by `dvc exp run train`, and in a commit of changed parameters.
     """
     makers = _makers(files)
-    maker = makers.get(workspace.METRICS.as_posix())
+    maker = makers.get(workspace.EVALUATE.as_posix())
     return maker is not None and _follows(maker, makers, params)
 
 

@@ -13,15 +13,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
-from pipeline.crops.extraction import Crops, whole_image
+from pipeline.crops.extraction import Crops, cut_as_stored, whole_image
 from pipeline.crops.store import CropStore
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256, whole_file
 from pipeline.masks.segmenter import Machine, Segmenter
-from pipeline.model.inference import Answers, answers
-from pipeline.model.network import PrototypeNetwork, views
-from pipeline.model.saved import About
+from pipeline.model.base.inference import Answers, answers
+from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.model.base.saved import About
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_page import Asked, write_photograph_page
 from pipeline.report.prediction_picture import Reason, draw_reasons
@@ -127,7 +127,7 @@ class Predictor(NamedTuple):
         masks, size = None, self.crops.settings.side
         if self.network.sees == "crops":
             (masks,) = self.segmenter.segment([photograph], self.machine)
-            crops = self.crops.cut(photograph, masks)
+            crops = cut_as_stored(self.crops, photograph, masks)
         else:
             crops = whole_image(photograph, 1, size)
         found = self._answers(crops)

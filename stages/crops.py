@@ -1,6 +1,6 @@
 """artifacts/masks.zarr → artifacts/crops.zarr."""
 
-from pipeline.crops.store import write_crops
+from pipeline.crops.writing import write_crops
 from pipeline.masks.store import MaskStore
 from stages import workspace
 from stages.params import read_params

@@ -1,4 +1,4 @@
-"""artifacts/finetune/ → metrics.json and artifacts/evaluate/."""
+"""artifacts/finetune/ → artifacts/evaluate/: the metrics, and what they were made of."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
-from pipeline.files import whole_file, whole_folder
+from pipeline.files import whole_folder
 from pipeline.metrics import Values
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.evidence import Evidence
@@ -23,7 +23,6 @@ from pipeline.metrics.groups import GROUPS, measure, plots, unavailable
 from pipeline.metrics.randomisation import with_random_prototypes, with_random_weights
 from pipeline.metrics.sanity import no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
-from pipeline.model.distance_network import DistanceNetwork
 from pipeline.training.devices import make_fabric
 from stages import provenance, workspace
 from stages.finished import Finished
@@ -68,7 +67,7 @@ def run() -> None:
         prototypes = finished.prototypes()
         sources, cells = prototypes.pixels(crops), torch.tensor(prototypes.cell_P)
         controls = {"random_weights": with_random_weights(network, sources, cells, fabric, seed)}
-        if isinstance(network, DistanceNetwork):
+        if network.finetunes:
             controls["random_prototypes"] = with_random_prototypes(
                 network, crops, index.rows("train"), fabric, seed
             )
@@ -107,6 +106,8 @@ def _write(
             "view_NP": answers.view_NP,
         }
         save_file(tensors, folder / "answers.safetensors")
+        text = json.dumps({**metrics, "intervals": sure}, indent=2, allow_nan=False)
+        (folder / workspace.METRICS.name).write_text(text + "\n", encoding="utf-8")
         table = pa.Table.from_pandas(per_image(evidence.ids, values), preserve_index=False)
         pq.write_table(table, folder / "images.parquet", compression="zstd")
         (folder / "notes.json").write_text(json.dumps(notes, indent=2) + "\n", encoding="utf-8")
@@ -114,13 +115,15 @@ def _write(
             json.dumps(made_with, indent=2) + "\n", encoding="utf-8"
         )
         _write_predictions(index, rows, answers.logits_NC.argmax(1).numpy(), folder)
-        (folder / "plots").mkdir()
-        for name, drawn in (plot_tables(GROUPS, metrics, sure) | plots(evidence, values)).items():
-            drawn.to_csv(folder / "plots" / f"{name}.csv", index=False)
-    with whole_file(workspace.METRICS) as part:
-        text = json.dumps({**metrics, "intervals": sure}, indent=2, allow_nan=False)
-        part.write_text(text + "\n", encoding="utf-8")
+        _write_tables(plot_tables(GROUPS, metrics, sure), folder / "plots")
+        _write_tables(plots(evidence, values), folder / "ranks")
     _say(metrics, notes)
+
+
+def _write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
+    folder.mkdir()
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
 
 
 def _say(metrics: dict[str, dict[str, float]], notes: dict[str, dict]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.crops.extraction import CropSettings
+from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import SPLITS
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
@@ -126,7 +126,7 @@ def _listed(values: dict) -> str:
 def _read_measured() -> Measured:
     metrics = _read_json(workspace.METRICS, "intervals")
     notes = _read_json(workspace.EVALUATE / "notes.json", "unavailable", "no_better", "remarks")
-    plots = sorted((workspace.EVALUATE / "plots").glob("*.csv"))
+    plots = sorted((workspace.EVALUATE / "ranks").glob("*.csv"))
     return Measured(
         {group: values for group, values in metrics.items() if group != "intervals"},
         metrics["intervals"],

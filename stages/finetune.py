@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.saved import load_model, save_model
+from pipeline.model.base.distance_network import DistanceNetwork
+from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.finetune import finetune, prototypes_to_keep
 from pipeline.training.prototype_record import read_record, write_record
 from stages import provenance, workspace

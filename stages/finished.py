@@ -10,8 +10,8 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.masks.store import MaskStore
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.saved import About, load_model
+from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.base.saved import About, load_model
 from pipeline.saliency.image_answers import ImageAnswers
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.training.prototype_record import read_record

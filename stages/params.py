@@ -2,12 +2,21 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from pipeline.crops.extraction import CropSettings
+from pipeline.crops.settings import CropSettings
 from pipeline.datasets.fetch import COPIES, PUBLICATIONS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.felzenszwalb import Felzenszwalb
@@ -15,7 +24,8 @@ from pipeline.masks.imported import Imported
 from pipeline.masks.patches import Patches
 from pipeline.masks.sam2.segmenter import Sam2
 from pipeline.masks.slit.segmenter import Slit
-from pipeline.model.settings import ModelSettings
+from pipeline.model.base.models import MODELS
+from pipeline.model.base.settings import BackboneSettings
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
 SEGMENTERS = {
@@ -25,13 +35,6 @@ SEGMENTERS = {
     "sam2": Sam2,
     "slit": Slit,
 }
-KINDS: dict[str, dict[str, Any]] = {
-    "segmenter": SEGMENTERS,
-    "model": {
-        kind.model_fields["name"].default: kind for kind in get_args(get_args(ModelSettings)[0])
-    },
-}
-"""The sections that have other keys for each `name`."""
 
 
 class DatasetParams(BaseModel):
@@ -39,6 +42,8 @@ class DatasetParams(BaseModel):
 
     Args:
         name: how their folder is laid out.
+        code: the file or folder of the code that reads them, relative to the repository: what DVC
+            watches; set by the preset.
         root: the folder; null for `demo`, which is drawn, and where `cub200` or `dogs` is to be
             downloaded.
         num_classes: keep the first n; null keeps all.
@@ -52,6 +57,7 @@ class DatasetParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["cars196", "cub200", "demo", "dogs", "folder", "pets"]
+    code: str
     root: Annotated[str, Field(min_length=1)] | None
     num_classes: Annotated[int, Field(ge=2)] | None
     fold: Annotated[int, Field(ge=0)]
@@ -132,7 +138,7 @@ class Params(BaseModel):
         Felzenszwalb | Imported | Patches | Sam2 | Slit, Field(discriminator="name")
     ]
     crops: CropSettings
-    model: ModelSettings
+    model: SerializeAsAny[BackboneSettings]
     train: TrainSettings
     finetune: FinetuneSettings
     prune: PruneSettings
@@ -151,7 +157,7 @@ class Params(BaseModel):
                 f"loss of {self.model.name} has {', '.join(known)}; choose the model with "
                 f"`dvc exp run -S model={self.model.name}`, which sets both"
             )
-        if self.prune.enabled and self.model.name not in ("protomask", "protopnet"):
+        if self.prune.enabled and not MODELS[self.model.name].prunes:
             raise ValueError(
                 f"prune.enabled is for models whose prototypes belong to one class each, and "
                 f"{self.model.name} is none: set it to false"
@@ -166,9 +172,11 @@ def read_params(path: Path) -> Params:
         ProtoMaskError: every parameter that is missing, misspelt or out of range, one a line, with
             what is allowed.
     """
+    kind = Params
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Params.model_validate(values)
+        kind = params_type(values)
+        return kind.model_validate(values)
     except FileNotFoundError:
         raise ProtoMaskError(f"no {path}: run protomask where dvc.yaml is") from None
     except (IsADirectoryError, UnicodeDecodeError):
@@ -176,22 +184,49 @@ def read_params(path: Path) -> Params:
     except yaml.YAMLError as error:
         raise ProtoMaskError(f"{path} is not YAML: {error}") from None
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        lines = [_explain(problem, kind) for problem in error.errors()]
         raise ProtoMaskError("\n".join([f"{path}:", *lines])) from None
 
 
-def _explain(problem: Any) -> str:
+def params_type(values: Any) -> type[Params]:
+    """Returns `Params` with the settings of the model that the values name.
+
+    Args:
+        values: what params.yaml holds, checked or not.
+    """
+    section = values.get("model") if isinstance(values, dict) else None
+    if not isinstance(section, dict):
+        return Params
+    name = section.get("name")
+    settings = MODELS[name].settings_type if name in MODELS.names() else _Unknown
+    return create_model("Params", __base__=Params, model=(settings, ...))
+
+
+class _Unknown(BackboneSettings):
+    """The section of a model that is not registered."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: Any = None
+    code: str = ""
+
+    @model_validator(mode="after")
+    def _refused(self) -> "_Unknown":
+        raise PydanticCustomError("unknown_model", "unknown", {})
+
+
+def _explain(problem: Any, kind: type[Params]) -> str:
     place = [str(key) for key in problem["loc"]]
-    if place[:1] in (["segmenter"], ["model"]) and len(place) > 1:
+    if place[:1] == ["segmenter"] and len(place) > 1:
         del place[1]
     name = ".".join(place) or "the file"
     if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys([str(key) for key in problem["loc"][:-1]])
+        allowed = _allowed_keys([str(key) for key in problem["loc"][:-1]], kind)
         near = difflib.get_close_matches(place[-1], allowed, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         return f"  {name}: no such parameter{meant} (there are: {', '.join(allowed)})"
-    if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        allowed = list(KINDS[place[0]])
+    if problem["type"] in ("union_tag_invalid", "union_tag_not_found", "unknown_model"):
+        allowed = list(SEGMENTERS) if place[0] == "segmenter" else MODELS.names()
         found = problem["input"].get("name")
         return f"  {name}.name: input should be {' or '.join(map(repr, allowed))}, but is {found!r}"
     if problem["type"] in ("model_type", "model_attributes_type"):
@@ -204,11 +239,11 @@ def _explain(problem: Any) -> str:
     return f"  {name}: {message[0].lower()}{message[1:]}, but is {problem['input']!r}"
 
 
-def _allowed_keys(place: list[str]) -> list[str]:
-    section: Any = Params
+def _allowed_keys(place: list[str], kind: type[Params]) -> list[str]:
+    section: Any = kind
     for key in place:
-        if key in KINDS.get(place[0], {}):
-            section = KINDS[place[0]][key]
-        elif key not in KINDS:
+        if key in SEGMENTERS:
+            section = SEGMENTERS[key]
+        elif key != "segmenter":
             section = section.model_fields[key].annotation
     return sorted(section.model_fields)

@@ -7,9 +7,9 @@ from safetensors.torch import save_file
 
 from pipeline.crops.store import CropStore
 from pipeline.files import whole_folder
-from pipeline.model.inference import answers
-from pipeline.model.network import views
-from pipeline.model.saved import load_model, save_model
+from pipeline.model.base.inference import answers
+from pipeline.model.base.network import views
+from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
 from pipeline.training.prototype_record import write_record

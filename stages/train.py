@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning_fabric import Fabric
 
-import pipeline
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.files import sha256, whole_folder
-from pipeline.model.backbone import Backbone
-from pipeline.model.build import build
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.saved import About, save_model
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.models import build
+from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.base.saved import About, save_model
 from pipeline.parameters import flat
 from pipeline.training.curve import VARIABLE
 from pipeline.training.devices import launched
@@ -100,11 +100,17 @@ def _key(params: Params, store: CropStore, network: PrototypeNetwork, fabric: Fa
         network.backbone.fingerprint(),
         fabric.device.type,
         torch.__version__,
-        [sha256(path) for path in _code()],
+        [sha256(path) for path in _code(params)],
     ]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _code() -> list[Path]:
-    root = Path(pipeline.__file__).parent
-    return sorted([*root.glob("model/*.py"), *root.glob("training/*.py")])
+def _code(params: Params) -> list[Path]:
+    """Returns the files of code that dvc.yaml says the training depends on."""
+    root = Path(__file__).parents[1]
+    stage = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]["train"]
+    listed = [root / dep.replace("${model.code}", params.model.code) for dep in stage["deps"]]
+    code = [path for path in listed if "artifacts" not in path.relative_to(root).parts]
+    return sorted(
+        file for path in code for file in ([path] if path.is_file() else path.rglob("*.py"))
+    )

@@ -14,7 +14,6 @@ from pipeline.training.settings import Runtime
 from stages.params import Params
 
 PARAMS = Path("params.yaml")
-METRICS = Path("metrics.json")
 ARTIFACTS = Path("artifacts")
 LISTING = ARTIFACTS / "listing.json"
 INDEX_FOLDER = ARTIFACTS / "index"
@@ -26,6 +25,7 @@ TRAIN = ARTIFACTS / "train"
 PUSH = ARTIFACTS / "push"
 FINETUNE = ARTIFACTS / "finetune"
 EVALUATE = ARTIFACTS / "evaluate"
+METRICS = EVALUATE / "metrics.json"
 MADE_WITH = EVALUATE / "made_with.json"
 REPORT = ARTIFACTS / "report"
 

@@ -13,7 +13,7 @@ from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["finished_runs", "tiny_experiment"]
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

@@ -12,7 +12,8 @@ from stages import crops, evaluate, finetune, masks, prepare, push, scan, train
 
 PARAMS = """
 seed: 0
-dataset: {name: folder, root: photographs, num_classes: null, fold: 0, folds: 3,
+dataset: {name: folder, code: pipeline/datasets/folder.py,
+  root: photographs, num_classes: null, fold: 0, folds: 3,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: [photographs]}
 segmenter: {name: patches, version: 1, grid: 2}
 crops: {version: 2, side: 32, per_image: 3, background: original, min_box_area: 0.0}

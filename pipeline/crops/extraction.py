@@ -1,48 +1,14 @@
 """Cutting crops out of a photograph, one for each of its largest masks."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.crops.settings import NO_MASK, CropSettings
+from pipeline.crops.store import CropStore
 from pipeline.masks.masks import Masks
-
-NO_MASK = -1
-
-
-class CropSettings(BaseModel):
-    """How crops are cut: exactly what changes a crop store.
-
-    Args:
-        version: of the algorithm; raised when the same masks give other crops.
-        side: S, pixels a side of a crop.
-        per_image: K, crops kept of an image at most, those with the largest masks.
-        background: what stands outside the mask but inside the box: the photograph itself
-            (`original`), the mean colour inside the mask (`mean`), or black (`zero`).
-        min_box_area: boxes under this fraction of the image grow to it around their centre.
-        max_box_area: masks whose box is over this fraction of the image give no crop, as that of a
-            background around an object, whose box is the whole image.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    version: Literal[2] = 2
-    side: Annotated[int, Field(ge=16, le=1024)] = 224
-    per_image: Annotated[int, Field(ge=1, le=256)] = 11
-    background: Literal["original", "mean", "zero"] = "original"
-    min_box_area: Annotated[float, Field(ge=0, le=1)] = 0.0
-    max_box_area: Annotated[float, Field(gt=0, le=1)] = 1.0
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "CropSettings":
-        if self.min_box_area > self.max_box_area:
-            raise ValueError(
-                f"min_box_area is {self.min_box_area:g} and above max_box_area, "
-                f"{self.max_box_area:g}: no crop could be both"
-            )
-        return self
 
 
 class Crops(NamedTuple):
@@ -176,3 +142,16 @@ def _place(
     crops.inside[number] = np.asarray(shape) >= 128
     crops.boxes[number] = (x0, y0, x0 + width, y0 + height)
     crops.valid[number] = True
+
+
+def cut_as_stored(store: CropStore, photograph: NDArray[np.uint8], masks: Masks) -> Crops:
+    """Cuts an image as the images of a store were cut.
+
+    Args:
+        store: of crops, or of whole images.
+        photograph: uint8 RGB, height×width×3.
+        masks: the image's; not looked at where the store is of whole images.
+    """
+    if store.whole_images:
+        return whole_image(photograph, 1, store.settings.side)
+    return extract_crops(photograph, masks, store.settings)

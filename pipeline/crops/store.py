@@ -11,33 +11,20 @@ A Zarr v3 group:
 - attributes: the settings, the data set, and the hash of the mask store.
 """
 
-import copy
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
 
-from pipeline.crops.extraction import NO_MASK, Crops, CropSettings, extract_crops, whole_image
+from pipeline.crops.settings import NO_MASK, CropSettings
 from pipeline.datasets.index import Photographs
-from pipeline.datasets.listing import refuse_changed
-from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError, rerun
-from pipeline.files import whole_folder
-from pipeline.masks.masks import Masks
-from pipeline.masks.store import MaskStore
-from pipeline.progress import track
 
 FORMAT = 3
-IMAGES_PER_CHUNK = 128
-ZSTD = ZstdCodec(level=9, checksum=True)
-
-
 ARRAYS = ("crops", "inside", "boxes", "masks", "valid", "whole", "sizes")
 
 
@@ -56,14 +43,26 @@ class _Pixels(NamedTuple):
 
 
 class CropStore:
-    """Reads a store that `write_crops` wrote.
+    """The crops of a store that `write_crops` wrote.
 
     Args:
         path: the store's folder.
 
+    Attributes:
+        about: what the store says of itself.
+        settings: how its crops were cut.
+        valid: bool N×K, which crops there are.
+        boxes: int32 N×K×4, what was cut out: half-open (x0, y0, x1, y1) in the image's pixels.
+        masks: int32 N×K, each crop's mask in the mask store, −1 where there is none.
+        sizes: int32 N×2, width and height of the images, in pixels.
+        whole_images: whether each image is its own only crop.
+
     Raises:
         ProtoMaskError: nothing there, or no crop store, or a file of it is missing or cut short.
     """
+
+    whole_images: ClassVar[bool] = False
+    pixels: ClassVar[str] = "crops"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,36 +75,27 @@ class CropStore:
                 raise ValueError(f"format {self.about['format']}, not {FORMAT}")
             self.settings = CropSettings(**self.about["settings"])
             _refuse_missing_files(path, group)
-            self.valid: NDArray[np.bool_] = np.asarray(group["valid"])
-            self.boxes: NDArray[np.int32] = np.asarray(group["boxes"])
-            self.masks: NDArray[np.int32] = np.asarray(group["masks"])
-            self._inside: Any = group["inside"]
-            self._pixels, self._whole = (_open(path, group[name]) for name in ("crops", "whole"))
             self.sizes: NDArray[np.int32] = np.asarray(group["sizes"])
+            opened = {name: _open(path, group[name]) for name in ("crops", "whole")}
+            self._pixels = opened[self.pixels]
+            self._read_regions(group)
         except Exception as error:  # whatever a codec makes of damaged bytes
             raise ProtoMaskError(
                 f"{path} is no readable crop store ({error}): remove it and run `dvc repro crops`"
             ) from None
 
+    def _read_regions(self, group: zarr.Group) -> None:
+        self.valid: NDArray[np.bool_] = np.asarray(group["valid"])
+        self.boxes: NDArray[np.int32] = np.asarray(group["boxes"])
+        self.masks: NDArray[np.int32] = np.asarray(group["masks"])
+        self._inside: Any = group["inside"]
+
     def __len__(self) -> int:
         return len(self.valid)
 
-    def whole(self) -> "CropStore":
+    def whole(self) -> "WholeImageStore":
         """Returns the same images, each of them whole as its only crop, which has no mask."""
-        whole, N = copy.copy(self), len(self)
-        whole.about = {**self.about, "crops": "whole images"}
-        whole.settings = self.settings.model_copy(update={"background": "original"})
-        whole.valid = np.ones((N, 1), bool)
-        whole.boxes = np.concatenate([np.zeros_like(self.sizes), self.sizes], axis=1)[:, None]
-        whole.masks = np.full((N, 1), NO_MASK, np.int32)
-        whole._pixels, whole._inside = self._whole, None
-        return whole
-
-    def cut(self, photograph: NDArray[np.uint8], masks: Masks) -> Crops:
-        """Cuts a photograph with these masks as the images of the store were cut."""
-        if self._inside is None:
-            return whole_image(photograph, 1, self.settings.side)
-        return extract_crops(photograph, masks, self.settings)
+        return WholeImageStore(self.path)
 
     def crops(self, images: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
         """Returns the crops of some images, in the order asked for: uint8, B×K×S×S×3."""
@@ -120,8 +110,6 @@ class CropStore:
 
     def inside(self, image: int) -> NDArray[np.bool_]:
         """Returns the masks inside the crops of one image: bool, K×S×S."""
-        if self._inside is None:
-            return np.ones(self._pixels.shape[:-1], bool)
         try:
             packed = np.asarray(self._inside[image])
         except Exception as error:  # whatever a codec makes of damaged bytes
@@ -153,123 +141,26 @@ class CropStore:
             )
 
 
-def write_crops(
-    path: Path,
-    photographs: Photographs,
-    root: Path,
-    masks: MaskStore,
-    settings: CropSettings,
-    threads: int = 2,
-) -> int:
-    """Cuts the crops of all images of an index and writes the store whole.
+class WholeImageStore(CropStore):
+    """The images of a crop store, each of them whole as its only crop, which has no mask.
 
     Args:
-        path: the folder to write; what is there is replaced.
-        photographs: the images.
-        root: the folder their paths are relative to.
-        masks: their masks.
-        settings: how the crops are cut.
-        threads: how many images are worked on at a time.
-
-    Returns:
-        How many images have no mask, and therefore themselves as their one crop.
-
-    Raises:
-        ProtoMaskError: the masks are of other images, or a photograph is missing or has changed.
+        path: the store's folder.
     """
-    masks.refuse_other_images(photographs)
-    paths = [root / relative for relative in photographs.table["path"]]
-    digests = photographs.table["sha256"].tolist()
 
-    def crops_of(image: int) -> tuple[Crops, Crops]:
-        refuse_changed(paths[image], digests[image])
-        photograph = read_photograph(paths[image])
-        cut = extract_crops(photograph, masks.masks(image), settings)
-        return cut, whole_image(photograph, 1, settings.side)
+    whole_images = True
+    pixels = "whole"
 
-    with whole_folder(path) as part, ThreadPoolExecutor(threads) as pool:
-        group = zarr.create_group(part, zarr_format=3)
-        arrays = _create_arrays(group, len(photographs), settings)
-        for at, block in _blocks(
-            track(_eager(pool, crops_of, len(photographs)), "Cutting crops", len(photographs))
-        ):
-            _write_block(arrays, at, block)
-        group.attrs.update(
-            {
-                "format": FORMAT,
-                "settings": settings.model_dump(mode="json"),
-                "dataset": photographs.dataset,
-                "images": photographs.digest(),
-                "masks": masks.about["sha256"],
-                "segmenter": masks.about["segmenter"],
-            }
-        )
-        whole = np.asarray(arrays["masks"])[:, 0] == NO_MASK
-    return int(whole.sum())
+    def _read_regions(self, group: zarr.Group) -> None:
+        N = len(self.sizes)
+        self.about["crops"] = "whole images"
+        self.settings = self.settings.model_copy(update={"background": "original"})
+        self.valid = np.ones((N, 1), bool)
+        self.boxes = np.concatenate([np.zeros_like(self.sizes), self.sizes], axis=1)[:, None]
+        self.masks = np.full((N, 1), NO_MASK, np.int32)
 
-
-def _eager(pool: ThreadPoolExecutor, work: Any, count: int) -> Iterator[tuple[Crops, Crops]]:
-    """Maps in order, a chunk's worth ahead, so that memory stays bounded."""
-    for at in range(0, count, IMAGES_PER_CHUNK):
-        yield from pool.map(work, range(at, min(at + IMAGES_PER_CHUNK, count)))
-
-
-def _blocks(
-    crops: Iterator[tuple[Crops, Crops]],
-) -> Iterator[tuple[int, list[tuple[Crops, Crops]]]]:
-    block: list[tuple[Crops, Crops]] = []
-    at = 0
-    for found in crops:
-        block.append(found)
-        if len(block) == IMAGES_PER_CHUNK:
-            yield at, block
-            at, block = at + len(block), []
-    if block:
-        yield at, block
-
-
-def _write_block(arrays: dict[str, zarr.Array], at: int, block: list[tuple[Crops, Crops]]) -> None:
-    rows = slice(at, at + len(block))
-    cut, whole = zip(*block, strict=True)
-    arrays["crops"][rows] = np.stack([crops.pixels for crops in cut])
-    arrays["inside"][rows] = np.packbits(np.stack([crops.inside for crops in cut]), axis=-1)
-    arrays["boxes"][rows] = np.stack([crops.boxes for crops in cut])
-    arrays["masks"][rows] = np.stack([crops.masks for crops in cut])
-    arrays["valid"][rows] = np.stack([crops.valid for crops in cut])
-    arrays["whole"][rows] = np.stack([crops.pixels for crops in whole])
-    arrays["sizes"][rows] = np.stack([crops.boxes[0, 2:] for crops in whole])
-
-
-def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[str, zarr.Array]:
-    K, S = settings.per_image, settings.side
-    n = min(IMAGES_PER_CHUNK, N)
-    packed = (K, S, -(-S // 8))
-    one_image = ShardingCodec(chunk_shape=(1, *packed), codecs=[BytesCodec(), ZSTD])
-    # Without empty chunks zarr leaves out a file of zeros, such as the crops of black images.
-    plain: dict[str, Any] = {"filters": None, "config": {"write_empty_chunks": True}}
-    raw, small = {**plain, "compressors": None}, {**plain, "compressors": [ZSTD]}
-    return {
-        "crops": group.create_array(
-            "crops", shape=(N, K, S, S, 3), dtype="uint8", chunks=(n, K, S, S, 3), **raw
-        ),
-        "whole": group.create_array(
-            "whole", shape=(N, 1, S, S, 3), dtype="uint8", chunks=(n, 1, S, S, 3), **raw
-        ),
-        "sizes": group.create_array("sizes", shape=(N, 2), dtype="int32", chunks=(N, 2), **small),
-        "inside": group.create_array(
-            "inside",
-            shape=(N, *packed),
-            dtype="uint8",
-            chunks=(n, *packed),
-            serializer=one_image,
-            **raw,
-        ),
-        "boxes": group.create_array(
-            "boxes", shape=(N, K, 4), dtype="int32", chunks=(N, K, 4), **small
-        ),
-        "masks": group.create_array("masks", shape=(N, K), dtype="int32", chunks=(N, K), **small),
-        "valid": group.create_array("valid", shape=(N, K), dtype="bool", chunks=(N, K), **small),
-    }
+    def inside(self, image: int) -> NDArray[np.bool_]:
+        return np.ones(self._pixels.shape[:-1], bool)
 
 
 def _open(path: Path, crops: Any) -> _Pixels:

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from pipeline.datasets import cars196, cub200, demo, dogs, folder, pets
 from pipeline.datasets.dataset import Annotations, DataSet
 from pipeline.datasets.index import Image, Index
 from pipeline.datasets.photograph import (
@@ -23,14 +24,8 @@ from pipeline.datasets.splits import cut_test, cut_validation
 from pipeline.errors import ProtoMaskError
 from pipeline.progress import track
 
-DATASETS: dict[str, DataSet] = {
-    "cars196": cars196,
-    "cub200": cub200,
-    "demo": demo,
-    "dogs": dogs,
-    "folder": folder,
-    "pets": pets,
-}
+DATASETS = ("cars196", "cub200", "demo", "dogs", "folder", "pets")
+"""The data sets, each the module of this package of its name."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ def build_index(
     listed, class_names, part_names = _read_annotations(name, root)
     class_names = class_names[:num_classes]
     listed = [image for image in listed if image.class_name in set(class_names)]
-    images, unreadable = _open_all(listed, root, listing, DATASETS[name], threads)
+    images, unreadable = _open_all(listed, root, listing, data_set(name), threads)
     _refuse_too_many(unreadable, len(listed), max_bad_fraction)
     if not any(image.object_mask_path for image in images):
         images = _boxed(images)
@@ -93,6 +88,12 @@ def build_index(
     return Index.of(name, images, class_names, part_names), unreadable
 
 
+def data_set(name: str) -> DataSet:
+    """Returns a data set's module, one of `DATASETS`; the others are not imported."""
+    module: Any = import_module(f"pipeline.datasets.{name}")
+    return module
+
+
 def write_unreadable(unreadable: list[Unreadable], path: Path) -> None:
     """Writes a CSV file with the columns path and reason; the header alone if all were readable."""
     rows = [vars(image) for image in unreadable]
@@ -101,7 +102,7 @@ def write_unreadable(unreadable: list[Unreadable], path: Path) -> None:
 
 def _read_annotations(name: str, root: Path) -> Annotations:
     try:
-        annotations = Annotations(*DATASETS[name].read(root))
+        annotations = Annotations(*data_set(name).read(root))
     except (LookupError, TypeError, ValueError) as error:
         raise ProtoMaskError(
             f"dataset.root: the annotations in {root} contradict each other or are damaged "

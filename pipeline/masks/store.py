@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -26,7 +26,9 @@ from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import sha256, whole_folder
 from pipeline.masks.masks import Masks
-from pipeline.masks.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from pipeline.masks.segmenter import Segmenter
 
 FORMAT = 1
 FIELDS = ("x0", "y0", "x1", "y1", "area", "bytes")
@@ -99,7 +101,7 @@ class MaskStore:
         """Returns the area of every mask in pixels, image after image."""
         return self._regions[4].astype(np.int64)
 
-    def refuse_unless(self, segmenter: Segmenter, photographs: Photographs) -> None:
+    def refuse_unless(self, segmenter: "Segmenter", photographs: Photographs) -> None:
         """Checks that the store was made by this segmenter from these images.
 
         Raises:
@@ -193,7 +195,7 @@ class MaskStore:
 
 
 def write_store(
-    path: Path, photographs: Photographs, segmenter: Segmenter, masks: Iterable[Masks]
+    path: Path, photographs: Photographs, segmenter: "Segmenter", masks: Iterable[Masks]
 ) -> None:
     """Writes a store whole; the same masks give the same bytes.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.metrics import continuity
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
 from pipeline.metrics.perturbation import noise_outside, outside
-from pipeline.model.inference import Answers, answers_of
+from pipeline.model.base.inference import Answers, answers_of
 from pipeline.saliency.maps import Copies
 
 IMAGES_AT_ONCE = 2

@@ -13,8 +13,7 @@ from torch import Tensor
 from pipeline.metrics.complexity import part_hits
 from pipeline.metrics.contrastivity import mask_distance, one_minus_iou, value_distance
 from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
-from pipeline.model.head import LinearHead
-from pipeline.model.inference import Answers
+from pipeline.model.base.inference import Answers
 from pipeline.saliency.maps import similarity_maps
 
 OF_MAPS = ("plc", "palc", "pac")
@@ -31,7 +30,7 @@ def unavailable(evidence: Evidence) -> dict[str, str]:
 def without_maps(evidence: Evidence) -> dict[str, str]:
     """PLC, PALC and PAC, where the model compares nothing with several views of an image."""
     why = "a black box sees the whole image as one, and has no similarity maps"
-    return dict.fromkeys(OF_MAPS, why) if isinstance(evidence.head, LinearHead) else {}
+    return {} if evidence.head.has_prototypes else dict.fromkeys(OF_MAPS, why)
 
 
 def of_batch(batch: Batch) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from torch import Tensor
 
+from pipeline.crops.extraction import cut_as_stored
 from pipeline.crops.store import CropStore
 from pipeline.datasets.demo import JPEG_QUALITY, Drawing, draw_image
 from pipeline.datasets.demo.classes import CLASS_NAMES, CLASSES, distinguishing_parts
@@ -90,7 +91,7 @@ class DrawnTruth:
     def crops(self, image: int, drawing: Drawing) -> NDArray[np.uint8]:
         """Cuts a drawing with the masks of an image of the evidence: uint8, K×S×S×3."""
         masks = self.masks.masks(int(self.rows_N[image]))
-        return self.store.cut(drawing.image, masks).pixels
+        return cut_as_stored(self.store, drawing.image, masks).pixels
 
     def _column(self, name: str, image: int) -> str:
         return str(self.index.table[name].iloc[self.rows_N[image]])

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pipeline.masks.masks import Masks
 from pipeline.metrics.perturbation import perturb
-from pipeline.model.head import Head
-from pipeline.model.inference import Answers
+from pipeline.model.base.head import Head
+from pipeline.model.base.inference import Answers
 from pipeline.saliency.maps import Copies, Explanation
 
 

@@ -14,10 +14,9 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.masks.store import MaskStore
 from pipeline.metrics.evidence import Evidence, Segmented, Truth
-from pipeline.model.blackbox import BlackBox
-from pipeline.model.head import on_cpu
-from pipeline.model.inference import Answers, answers
-from pipeline.model.network import PrototypeNetwork, views
+from pipeline.model.base.head import on_cpu
+from pipeline.model.base.inference import Answers, answers
+from pipeline.model.base.network import PrototypeNetwork, views
 from pipeline.saliency.maps import (
     Explanation,
     MaskSaliency,
@@ -105,16 +104,16 @@ def gather_evidence(
     features_NVF = stored_features(network, crops, rows_N, fabric, memory)
     found = answers(network, features_NVF, views(valid_NK, features_NVF))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
-    size = crops.settings.side
+    size, head = crops.settings.side, on_cpu(network.head())
     return Evidence(
         ids=index.table["id"].iloc[rows_N].tolist(),
         labels_N=torch.from_numpy(index.labels[rows_N]),
         answers=found,
         valid_NK=valid_NK,
         boxes_NK4=crop_boxes(crops, rows_N, sides_N2),
-        head=on_cpu(network.head()),
+        head=head,
         class_of_P=network.class_of.cpu(),
-        top_k=1 if isinstance(network, BlackBox) else min(top_k, network.num_prototypes),
+        top_k=min(top_k, network.num_prototypes) if head.has_prototypes else 1,
         explanations=[
             _explanation(name, network, found, rows_N, sides_N2, crops, masks)
             for name in explanations

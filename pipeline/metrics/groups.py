@@ -21,7 +21,6 @@ from pipeline.metrics import (
     truth,
 )
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
-from pipeline.model.head import LinearHead
 from pipeline.progress import track
 
 GROUPS: dict[str, ModuleType] = {
@@ -81,7 +80,7 @@ def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str
 
 def _without_prototypes(evidence: Evidence) -> tuple[str, ...]:
     """Returns the groups that are about prototypes, if the model has none."""
-    return ("compactness", "contrastivity") if isinstance(evidence.head, LinearHead) else ()
+    return () if evidence.head.has_prototypes else ("compactness", "contrastivity")
 
 
 def plots(evidence: Evidence, values: dict[str, Values]) -> dict[str, pd.DataFrame]:

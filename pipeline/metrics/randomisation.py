@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.crops.store import CropStore
-from pipeline.model.backbone import Backbone
-from pipeline.model.build import build
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.models import build
+from pipeline.model.base.network import PrototypeNetwork
 from pipeline.training.features import in_passes
 
 HEAD = ("prototypes", "classifier", "classifier.weight", "classifier.bias", "class_of", "own")
@@ -52,7 +51,7 @@ def with_random_weights(
 
 @torch.inference_mode()
 def with_random_prototypes(
-    network: DistanceNetwork,
+    network: PrototypeNetwork,
     crops: CropStore,
     rows_N: NDArray[np.int64],
     fabric: Fabric,
@@ -81,8 +80,7 @@ def with_random_prototypes(
 
 
 def _push_onto(control: PrototypeNetwork, features_PVF: Tensor, cell_P: Tensor) -> None:
-    if isinstance(control, DistanceNetwork):
-        control.prototypes.copy_(control.embed(features_PVF[torch.arange(len(cell_P)), cell_P]))
+    control.push(control.embed(features_PVF[torch.arange(len(cell_P)), cell_P]))
 
 
 def _features(network: PrototypeNetwork, crops_P1SS3: Tensor, fabric: Fabric) -> Tensor:

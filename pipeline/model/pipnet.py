@@ -1,20 +1,37 @@
 """PIP-Net: each cell of the feature map is one of D prototypes, and few of them make a class."""
 
 from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.model import losses
-from pipeline.model.backbone import Backbone
-from pipeline.model.head import PresenceHead, largest_score
-from pipeline.model.network import Output, PrototypeNetwork
-from pipeline.model.settings import PipNetSettings
+from pipeline.model.base import losses
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.head import PresenceHead, largest_score
+from pipeline.model.base.models import register
+from pipeline.model.base.network import Output, PrototypeNetwork
+from pipeline.model.base.relevance_target import SMALLEST
+from pipeline.model.base.settings import BackboneSettings, Count
 
 PRETRAINING = {"presence": 5.0, "cross_entropy": 0.0}
 SHRINKAGE = 1e-3
 
 
+class PipNetSettings(BackboneSettings):
+    """The parameters of PIP-Net.
+
+    Args:
+        prototypes: D, or null for as many as the backbone has features.
+    """
+
+    loss_terms = ("alignment", "presence")
+    name: Literal["pipnet"] = "pipnet"
+    code: str = "pipeline/model/pipnet.py"
+    prototypes: Count | None = None
+
+
+@register
 class PipNet(PrototypeNetwork):
     """PIP-Net (Nauta et al., 2023): a view is a cell of the feature map of the whole image.
 
@@ -32,6 +49,9 @@ class PipNet(PrototypeNetwork):
         classifier: ω, C×D; 1 with a deviation of 0.1 at first.
     """
 
+    settings_type = PipNetSettings
+    label = "PIP-Net"
+    shares_prototypes = True
     in_pairs = True
 
     def __init__(
@@ -66,6 +86,9 @@ class PipNet(PrototypeNetwork):
     def head(self) -> PresenceHead:
         return PresenceHead(self.classifier.detach().relu())
 
+    def relevance_target(self, prototypes_n: Tensor) -> "PresenceTarget":
+        return PresenceTarget(self, prototypes_n)
+
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
         """Returns CE, and alignment and presence; without copies an image is its own copy."""
         logits, embedding = output.logits, output.embedding
@@ -98,3 +121,26 @@ class PipNet(PrototypeNetwork):
     @torch.no_grad()
     def finish(self) -> None:
         self.class_of = self.classifier.argmax(0)
+
+
+class PresenceTarget(NamedTuple):
+    """How much of a prototype of PIP-Net there is in crops.
+
+    Args:
+        network: whose projection.
+        prototypes_n: int64, for each crop, the prototype to explain.
+    """
+
+    network: PipNet
+    prototypes_n: Tensor
+
+    def scores(self, features_nF: Tensor) -> Tensor:
+        found_nD = self.network.embed(features_nF)
+        return found_nD.gather(1, self.prototypes_n[:, None])[:, 0]
+
+    def relevance(self, features_nF: Tensor) -> Tensor:
+        """Returns each feature's share, n×F: by what it adds to the softmax's input, if it does."""
+        weights_nF = self.network.projection.weight[self.prototypes_n] / self.network.feature_std
+        adds_nF = (features_nF * weights_nF).clamp(min=0)
+        shares_nF = adds_nF / adds_nF.sum(1, keepdim=True).clamp_min(SMALLEST)
+        return shares_nF * self.scores(features_nF)[:, None]

@@ -1,14 +1,26 @@
 """ProtoMask: classifies an image by its crops' nearest prototypes."""
 
+from typing import Literal
+
 from torch import Tensor
 
-from pipeline.model import losses
-from pipeline.model.backbone import Backbone
-from pipeline.model.distance_network import OwnPrototypes
-from pipeline.model.network import Output
-from pipeline.model.settings import ProtoMaskSettings
+from pipeline.model.base import losses
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.distance_network import OwnPrototypes
+from pipeline.model.base.models import register
+from pipeline.model.base.network import Output
+from pipeline.model.base.settings import PrototypeSettings
 
 
+class ProtoMaskSettings(PrototypeSettings):
+    """The parameters of ProtoMask."""
+
+    loss_terms = ("cluster", "separation", "diversity")
+    name: Literal["protomask"] = "protomask"
+    code: str = "pipeline/model/protomask.py"
+
+
+@register
 class ProtoMask(OwnPrototypes):
     """ProtoMask (Meinert et al., 2025; method.md): a view is a crop.
 
@@ -16,6 +28,9 @@ class ProtoMask(OwnPrototypes):
     since both are linear.
     """
 
+    settings_type = ProtoMaskSettings
+    label = "ProtoMask"
+    prunes = True
     sees = "crops"
     in_cells = False
 

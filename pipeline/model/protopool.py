@@ -1,19 +1,22 @@
 """ProtoPool: a pool of prototypes that all classes share, of which each chooses some."""
 
 import math
+from typing import Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.model import losses
-from pipeline.model.backbone import Backbone
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.distances import crop_distances, similarity, smallest_distance
-from pipeline.model.head import DistanceHead, largest_score, mean_score
-from pipeline.model.network import Output
-from pipeline.model.settings import ProtoPoolSettings
-from pipeline.model.start import centres
+from pipeline.model.base import losses
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.distance_network import DistanceNetwork
+from pipeline.model.base.distances import crop_distances, similarity, smallest_distance
+from pipeline.model.base.head import DistanceHead, largest_score, mean_score
+from pipeline.model.base.models import register
+from pipeline.model.base.network import Output
+from pipeline.model.base.settings import BackboneSettings, Count, Epsilon
+from pipeline.model.base.start import centres
 
 SHARPEST = 1000.0
 LEAN = 10.0
@@ -23,6 +26,37 @@ STRONGEST = 0.05
 GUMBEL_TEMPERATURE = 0.5
 
 
+class ProtoPoolSettings(BackboneSettings):
+    """The parameters of ProtoPool.
+
+    Args:
+        embedding_dim: D.
+        prototypes: P, how many all classes share.
+        slots: K, how many prototypes a class chooses.
+        gumbel_epochs: epochs, the warm-up's among them, after which the choice is as good as made.
+        epsilon: ε of the similarity.
+    """
+
+    loss_terms = ("cluster", "separation", "orthogonality")
+    name: Literal["protopool"] = "protopool"
+    code: str = "pipeline/model/protopool.py"
+    embedding_dim: Count = 128
+    prototypes: Count = 202
+    slots: Count = 10
+    gumbel_epochs: Count = 30
+    epsilon: Epsilon = 1e-4
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ProtoPoolSettings":
+        if self.slots >= self.prototypes:
+            raise ValueError(
+                f"slots is {self.slots} and must be below prototypes, which is {self.prototypes}: "
+                "a class is told from others by prototypes that it does not choose"
+            )
+        return self
+
+
+@register
 class ProtoPool(DistanceNetwork):
     """ProtoPool (Rymarczyk et al., 2022): views are cells, as of a ProtoPNet.
 
@@ -40,6 +74,10 @@ class ProtoPool(DistanceNetwork):
             finished model.
         own: bool C×P, which prototypes a class has chosen, in a finished model.
     """
+
+    settings_type = ProtoPoolSettings
+    label = "ProtoPool"
+    shares_prototypes = True
 
     own: Tensor
 

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.crops.extraction import NO_MASK, Crops
+from pipeline.crops.extraction import Crops
+from pipeline.crops.settings import NO_MASK
 from pipeline.masks.masks import Masks
 from pipeline.report.drawing import Outline, outlined
 from pipeline.report.heatmaps import Cut

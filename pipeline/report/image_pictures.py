@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.crops.extraction import NO_MASK
+from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph

@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.crops.extraction import NO_MASK
+from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.masks.store import MaskStore
-from pipeline.model.head import Head, on_cpu
-from pipeline.model.inference import Answers
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.base.head import Head, on_cpu
+from pipeline.model.base.inference import Answers
+from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.relevance import PrototypeRelevance, put_back
 from pipeline.training.features import in_passes
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.views import Views
 
 

@@ -7,7 +7,7 @@ D embedding.
 import copy
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,9 @@ from zennit.core import Hook, ParamMod
 from zennit.layer import Sum
 from zennit.rules import Norm, Pass, ZBox
 
-from pipeline.model.backbone import Backbone
-from pipeline.model.blackbox import BlackBox
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.distances import similarity
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.pipnet import PipNet
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.base.relevance_target import SMALLEST, RelevanceTarget
 from pipeline.saliency.canonizers import ACTIVATIONS, GATES, canonical
 
 Rule = Literal["prp", "grad"]
@@ -31,112 +28,10 @@ Pooling = Callable[[Tensor], Tensor]
 
 # Values and weights are at least this, and the range of pixels is this much wider than it is: then
 # a neuron that is active through its bias alone hands its relevance on instead of losing it.
-SMALLEST = 1e-6
 MARGIN = 1e-3
 
 # As many pass through the network at once; more take memory and no less time.
 PAIRS = 8
-
-# Of the pre-activations' root mean square: see `SimilarityHead.relevance`.
-EPSILON = 0.25
-
-
-class Head(Protocol):
-    """What is explained: one score for each crop, of the features of its map."""
-
-    def scores(self, features_nF: Tensor) -> Tensor:
-        """Returns the scores, n; differentiable."""
-
-    def relevance(self, features_nF: Tensor) -> Tensor:
-        """Returns what each feature added to the score, n×F; a row's sum is the score."""
-
-
-class LogitHead(NamedTuple):
-    """A linear classifier's logits, without the bias, which no pixel added.
-
-    Args:
-        weights_nF: for each crop, the classifier's weights of the class to explain.
-    """
-
-    weights_nF: Tensor
-
-    def scores(self, features_nF: Tensor) -> Tensor:
-        return self.relevance(features_nF).sum(1)
-
-    def relevance(self, features_nF: Tensor) -> Tensor:
-        return features_nF * self.weights_nF
-
-
-class SimilarityHead(NamedTuple):
-    """The similarities s_j of crops to prototypes.
-
-    Args:
-        network: whose projection and prototypes.
-        prototypes_n: int64, for each crop, the prototype to explain.
-    """
-
-    network: DistanceNetwork
-    prototypes_n: Tensor
-
-    def scores(self, features_nF: Tensor) -> Tensor:
-        distance_n = self._squares(features_nF).sum(1)
-        return similarity(distance_n, self.network.settings.epsilon)
-
-    def relevance(self, features_nF: Tensor) -> Tensor:
-        """Returns each feature's share of the similarity, n×F.
-
-        A channel of the embedding gets its share in proportion to 1 / ((z − p)² + ε), with the ε of
-        the similarity: what is alike is what made the crop similar (Gautam et al., 2023). The
-        sigmoid passes it on, and the epsilon rule hands it to the features through W / deviation.
-        With a tiny ε the few channels that happen to be near zero would decide the whole map; a
-        large one swallows relevance. This one is large, and all get back what it swallowed.
-        """
-        shares_nD = 1 / (self._squares(features_nF) + self.network.settings.epsilon)
-        shares_nD = shares_nD / shares_nD.sum(1, keepdim=True)
-        weight_DF = self.network.projection.weight / self.network.feature_std
-        sums_nD = features_nF @ weight_DF.T
-        epsilon_n1 = EPSILON * sums_nD.square().mean(1, keepdim=True).sqrt()
-        units_nD = shares_nD / (sums_nD.abs() + epsilon_n1).clamp_min(SMALLEST)
-        kept_n1 = (units_nD * sums_nD.abs()).sum(1, keepdim=True).clamp_min(SMALLEST)
-        relevance_nF = features_nF * ((units_nD * sums_nD.sign()) @ weight_DF)
-        return relevance_nF / kept_n1 * self.scores(features_nF)[:, None]
-
-    def _squares(self, features_nF: Tensor) -> Tensor:
-        prototypes_nD = self.network.prototypes.detach()[self.prototypes_n]
-        return (self.network.embed(features_nF) - prototypes_nD).square()
-
-
-class PresenceHead(NamedTuple):
-    """How much of a prototype of PIP-Net there is in crops.
-
-    Args:
-        network: whose projection.
-        prototypes_n: int64, for each crop, the prototype to explain.
-    """
-
-    network: PipNet
-    prototypes_n: Tensor
-
-    def scores(self, features_nF: Tensor) -> Tensor:
-        found_nD = self.network.embed(features_nF)
-        return found_nD.gather(1, self.prototypes_n[:, None])[:, 0]
-
-    def relevance(self, features_nF: Tensor) -> Tensor:
-        """Returns each feature's share, n×F: by what it adds to the softmax's input, if it does."""
-        weights_nF = self.network.projection.weight[self.prototypes_n] / self.network.feature_std
-        adds_nF = (features_nF * weights_nF).clamp(min=0)
-        shares_nF = adds_nF / adds_nF.sum(1, keepdim=True).clamp_min(SMALLEST)
-        return shares_nF * self.scores(features_nF)[:, None]
-
-
-def head_of(network: PrototypeNetwork, prototypes_n: Tensor) -> Head:
-    """Returns the scores of crops for one prototype each; of a black box, the logits of classes."""
-    if isinstance(network, DistanceNetwork):
-        return SimilarityHead(network, prototypes_n)
-    if isinstance(network, PipNet):
-        return PresenceHead(network, prototypes_n)
-    assert isinstance(network, BlackBox)
-    return LogitHead(network.classifier.weight.detach()[prototypes_n] / network.feature_std)
 
 
 def evenly(map_nFHW: Tensor) -> Tensor:
@@ -184,33 +79,35 @@ class Propagator:
         else:
             self._network = copy.deepcopy(backbone).eval().requires_grad_(False)
 
-    def maps(self, crops_nSS3: Tensor, head: Head, pooling: Pooling = evenly) -> Tensor:
+    def maps(
+        self, crops_nSS3: Tensor, target: RelevanceTarget, pooling: Pooling = evenly
+    ) -> Tensor:
         """Returns signed maps, summed over the colours: float32 n×S×S.
 
         Args:
             crops_nSS3: uint8, or float 0..1, on the backbone's device; one batch.
-            head: the score of each crop to explain.
+            target: the score of each crop to explain.
             pooling: how the features that the score is of come out of the map.
         """
         scale = 1 if crops_nSS3.is_floating_point() else 255
         draw = self._propagate if self.rule == "prp" else self._differentiate
         with torch.inference_mode(False), torch.enable_grad():
-            return draw(crops_nSS3.permute(0, 3, 1, 2).float() / scale, head, pooling).sum(1)
+            return draw(crops_nSS3.permute(0, 3, 1, 2).float() / scale, target, pooling).sum(1)
 
-    def _differentiate(self, images: Tensor, head: Head, pooling: Pooling) -> Tensor:
+    def _differentiate(self, images: Tensor, target: RelevanceTarget, pooling: Pooling) -> Tensor:
         images.requires_grad_()
         map_nFHW = self._network.feature_map(images)
-        scores_n = head.scores((map_nFHW * pooling(map_nFHW.detach())).sum((2, 3)))
+        scores_n = target.scores((map_nFHW * pooling(map_nFHW.detach())).sum((2, 3)))
         (gradient,) = torch.autograd.grad(scores_n.sum(), images)
         return (images.detach() - self._mean) * gradient
 
-    def _propagate(self, images: Tensor, head: Head, pooling: Pooling) -> Tensor:
+    def _propagate(self, images: Tensor, target: RelevanceTarget, pooling: Pooling) -> Tensor:
         low, high = -self._mean / self._std, (1 - self._mean) / self._std
         pixels = ((images - self._mean) / self._std).requires_grad_()
         with _composite(low, high).context(self._network) as network:
             map_nFHW = network.forward_features(pixels)
             with torch.no_grad():
-                relevance_nFHW = _unpool(map_nFHW, head, pooling)
+                relevance_nFHW = _unpool(map_nFHW, target, pooling)
             # zennit's hooks put relevance in the place of gradients.
             (relevance,) = torch.autograd.grad(map_nFHW, pixels, relevance_nFHW)
         return relevance
@@ -246,7 +143,7 @@ class PrototypeRelevance:
         network, prototypes_n = self.network, prototypes_n.to(self.network.device)
         pooling = at_best(network, prototypes_n) if network.in_cells else evenly
         crops_nSS3 = crops_nSS3.to(network.device)
-        return self._propagator.maps(crops_nSS3, head_of(network, prototypes_n), pooling)
+        return self._propagator.maps(crops_nSS3, network.relevance_target(prototypes_n), pooling)
 
 
 def put_back(relevance_nSS: Tensor, boxes_n4: Tensor, sizes_n2: Tensor, side: int) -> Tensor:
@@ -283,11 +180,11 @@ def _overlap(start_n: Tensor, stop_n: Tensor, length_n: Tensor, S: int, side: in
     return (high - low).clamp_min(0) / (extent * side)[..., None]
 
 
-def _unpool(map_nFHW: Tensor, head: Head, pooling: Pooling) -> Tensor:
+def _unpool(map_nFHW: Tensor, target: RelevanceTarget, pooling: Pooling) -> Tensor:
     """Shares the relevance of features among the cells in proportion to what they add to them."""
     parts_nFHW = map_nFHW * pooling(map_nFHW)
     features_nF = parts_nFHW.sum((2, 3))
-    units_nF = head.relevance(features_nF) / torch.where(features_nF == 0, 1, features_nF)
+    units_nF = target.relevance(features_nF) / torch.where(features_nF == 0, 1, features_nF)
     return parts_nFHW * units_nF[:, :, None, None]
 
 

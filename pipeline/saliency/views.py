@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.base.network import PrototypeNetwork
 
 Kind = Literal["crops", "cells", "image"]
 
@@ -19,23 +19,20 @@ class Views(NamedTuple):
         kind: the crops of an image's masks, the cells of the feature map of the whole image, or (of
             a black box) the whole image.
         grid: rows and columns of cells.
+        shared: whether a prototype speaks for several classes from the start.
     """
 
     model: str
     kind: Kind
     grid: tuple[int, int]
+    shared: bool = False
 
     @classmethod
     def of(cls, network: PrototypeNetwork, size: int) -> "Views":
         """Returns those of a network that sees images or crops of this size."""
         whole: Kind = "cells" if network.in_cells else "image"
         kind: Kind = "crops" if network.sees == "crops" else whole
-        return cls(network.settings.name, kind, network.grid(size))
-
-    @property
-    def shared(self) -> bool:
-        """Whether a prototype speaks for several classes from the start."""
-        return self.model in ("protopool", "pipnet")
+        return cls(network.settings.name, kind, network.grid(size), network.shares_prototypes)
 
     def crop(self, view: int) -> int:
         """Returns the crop that a view is of; 0 where the image is seen whole."""

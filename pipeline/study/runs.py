@@ -29,7 +29,7 @@ SEGMENTERS = {
 
 APART = ("dataset.name", "dataset.num_classes")
 REPEATED = ("seed", "dataset.fold")
-WITHOUT_EFFECT = ("dataset.root", "dataset.source", "dataset.scanned")
+WITHOUT_EFFECT = ("dataset.root", "dataset.source", "dataset.scanned", "dataset.code", "model.code")
 LATER = ("runtime.", "explain.", "evaluate.")
 """Sections that change neither the model nor what a metric means, but for `MEANING`."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.crops.batches import read_batches
 from pipeline.crops.store import CropStore
 from pipeline.files import sweep, whole_file
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.base.network import PrototypeNetwork
 from pipeline.progress import track
 from pipeline.training.devices import summed
 

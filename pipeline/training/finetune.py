@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.losses import class_weights, off_class_penalty
+from pipeline.model.base.distance_network import DistanceNetwork
+from pipeline.model.base.losses import class_weights, off_class_penalty
 from pipeline.training.settings import FinetuneSettings, PruneSettings
 
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.base.network import PrototypeNetwork
 
 IMAGES_PER_BLOCK = 128
 
@@ -68,17 +67,10 @@ def nearest_views(
         )
     image_P, view_P = (place_P // V).cpu(), (place_P % V).cpu()
     embedding_PD = network.embed(features_NVF[image_P, view_P].to(device))
-    return Nearest(image_P, view_P, _distances(network, embedding_PD), embedding_PD)
-
-
-def _distances(network: PrototypeNetwork, embedding_PD: Tensor) -> Tensor:
-    if not isinstance(network, DistanceNetwork):
-        return torch.full((network.num_prototypes,), torch.nan, dtype=torch.float64)
-    return (embedding_PD.double() - network.prototypes.double()).square().sum(1).cpu()
+    return Nearest(image_P, view_P, network.distances_to(embedding_PD), embedding_PD)
 
 
 @torch.inference_mode()
 def push(network: PrototypeNetwork, nearest: Nearest) -> None:
     """Replaces the prototypes by the embeddings found, where the model has any to replace."""
-    if isinstance(network, DistanceNetwork):
-        network.prototypes.copy_(nearest.embedding)
+    network.push(nearest.embedding)

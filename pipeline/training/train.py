@@ -22,8 +22,8 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
-from pipeline.model.losses import class_weights, weighted
-from pipeline.model.network import Output, PrototypeNetwork, views
+from pipeline.model.base.losses import class_weights, weighted
+from pipeline.model.base.network import Output, PrototypeNetwork, views
 from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
 from pipeline.training.curve import announce

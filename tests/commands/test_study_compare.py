@@ -27,8 +27,8 @@ EVALUATED = {
     "params": ["evaluate"],
     "deps": ["artifacts/finetune"],
     "outs": ["artifacts/evaluate"],
-    "metrics": [{"metrics.json": {"cache": False}}],
 }
+METRICS = ["artifacts/evaluate/metrics.json"]
 STAGES = {
     "crops": {
         "cmd": "protomask crops",
@@ -78,14 +78,12 @@ def repository(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> 
     say crops of 48 pixels and whose outputs are those of `crops`, of 32."""
     folder = tmp_path_factory.mktemp("compare") / "repository"
     shutil.copytree(finished_run, folder)
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES}))
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": STAGES, "metrics": METRICS}))
     (folder / ".gitignore").write_text("/artifacts/\n/photographs/\n/.protomask/\n")
-    (folder / "metrics.json").rename(folder / "measured.json")
     run(folder, "git", "init", "-q", "-b", "main")
     run(folder, "dvc", "init", "-q")
     run(folder, "git", "add", "-A")
     run(folder, "git", "commit", "-qm", "start")
-    (folder / "measured.json").rename(folder / "metrics.json")
     save(folder, "crops")
     text = (folder / "params.yaml").read_text()
     params = yaml.safe_load(text)
@@ -109,7 +107,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> 
 def save(folder: Path, name: str) -> None:
     """Makes what lies in the workspace an experiment."""
     run(folder, "dvc", "commit", "-q", "-f")
-    run(folder, "dvc", "exp", "save", "-q", "-I", "metrics.json", "-n", name)
+    run(folder, "dvc", "exp", "save", "-q", "-n", name)
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +265,7 @@ def test_check_of_models_of_an_older_version(repository: Path, tmp_path: Path) -
     params["crops"]["size"] = params["crops"].pop("side") + 64
     (copy / "params.yaml").write_text(yaml.safe_dump(params))
     stages = {"train": {**STAGES["train"], "deps": ["params.yaml"]}, "evaluate": EVALUATED}
-    (copy / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (copy / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages, "metrics": METRICS}))
     (copy / "dvc.lock").unlink()
     save(copy, "old")
     said = run(copy, "commands", "study", "check", "--rev", "old", ok=False)

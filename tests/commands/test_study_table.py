@@ -49,7 +49,7 @@ stages:
     deps: [artifacts/train]
     params: [seed, evaluate]
     outs: [artifacts/evaluate]
-    metrics: [{metrics.json: {cache: false}}]
+metrics: [artifacts/evaluate/metrics.json]
 """,
     "train.py": """
 import pathlib, sys, yaml
@@ -70,7 +70,7 @@ pathlib.Path("artifacts/evaluate").mkdir(parents=True)
 images = pd.DataFrame({"image": [f"i{n}" for n in range(40)], "general.accuracy": right * 1.0})
 images.to_parquet("artifacts/evaluate/images.parquet")
 metrics = {"general": {"accuracy": right.mean()}, "compactness": {"global_size": 10.0}}
-json.dump(metrics | {"intervals": {}}, open("metrics.json", "w"))
+json.dump(metrics | {"intervals": {}}, open("artifacts/evaluate/metrics.json", "w"))
 """,
     ".gitignore": "/artifacts/\n",
     ".dvcignore": "",

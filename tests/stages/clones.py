@@ -122,7 +122,7 @@ class Clone:
 
     def bytes(self) -> dict[str, str]:
         """Returns the hash of every file that a run has made."""
-        files = [self.folder / "metrics.json", *sorted((self.folder / "artifacts").rglob("*"))]
+        files = sorted((self.folder / "artifacts").rglob("*"))
         return {
             str(path.relative_to(self.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files

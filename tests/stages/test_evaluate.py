@@ -17,8 +17,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics.groups import GROUPS
-from pipeline.model.distances import similarity
-from pipeline.model.saved import load_model
+from pipeline.model.base.distances import similarity
+from pipeline.model.base.saved import load_model
 from stages import evaluate, explain, workspace
 
 

@@ -32,7 +32,8 @@ pytestmark = pytest.mark.slow
 
 PARAMS = """
 seed: 0
-dataset: {name: demo, root: null, num_classes: null, fold: 0, folds: 3,
+dataset: {name: demo, code: pipeline/datasets/demo,
+  root: null, num_classes: null, fold: 0, folds: 3,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: []}
 segmenter: {name: patches, version: 1, grid: 2}
 crops: {version: 2, side: 64, per_image: 3, background: original, min_box_area: 0.0}

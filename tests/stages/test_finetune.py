@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.saved import load_model
+from pipeline.model.base.saved import load_model
 from pipeline.training.prototype_record import read_record
 from stages import evaluate, finetune, workspace
 

@@ -8,12 +8,12 @@ import pytest
 import yaml
 from dvc.utils.hydra import compose_and_dump
 
-from pipeline.crops.extraction import CropSettings
+from pipeline.crops.settings import CropSettings
 from pipeline.datasets.prepare import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.patches import Patches
-from pipeline.model.build import MODELS
+from pipeline.model.base.models import MODELS
 from stages.params import SEGMENTERS, Params, read_params
 
 REPOSITORY = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def test_every_preset_is_valid(tmp_path: Path, preset: str) -> None:
     read_params(tmp_path / "composed.yaml")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", MODELS.names())
 @pytest.mark.parametrize("experiment", ["frozen", "joint"])
 def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, experiment: str) -> None:
     composed = _compose(tmp_path, f"model={model}", f"experiment={experiment}")
@@ -97,7 +97,7 @@ def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, exper
 def test_there_is_a_preset_for_everything_with_a_name() -> None:
     assert {f"dataset={name}" for name in DATASETS} <= set(PRESETS)
     assert {f"segmenter={name}" for name in SEGMENTERS} <= set(PRESETS)
-    assert {f"model={name}" for name in MODELS} <= set(PRESETS)
+    assert {f"model={name}" for name in MODELS.names()} <= set(PRESETS)
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
@@ -176,7 +176,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
         # Models that do not go with the rest.
         (
             {"model.name": "protonet"},
-            r"model\.name: input should be 'protomask' or .*'blackbox', but is 'protonet'",
+            r"model\.name: input should be 'blackbox' or .*'protopool', but is 'protonet'",
         ),
         ({"model.slots": 3}, r"model\.slots: no such parameter"),
         (

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
-from pipeline.model.inference import answers
-from pipeline.model.saved import load_model
+from pipeline.model.base.inference import answers
+from pipeline.model.base.saved import load_model
 from pipeline.training.prototype_record import read_record
 from stages import crops, finetune, push, train, workspace
 from stages.params import read_params
@@ -84,7 +84,7 @@ def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> 
         assert (found.crop, found.mask) == (0, -1) and own_PN[j, image]
         best = scores_NVP[own_PN[j], :, j].max().item()
         assert scores_NVP[image, found.cell, j].item() == pytest.approx(best, rel=1e-4)
-        assert np.isnan(found.distance) == (not trained.pushes)
+        assert np.isnan(found.distance) == (not trained.finetunes)
     finished, _ = load_model(workspace.FINETUNE)
     assert type(finished) is type(trained) and finished.num_prototypes == len(record)
     assert torch.equal(finished.class_of, trained.class_of)

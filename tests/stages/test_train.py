@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
-from pipeline.model.build import build
-from pipeline.model.saved import load_model
+from pipeline.model.base.models import build
+from pipeline.model.base.saved import load_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.train import Training
 from stages import crops, evaluate, finetune, push, train, workspace
@@ -140,13 +140,13 @@ def test_the_same_run_is_continued(run_folder: Path, changes: dict[str, Any]) ->
 def test_run_of_other_code_is_not_continued(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = train._code()
+    code = train._code(read_params(workspace.PARAMS))
     names = {path.name for path in code}
     assert {"losses.py", "network.py", "backbone.py", "train.py", "augmentation.py"} <= names
     before = key()
     edited = run_folder / "losses.py"
     edited.write_text("# another loss\n")
-    monkeypatch.setattr(train, "_code", lambda: [edited, *code[1:]])
+    monkeypatch.setattr(train, "_code", lambda _: [edited, *code[1:]])
     assert key() != before
 
 

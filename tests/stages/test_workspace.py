@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from stages import workspace
-from stages.params import Params
+from stages.params import Params, params_type
 
 COMMITTED = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 
@@ -23,7 +23,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _params(name: str, root: str | None) -> Params:
     dataset = {**COMMITTED["dataset"], "name": name, "root": root}
     dataset["scanned"] = [] if name == "demo" else [root]
-    return Params.model_validate({**COMMITTED, "dataset": dataset})
+    values = {**COMMITTED, "dataset": dataset}
+    return params_type(values).model_validate(values)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_features_are_remembered_only_for_a_backbone_that_stands_still(repositor
     assert params.train.freeze_backbone
     assert workspace.features(params) == repository / ".protomask" / "features"
     trained = {**COMMITTED, "train": {**COMMITTED["train"], "freeze_backbone": False}}
-    assert workspace.features(Params.model_validate(trained)) is None
+    assert workspace.features(params_type(trained).model_validate(trained)) is None
 
 
 @pytest.mark.parametrize("word", ["imagenet", "none"])
@@ -102,4 +103,5 @@ def test_a_file_of_weights_is_found_from_a_copy(
 
 def _with_weights(pretrained: str) -> Params:
     model = {**COMMITTED["model"], "pretrained": pretrained}
-    return Params.model_validate({**COMMITTED, "model": model})
+    values = {**COMMITTED, "model": model}
+    return params_type(values).model_validate(values)

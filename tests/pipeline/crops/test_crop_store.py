@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image as Pillow
 
-from pipeline.crops import store as module
+from pipeline.crops import writing as module
 from pipeline.crops.batches import read_batches
-from pipeline.crops.extraction import NO_MASK, CropSettings, extract_crops, whole_image
-from pipeline.crops.store import CropStore, write_crops
+from pipeline.crops.extraction import cut_as_stored, extract_crops, whole_image
+from pipeline.crops.settings import NO_MASK, CropSettings
+from pipeline.crops.store import CropStore
+from pipeline.crops.writing import write_crops
 from pipeline.datasets.index import Photographs
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
@@ -107,7 +109,7 @@ def test_a_photograph_is_cut_as_those_of_the_store_were(made: Made) -> None:
     photograph = read_photograph(made.root / made.photographs.table["path"][image])
     masks = made.masks.masks(image)
     for seen in (store, store.whole()):
-        crops = seen.cut(photograph, masks)
+        crops = cut_as_stored(seen, photograph, masks)
         assert np.array_equal(crops.pixels, seen.crops([image])[0])
         assert np.array_equal(crops.inside, seen.inside(image))
         assert np.array_equal(crops.boxes, seen.boxes[image])

@@ -10,14 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from pydantic import ValidationError
 
-from pipeline.crops.extraction import (
-    NO_MASK,
-    CropSettings,
-    extract_crops,
-    fill_background,
-    grow_box,
-    whole_image,
-)
+from pipeline.crops.extraction import extract_crops, fill_background, grow_box, whole_image
+from pipeline.crops.settings import NO_MASK, CropSettings
 from pipeline.masks.masks import Masks, Region
 
 BILINEAR = Pillow.Resampling.BILINEAR

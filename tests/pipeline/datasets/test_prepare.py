@@ -173,7 +173,7 @@ def test_the_same_id_twice(photograph_folder: Path, monkeypatch: pytest.MonkeyPa
             images, *rest = folder.read(root)
             return Annotations([*images, replace(images[3])], *rest)
 
-    monkeypatch.setitem(prepare.DATASETS, "folder", Doubled)
+    monkeypatch.setattr(prepare, "data_set", lambda _: Doubled)
     with pytest.raises(ProtoMaskError, match=r"1 images more than once, such as class 0/003"):
         _build(photograph_folder)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.masks.masks import Masks, Region
 from pipeline.metrics.evidence import Copies, Evidence, Segmented
-from pipeline.model.head import DistanceHead
-from pipeline.model.inference import Answers, answers_of
+from pipeline.model.base.head import DistanceHead
+from pipeline.model.base.inference import Answers, answers_of
 
 # A busy machine's first call into torch takes longer than Hypothesis' default deadline.
 settings.register_profile("no deadline", deadline=None, max_examples=40)

@@ -10,8 +10,8 @@ from torch import Tensor
 from pipeline.metrics import completeness, continuity
 from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence, Subject
 from pipeline.metrics.perturbation import noise_outside, outside
-from pipeline.model.head import DistanceHead
-from pipeline.model.inference import Answers, answers_of
+from pipeline.model.base.head import DistanceHead
+from pipeline.model.base.inference import Answers, answers_of
 
 METRICS = {"vlc", "vac", "plc", "palc", "pac", "psc", "prc"}
 

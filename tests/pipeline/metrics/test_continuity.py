@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.metrics import completeness, continuity
 from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence
-from pipeline.model.head import DistanceHead, LinearHead
-from pipeline.model.inference import Answers, answers_of
+from pipeline.model.base.head import DistanceHead, LinearHead
+from pipeline.model.base.inference import Answers, answers_of
 
 LEFT = torch.tensor([[1, 0], [1, 0]], dtype=torch.bool)
 TOP = torch.tensor([[1, 1], [0, 0]], dtype=torch.bool)

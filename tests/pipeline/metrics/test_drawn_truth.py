@@ -9,8 +9,9 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from pipeline.crops.extraction import CropSettings
-from pipeline.crops.store import CropStore, write_crops
+from pipeline.crops.settings import CropSettings
+from pipeline.crops.store import CropStore
+from pipeline.crops.writing import write_crops
 from pipeline.datasets import demo
 from pipeline.datasets.demo.classes import CLASS_NAMES, PARTS, distinguishing_parts
 from pipeline.datasets.index import Index

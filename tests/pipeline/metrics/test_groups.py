@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics import groups
 from pipeline.metrics.summary import summarise
-from pipeline.model.head import LinearHead
-from pipeline.model.inference import Answers
+from pipeline.model.base.head import LinearHead
+from pipeline.model.base.inference import Answers
 
 # What they draw and ask is known to the stand-ins by an image's number.
 CHANGED_COPIES = ("continuity", "completeness", "segmentation", "truth")

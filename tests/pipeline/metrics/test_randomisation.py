@@ -5,16 +5,13 @@ import pytest
 import torch
 
 from pipeline.metrics.randomisation import with_random_prototypes, with_random_weights
-from pipeline.model.blackbox import BlackBox
-from pipeline.model.build import build
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.settings import (
-    BlackBoxSettings,
-    PipNetSettings,
-    ProtoMaskSettings,
-    ProtoPNetSettings,
-    ProtoPoolSettings,
-)
+from pipeline.model.base.distance_network import DistanceNetwork
+from pipeline.model.base.models import build
+from pipeline.model.blackbox import BlackBox, BlackBoxSettings
+from pipeline.model.pipnet import PipNetSettings
+from pipeline.model.protomask import ProtoMaskSettings
+from pipeline.model.protopnet import ProtoPNetSettings
+from pipeline.model.protopool import ProtoPoolSettings
 from pipeline.training.devices import make_fabric
 from pipeline.training.settings import Runtime
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.metrics import truth
 from pipeline.metrics.evidence import Evidence
 from pipeline.metrics.groups import measure, unavailable
-from pipeline.model.inference import Answers
+from pipeline.model.base.inference import Answers
 
 seeds = st.integers(0, 1000)
 nan = math.nan

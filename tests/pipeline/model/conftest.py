@@ -5,15 +5,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from pipeline.model.build import build
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.settings import (
-    BlackBoxSettings,
-    PipNetSettings,
-    ProtoMaskSettings,
-    ProtoPNetSettings,
-    ProtoPoolSettings,
-)
+from pipeline.model.base.models import build
+from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.blackbox import BlackBoxSettings
+from pipeline.model.pipnet import PipNetSettings
+from pipeline.model.protomask import ProtoMaskSettings
+from pipeline.model.protopnet import ProtoPNetSettings
+from pipeline.model.protopool import ProtoPoolSettings
 
 BACKBONE = {"backbone": "test_resnet", "pretrained": "none"}
 SMALL = {

@@ -7,10 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.model.blackbox import BlackBox
-from pipeline.model.inference import answers
-from pipeline.model.losses import class_weights
-from pipeline.model.settings import BlackBoxSettings
+from pipeline.model.base.inference import answers
+from pipeline.model.base.losses import class_weights
+from pipeline.model.blackbox import BlackBox, BlackBoxSettings
 
 from .backbones import MeanColour
 

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.model.network import Output
-from pipeline.model.pipnet import PipNet
-from pipeline.model.settings import PipNetSettings
+from pipeline.model.base.network import Output
+from pipeline.model.pipnet import PipNet, PipNetSettings
 
 from .backbones import FourCells
 

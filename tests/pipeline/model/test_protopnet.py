@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model.losses import off_class_penalty
-from pipeline.model.network import Output
-from pipeline.model.protopnet import ProtoPNet
-from pipeline.model.settings import ProtoPNetSettings
+from pipeline.model.base.losses import off_class_penalty
+from pipeline.model.base.network import Output
+from pipeline.model.protopnet import ProtoPNet, ProtoPNetSettings
 
 from .backbones import FourCells
 

@@ -9,12 +9,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from pipeline.crops.extraction import CropSettings
-from pipeline.model.losses import off_class_penalty
-from pipeline.model.network import Output
-from pipeline.model.protopool import ProtoPool
-from pipeline.model.saved import About, load_model, save_model
-from pipeline.model.settings import ProtoPoolSettings
+from pipeline.crops.settings import CropSettings
+from pipeline.model.base.losses import off_class_penalty
+from pipeline.model.base.network import Output
+from pipeline.model.base.saved import About, load_model, save_model
+from pipeline.model.protopool import ProtoPool, ProtoPoolSettings
 
 from .backbones import FourCells
 

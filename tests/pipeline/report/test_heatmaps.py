@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.model.protomask import ProtoMask
-from pipeline.model.settings import ProtoMaskSettings
+from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
 from pipeline.report.heatmaps import RAMP, Cut, overlaid, overlays, relevance_of
 
 S = 64

@@ -9,7 +9,10 @@ import pytest
 
 from pipeline.saliency.views import Views
 
-CELLS = {name: Views(name, "cells", (2, 3)) for name in ("protopnet", "protopool", "pipnet")}
+CELLS = {
+    name: Views(name, "cells", (2, 3), shared=name != "protopnet")
+    for name in ("protopnet", "protopool", "pipnet")
+}
 IMAGE = Views("blackbox", "image", (1, 1))
 MODELS = CELLS | {"blackbox": IMAGE}
 

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline.model.build import build
-from pipeline.model.settings import (
-    BlackBoxSettings,
-    PipNetSettings,
-    ProtoMaskSettings,
-    ProtoPNetSettings,
-)
+from pipeline.model.base.models import build
+from pipeline.model.blackbox import BlackBoxSettings
+from pipeline.model.pipnet import PipNetSettings
+from pipeline.model.protomask import ProtoMaskSettings
+from pipeline.model.protopnet import ProtoPNetSettings
 from pipeline.report.drawing import COLOURS
 from pipeline.report.view_pictures import colour_of_view, draw_view, outlines_of_views
 from pipeline.saliency.views import Views
@@ -30,7 +28,7 @@ def test_views_of_a_network(settings, kind, grid, shared) -> None:
     network = build(settings(backbone="test_resnet", pretrained="none"), 2)
     # test_resnet halves five times
     found = Views.of(network, 96)
-    assert found == Views(network.settings.name, kind, grid)
+    assert found == Views(network.settings.name, kind, grid, network.shares_prototypes)
     assert found.shared == shared
 
 

@@ -6,11 +6,10 @@ import torch
 from PIL import Image
 
 from pipeline.metrics.evidence import Copies
-from pipeline.model.backbone import Backbone
-from pipeline.model.head import PresenceHead
-from pipeline.model.inference import Answers, answers_of
-from pipeline.model.protopnet import ProtoPNet
-from pipeline.model.settings import ProtoPNetSettings
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.head import PresenceHead
+from pipeline.model.base.inference import Answers, answers_of
+from pipeline.model.protopnet import ProtoPNet, ProtoPNetSettings
 from pipeline.saliency.maps import (
     MaskSaliency,
     RelevanceSaliency,

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.backbone import Backbone
-from pipeline.model.protopnet import ProtoPNet
-from pipeline.model.settings import ProtoPNetSettings
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.protopnet import ProtoPNet, ProtoPNetSettings
 from pipeline.saliency.prototypes import Points, Prototypes, Score, figure
 from pipeline.saliency.views import Views
 
@@ -126,7 +125,7 @@ def shared(model: str, distance_P: np.ndarray) -> Prototypes:
         np.zeros(4, int),
         np.array([5, 5, 5, 5]),
         distance_P,
-        Views(model, "cells", (3, 3)),
+        Views(model, "cells", (3, 3), shared=model != "protopnet"),
     )
 
 

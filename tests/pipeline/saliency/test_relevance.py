@@ -16,35 +16,27 @@ from torch import Tensor, nn
 from zennit.layer import Sum
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.backbone import Backbone
-from pipeline.model.blackbox import BlackBox
-from pipeline.model.build import build
-from pipeline.model.distances import similarity
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.pipnet import PipNet
-from pipeline.model.protomask import ProtoMask
-from pipeline.model.settings import (
-    BlackBoxSettings,
-    PipNetSettings,
-    ProtoMaskSettings,
-    ProtoPNetSettings,
-    ProtoPoolSettings,
-)
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.distance_network import SimilarityTarget
+from pipeline.model.base.distances import similarity
+from pipeline.model.base.models import build
+from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.base.relevance_target import SMALLEST
+from pipeline.model.blackbox import BlackBox, BlackBoxSettings, LogitTarget
+from pipeline.model.pipnet import PipNet, PipNetSettings, PresenceTarget
+from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
+from pipeline.model.protopnet import ProtoPNetSettings
+from pipeline.model.protopool import ProtoPoolSettings
 from pipeline.saliency.canonizers import canonical
 from pipeline.saliency.relevance import (
     MARGIN,
     PAIRS,
-    SMALLEST,
-    LogitHead,
     PositiveContributions,
-    PresenceHead,
     Propagator,
     PrototypeRelevance,
     SameSign,
-    SimilarityHead,
     at_best,
     evenly,
-    head_of,
     put_back,
 )
 
@@ -116,7 +108,7 @@ def test_all_of_a_similarity_arrives_at_the_pixels(name: str) -> None:
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "convnext_atto"])
 def test_all_of_a_logit_arrives_at_the_pixels(name: str) -> None:
     backbone, crops = make_backbone(name), make_crops(4)
-    head = LogitHead(torch.rand(4, backbone.num_features))
+    head = LogitTarget(torch.rand(4, backbone.num_features))
     features = backbone(crops.permute(0, 3, 1, 2) / 255)
     maps = Propagator(backbone, "prp").maps(crops, head)
     logits = (features * head.weights_nF).sum(1)
@@ -140,7 +132,7 @@ def test_layers_by_hand() -> None:
     backbone, crop = make_backbone(SMALL), make_crops(3, 16)[2:]
     backbone.network = tiny_resnet()
     weights = torch.randn(1, 6)
-    maps = Propagator(backbone, "prp").maps(crop, LogitHead(weights))
+    maps = Propagator(backbone, "prp").maps(crop, LogitTarget(weights))
     pixels = (crop.permute(0, 3, 1, 2) / 255 - backbone.mean) / backbone.std
     low, high = -backbone.mean / backbone.std, (1 - backbone.mean) / backbone.std
     by_hand = tiny_relevance(backbone.network, pixels, low - MARGIN, high + MARGIN, weights[0])
@@ -267,7 +259,7 @@ def test_neuron_that_its_bias_alone_makes_active_keeps_nothing() -> None:
     last = backbone.network.layer2[0]
     nn.init.constant_(last.conv2.weight, -0.01)
     nn.init.constant_(last.bn2.bias, 3)
-    head = LogitHead(torch.ones(1, 6))
+    head = LogitTarget(torch.ones(1, 6))
     maps = Propagator(backbone, "prp").maps(crop, head)
     logits = backbone(crop.permute(0, 3, 1, 2) / 255).sum()
     assert maps.sum().item() == pytest.approx(logits.item(), rel=1e-4)
@@ -290,7 +282,7 @@ def test_similarity_by_hand() -> None:
     # channel loses a fifth, and gets it back: 5/7 as 2/3 and 1/3, 2/7 as −2/3 and 5/3.
     similarity = np.log(1.05 / 0.06)
     expected = [(5 * 2 - 2 * 2) / 21 * similarity, (5 * 1 + 2 * 5) / 21 * similarity]
-    found = SimilarityHead(network, torch.tensor([0])).relevance(features)
+    found = SimilarityTarget(network, torch.tensor([0])).relevance(features)
     assert found[0].tolist() == pytest.approx(expected, rel=1e-4)
 
 
@@ -300,7 +292,7 @@ def test_channel_near_zero_does_not_decide() -> None:
     with torch.no_grad():
         network.projection.weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1 + 1e-6]]))
         network.prototypes[0] = network.embed(features)[0]
-    found = SimilarityHead(network, torch.tensor([0])).relevance(features)[0]
+    found = SimilarityTarget(network, torch.tensor([0])).relevance(features)[0]
     assert found.sum().item() == pytest.approx(np.log(1e4), rel=1e-4)
     assert found.abs().max() < 4 * np.log(1e4)
 
@@ -450,15 +442,15 @@ def test_protopool_is_explained_at_its_best_cell_whatever_the_mean() -> None:
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
-        ("protopnet", SimilarityHead),
-        ("protopool", SimilarityHead),
-        ("pipnet", PresenceHead),
-        ("blackbox", LogitHead),
+        ("protopnet", SimilarityTarget),
+        ("protopool", SimilarityTarget),
+        ("pipnet", PresenceTarget),
+        ("blackbox", LogitTarget),
     ],
 )
 def test_each_model_has_the_head_of_its_scores(model: str, kind: type) -> None:
     network, prototypes = make_model(model), torch.tensor([2, 0])
-    head = head_of(network, prototypes)
+    head = network.relevance_target(prototypes)
     assert isinstance(head, kind)
     features = torch.rand(2, network.backbone.num_features)
     shares = head.relevance(features).detach()
@@ -474,7 +466,7 @@ def test_presence_by_hand() -> None:
     features = torch.tensor([[4.0, 1.0]])
     # standardised (2, 1): 4 + 3 and −4 + 1, 10 apart; W / deviation = [1, 3], [−1, 1]
     first, second = 1 / (1 + np.exp(-10)), 1 / (1 + np.exp(10))
-    found = [PresenceHead(network, torch.tensor([j])).relevance(features)[0] for j in (0, 1)]
+    found = [PresenceTarget(network, torch.tensor([j])).relevance(features)[0] for j in (0, 1)]
     # 4·1 and 1·3 add to the first; 1·1 alone to the second
     assert found[0].tolist() == pytest.approx([first * 4 / 7, first * 3 / 7], rel=1e-4)
     assert found[1].tolist() == pytest.approx([0, second], rel=1e-4)
@@ -509,7 +501,7 @@ class Fails:
 @pytest.mark.parametrize("rule", ["prp", "grad"])
 def test_maps_are_of_the_backbone_as_it_was(rule: str) -> None:
     network, crops, prototypes = make_network(), make_crops(3), torch.tensor([0, 1, 2])
-    propagator, head = Propagator(network.backbone, rule), SimilarityHead(network, prototypes)
+    propagator, head = Propagator(network.backbone, rule), SimilarityTarget(network, prototypes)
     before = propagator.maps(crops, head)
     with torch.no_grad():
         for parameter in network.backbone.parameters():
@@ -558,7 +550,7 @@ def test_dense_layers_and_convolutions_of_one_cell_are_the_same() -> None:
     state = dense.state_dict()
     own = convolved.state_dict()
     convolved.load_state_dict({name: state[name].view_as(own[name]) for name in own})
-    backbone, crops, head = make_backbone(SMALL), make_crops(4), LogitHead(torch.rand(4, 16))
+    backbone, crops, head = make_backbone(SMALL), make_crops(4), LogitTarget(torch.rand(4, 16))
     maps = []
     for backbone.network in (dense.eval(), convolved.eval()):
         maps.append(Propagator(backbone, "prp").maps(crops, head))

@@ -9,13 +9,11 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
-from pipeline.crops.extraction import CropSettings
+from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import Image, Index
-from pipeline.model.build import build
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.settings import ModelSettings
+from pipeline.model.base.models import MODELS, build
+from pipeline.model.base.network import PrototypeNetwork
 
 CLASSES = ["blue", "green", "red"]
 SIDE, CROPS = 32, 3
@@ -89,9 +87,9 @@ def make_network() -> Callable[..., PrototypeNetwork]:
         name: str = "protomask", backbone: str = "test_resnet", seed: int = 0, **settings: Any
     ) -> PrototypeNetwork:
         torch.manual_seed(seed)
-        about = {"name": name, "backbone": backbone, "pretrained": "none"}
-        adapter: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
-        return build(adapter.validate_python({**about, **SMALL[name], **settings}), len(CLASSES))
+        about: dict[str, Any] = {"name": name, "backbone": backbone, "pretrained": "none"}
+        about |= SMALL[name] | settings
+        return build(MODELS[name].settings_type.model_validate(about), len(CLASSES))
 
     return make
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.model.distances import similarity
+from pipeline.model.base.distances import similarity
 from pipeline.training.finetune import finetune, prototypes_to_keep
 from pipeline.training.settings import FinetuneSettings, PruneSettings
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from pipeline.crops.extraction import CropSettings
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.inference import answers
-from pipeline.model.network import PrototypeNetwork, views
-from pipeline.model.saved import About, save_model
+from pipeline.crops.settings import CropSettings
+from pipeline.model.base.distance_network import DistanceNetwork
+from pipeline.model.base.inference import answers
+from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.model.base.saved import About, save_model
 from pipeline.training.features import stored_features
 from pipeline.training.finetune import finetune
 from pipeline.training.push import nearest_views, push
@@ -95,8 +95,10 @@ def test_learned_pushed_and_fine_tuned(
     moved = {
         key for key, value in network.state_dict().items() if not torch.equal(value, first[key])
     }
-    assert moved == ({"prototypes"} if network.pushes else set())
-    assert nearest.distance.isnan().all() if not network.pushes else (nearest.distance >= 0).all()
+    assert moved == ({"prototypes"} if network.finetunes else set())
+    assert (
+        nearest.distance.isnan().all() if not network.finetunes else (nearest.distance >= 0).all()
+    )
     after = answers(network, features, valid)
     if isinstance(network, DistanceNetwork):
         assert network.finetunes

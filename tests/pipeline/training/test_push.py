@@ -10,7 +10,7 @@ from torch import Tensor
 
 import pipeline.training.push
 from pipeline.errors import ProtoMaskError
-from pipeline.model.inference import answers
+from pipeline.model.base.inference import answers
 from pipeline.training.push import Nearest, nearest_views, push
 
 N, K = 13, 4

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.losses import class_weights, cluster, diversity, separation
+from pipeline.model.base.losses import class_weights, cluster, diversity, separation
 from pipeline.training.settings import TrainSettings
 from pipeline.training.train import Training
 

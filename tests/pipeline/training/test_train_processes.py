@@ -22,14 +22,12 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from pipeline.crops.extraction import CropSettings
+from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import Image, Index
-from pipeline.model.build import build
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.settings import ModelSettings
+from pipeline.model.base import models
+from pipeline.model.base.network import PrototypeNetwork
 from pipeline.training.devices import launched
 from pipeline.training.settings import Runtime, TrainSettings
 from pipeline.training.train import Training
@@ -79,8 +77,8 @@ def script(folder: Path) -> None:
 
 def small_network(model: str, backbone: str) -> PrototypeNetwork:
     about = {"name": model, "backbone": backbone, "pretrained": "none", "standardise": False}
-    adapter: TypeAdapter[ModelSettings] = TypeAdapter(ModelSettings)
-    return build(adapter.validate_python({**about, **MODELS[model]}), 3)
+    settings_type = models.MODELS[model].settings_type
+    return models.build(settings_type.model_validate({**about, **MODELS[model]}), 3)
 
 
 def disturb(training: Any, job: dict[str, Any], folder: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.functional import center_crop, resize, to_tensor
 
 from pipeline.errors import ProtoMaskError
-from pipeline.model.backbone import Backbone
+from pipeline.model.base.backbone import Backbone
 
 SMALL = "test_resnet"
 

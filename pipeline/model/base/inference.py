@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.model.head import Head, best_view
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.base.head import Head, best_view
+from pipeline.model.base.network import PrototypeNetwork
 
 IMAGES_PER_BLOCK = 128
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-import pipeline.model.inference
-from pipeline.model.inference import answers
-from pipeline.model.network import PrototypeNetwork, views
+import pipeline.model.base.inference
+from pipeline.model.base.inference import answers
+from pipeline.model.base.network import PrototypeNetwork, views
 
-from .conftest import SMALL
+from ..conftest import SMALL
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_blocks_change_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = answers(network, features_NKF, valid_NK)
-    monkeypatch.setattr(pipeline.model.inference, "IMAGES_PER_BLOCK", size)
+    monkeypatch.setattr(pipeline.model.base.inference, "IMAGES_PER_BLOCK", size)
     for one, other in zip(whole, answers(network, features_NKF, valid_NK), strict=True):
         torch.testing.assert_close(one, other)
 

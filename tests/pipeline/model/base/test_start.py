@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model.start import SHRINKAGE, centres, discriminants
+from pipeline.model.base.start import SHRINKAGE, centres, discriminants
 
 
 def test_discriminant_by_hand() -> None:

@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.crops.extraction import CropSettings
+from pipeline.crops.settings import CropSettings
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
-from pipeline.model.distance_network import DistanceNetwork
-from pipeline.model.network import PrototypeNetwork
+from pipeline.model.base.distance_network import DistanceNetwork
+from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.base.saved import ABOUT, WEIGHTS, About, load_model, save_model
 from pipeline.model.protomask import ProtoMask
-from pipeline.model.saved import ABOUT, WEIGHTS, About, load_model, save_model
 
-from .conftest import SMALL
+from ..conftest import SMALL
 
 ABOUT_IT = About(
     class_names=["wren", "Žluva", "jay"],

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pipeline.model.distances import crop_distances, similarity
+from pipeline.model.base.distances import crop_distances, similarity
 
 LEAST_PRESENCE = 0.1
 """Below it, PIP-Net passes a prototype over when it classifies (Nauta et al., 2023)."""
 
 
 class Head(Protocol):
-    """What a model computes from embeddings.
+    """What a model computes from embeddings; a named tuple.
 
     Args:
         prototypes_PD: what the views are compared with.
@@ -30,6 +30,11 @@ class Head(Protocol):
 
     @property
     def weights_CP(self) -> Tensor: ...
+
+    @property
+    def has_prototypes(self) -> bool:
+        """Whether there are prototypes; in a black box, classes stand in their place."""
+        ...
 
     def scores(self, embedding_XVD: Tensor) -> Tensor:
         """Returns how similar each view is to each prototype, float64 X×V×P."""
@@ -55,6 +60,10 @@ class DistanceHead(NamedTuple):
     epsilon: float
     focal: bool = False
 
+    @property
+    def has_prototypes(self) -> bool:
+        return True
+
     def scores(self, embedding_XVD: Tensor) -> Tensor:
         distance = crop_distances(embedding_XVD.double(), self.prototypes_PD.double())
         return similarity(distance, self.epsilon)
@@ -72,6 +81,10 @@ class PresenceHead(NamedTuple):
     @property
     def prototypes_PD(self) -> Tensor:
         return torch.eye(self.weights_CP.shape[1], device=self.weights_CP.device)
+
+    @property
+    def has_prototypes(self) -> bool:
+        return True
 
     def scores(self, embedding_XVD: Tensor) -> Tensor:
         return embedding_XVD.double()
@@ -96,6 +109,10 @@ class LinearHead(NamedTuple):
     def weights_CP(self) -> Tensor:
         return torch.eye(len(self.bias_P), device=self.bias_P.device)
 
+    @property
+    def has_prototypes(self) -> bool:
+        return False
+
     def scores(self, embedding_XVD: Tensor) -> Tensor:
         return embedding_XVD.double() @ self.prototypes_PD.double().T + self.bias_P.double()
 
@@ -105,9 +122,9 @@ class LinearHead(NamedTuple):
 
 def on_cpu(head: Head) -> Head:
     """Returns the same head with its tensors on the CPU."""
-    assert isinstance(head, DistanceHead | PresenceHead | LinearHead)
-    values: Any = [value.cpu() if isinstance(value, Tensor) else value for value in head]
-    return type(head)(*values)
+    fields: Any = head
+    values = [value.cpu() if isinstance(value, Tensor) else value for value in fields]
+    return type(fields)(*values)
 
 
 def largest_score(scores_BVP: Tensor, valid_BV: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.crops.extraction import CropSettings, extract_crops, whole_image
-from pipeline.crops.store import CropStore, write_crops
+from pipeline.crops.extraction import extract_crops, whole_image
+from pipeline.crops.settings import CropSettings
+from pipeline.crops.store import CropStore
+from pipeline.crops.writing import write_crops
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.photograph import read_photograph

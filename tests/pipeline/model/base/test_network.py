@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.model.protomask import ProtoMask
-from pipeline.model.settings import ProtoMaskSettings
+from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
 
-from .backbones import MeanColour
+from ..backbones import MeanColour
 
 
 def make_network(classes: int = 2, per_class: int = 2, **settings: object) -> ProtoMask:

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pipeline.model.distances import crop_distances, similarity, smallest_distance
-from pipeline.model.head import (
+from pipeline.model.base.distances import crop_distances, similarity, smallest_distance
+from pipeline.model.base.head import (
     DistanceHead,
     Head,
     LinearHead,

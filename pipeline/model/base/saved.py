@@ -8,14 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipeline.crops.extraction import CropSettings
+from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256, whole_file
-from pipeline.model.backbone import Backbone
-from pipeline.model.build import build
-from pipeline.model.network import PrototypeNetwork
-from pipeline.model.settings import ModelSettings
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.models import MODELS, build
+from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.base.settings import BackboneSettings
 
 FORMAT = 3
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
@@ -57,7 +57,7 @@ class _Described(About):
     """All of model.json."""
 
     format: int
-    settings: ModelSettings
+    settings: dict[str, Any]
     num_prototypes: Annotated[int, Field(ge=1)]
     weights_sha256: str
 
@@ -72,12 +72,25 @@ def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:
     described = _Described(
         **about.model_dump(),
         format=FORMAT,
-        settings=network.settings,
+        settings=network.settings.model_dump(mode="json"),
         num_prototypes=network.num_prototypes,
         weights_sha256=digest,
     )
     with whole_file(folder / ABOUT) as part:
         part.write_text(described.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _settings_of(values: dict[str, Any]) -> BackboneSettings:
+    """Returns a model's settings.
+
+    Raises:
+        ValueError: there is no such model, or it has no such settings.
+    """
+    try:
+        network = MODELS[values.get("name", "")]
+    except ProtoMaskError as error:
+        raise ValueError(str(error)) from None
+    return network.settings_type.model_validate(values)
 
 
 def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
@@ -93,6 +106,7 @@ def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
                 f"{folder / ABOUT} is of another version of ProtoMask: train again"
             )
         described = _Described.model_validate(values)
+        settings = _settings_of(described.settings)
         if sha256(folder / WEIGHTS) != described.weights_sha256:
             raise ProtoMaskError(f"{folder / WEIGHTS} is not the file that {ABOUT} describes")
         state = load_file(folder / WEIGHTS)
@@ -102,7 +116,6 @@ def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
         ) from None
     except (ValueError, SafetensorError, OSError) as error:
         raise ProtoMaskError(f"{folder} holds no readable model ({error}); train again") from None
-    settings = described.settings
     backbone = Backbone(settings.backbone, "none")
     network = build(settings, len(described.class_names), backbone)
     network.reshape(described.num_prototypes)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.crops.store import CropStore
-from pipeline.model.backbone import Backbone
-from pipeline.model.head import Head
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.head import Head
+from pipeline.model.base.relevance_target import RelevanceTarget
+from pipeline.model.base.settings import BackboneSettings
 
 
 class Output(NamedTuple):
@@ -40,18 +42,24 @@ class PrototypeNetwork(nn.Module, ABC):
         backbone: the feature extractor; built from the settings where None.
 
     Attributes:
+        settings_type: the model's settings, whose `name` it is registered under.
+        label: the model's name as papers write it.
         sees: the crops of an image's masks, or the whole image as a single crop.
         in_cells: whether a view is a cell of the feature map, or the pooled map of a crop.
         in_pairs: whether it learns from two differently coloured copies of each image.
-        pushes: whether the push replaces prototypes by embeddings of training views.
+        shares_prototypes: whether a prototype speaks for several classes from the start.
+        prunes: whether its prototypes belong to one class each, and can be pruned.
         finetunes: whether V is fine-tuned afterwards.
         class_of: int64 P, the class of each prototype.
     """
 
+    settings_type: ClassVar[type[BackboneSettings]]
+    label: ClassVar[str]
     sees: ClassVar[Literal["crops", "whole"]] = "whole"
     in_cells: ClassVar[bool] = True
     in_pairs: ClassVar[bool] = False
-    pushes: ClassVar[bool] = False
+    shares_prototypes: ClassVar[bool] = False
+    prunes: ClassVar[bool] = False
     finetunes: ClassVar[bool] = False
 
     feature_mean: Tensor
@@ -183,6 +191,23 @@ class PrototypeNetwork(nn.Module, ABC):
 
     def finish(self) -> None:
         """Is called once, after the last epoch."""
+
+    def distances_to(self, embedding_PD: Tensor) -> Tensor:
+        """Returns the squared distance of each prototype to an embedding, float64 P on the CPU; NaN
+        in a model whose prototypes are no points in the space of embeddings."""
+        return torch.full((self.num_prototypes,), torch.nan, dtype=torch.float64)
+
+    def push(self, embedding_PD: Tensor) -> None:
+        """Replaces each prototype by an embedding, in a model whose prototypes are embeddings."""
+
+    @abstractmethod
+    def relevance_target(self, prototypes_n: Tensor) -> RelevanceTarget:
+        """Returns what the relevance of pixels adds up to: the scores of crops for one prototype
+        each; of a model without prototypes, the logits of classes.
+
+        Args:
+            prototypes_n: int64.
+        """
 
     def reshape(self, num_prototypes: int) -> None:
         """Makes room for a saved model with so many prototypes."""

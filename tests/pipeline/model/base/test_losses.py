@@ -8,7 +8,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
-from pipeline.model.losses import (
+from pipeline.model.base.losses import (
     alignment,
     class_weights,
     diversity,
@@ -17,11 +17,10 @@ from pipeline.model.losses import (
     presence,
     weighted,
 )
-from pipeline.model.network import Output
-from pipeline.model.protomask import ProtoMask
-from pipeline.model.settings import ProtoMaskSettings
+from pipeline.model.base.network import Output
+from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
 
-from .backbones import MeanColour
+from ..backbones import MeanColour
 
 
 def test_class_weights_by_hand() -> None:

@@ -1,16 +1,20 @@
 """What models with prototypes in the space of embeddings have in common."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.model import losses
-from pipeline.model.backbone import Backbone
-from pipeline.model.distances import crop_distances, similarity, smallest_distance
-from pipeline.model.head import DistanceHead
-from pipeline.model.network import Output, PrototypeNetwork
-from pipeline.model.start import centres, discriminants
+from pipeline.model.base import losses
+from pipeline.model.base.backbone import Backbone
+from pipeline.model.base.distances import crop_distances, similarity, smallest_distance
+from pipeline.model.base.head import DistanceHead
+from pipeline.model.base.network import Output, PrototypeNetwork
+from pipeline.model.base.relevance_target import SMALLEST
+from pipeline.model.base.start import centres, discriminants
+
+EPSILON = 0.25
+"""Of the root mean square of the pre-activations, see `SimilarityTarget.relevance`."""
 
 
 class DistanceNetwork(PrototypeNetwork):
@@ -22,7 +26,7 @@ class DistanceNetwork(PrototypeNetwork):
         classifier: V, C×P.
     """
 
-    pushes = finetunes = True
+    finetunes = True
 
     def __init__(
         self, settings: Any, num_classes: int, num_prototypes: int, backbone: Backbone | None
@@ -51,6 +55,16 @@ class DistanceNetwork(PrototypeNetwork):
     def head(self) -> DistanceHead:
         prototypes, classifier = self.prototypes.detach(), self.classifier.detach()
         return DistanceHead(prototypes, classifier, self.settings.epsilon)
+
+    def distances_to(self, embedding_PD: Tensor) -> Tensor:
+        return (embedding_PD.double() - self.prototypes.double()).square().sum(1).cpu()
+
+    @torch.no_grad()
+    def push(self, embedding_PD: Tensor) -> None:
+        self.prototypes.copy_(embedding_PD)
+
+    def relevance_target(self, prototypes_n: Tensor) -> "SimilarityTarget":
+        return SimilarityTarget(self, prototypes_n)
 
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
         assert output.distance is not None
@@ -117,3 +131,42 @@ class OwnPrototypes(DistanceNetwork):
         super().__init__(settings, num_classes, num_classes * M, backbone)
         self.class_of = torch.arange(num_classes).repeat_interleave(M)
         self.classifier = nn.Parameter(torch.where(self.own_CP, 1.0, foreign))
+
+
+class SimilarityTarget(NamedTuple):
+    """The similarities s_j of crops to prototypes.
+
+    Args:
+        network: whose projection and prototypes.
+        prototypes_n: int64, for each crop, the prototype to explain.
+    """
+
+    network: DistanceNetwork
+    prototypes_n: Tensor
+
+    def scores(self, features_nF: Tensor) -> Tensor:
+        distance_n = self._squares(features_nF).sum(1)
+        return similarity(distance_n, self.network.settings.epsilon)
+
+    def relevance(self, features_nF: Tensor) -> Tensor:
+        """Returns each feature's share of the similarity, n×F.
+
+        A channel of the embedding gets its share in proportion to 1 / ((z − p)² + ε), with the ε of
+        the similarity: what is alike is what made the crop similar (Gautam et al., 2023). The
+        sigmoid passes it on, and the epsilon rule hands it to the features through W / deviation.
+        With a tiny ε the few channels that happen to be near zero would decide the whole map; a
+        large one swallows relevance. This one is large, and all get back what it swallowed.
+        """
+        shares_nD = 1 / (self._squares(features_nF) + self.network.settings.epsilon)
+        shares_nD = shares_nD / shares_nD.sum(1, keepdim=True)
+        weight_DF = self.network.projection.weight / self.network.feature_std
+        sums_nD = features_nF @ weight_DF.T
+        epsilon_n1 = EPSILON * sums_nD.square().mean(1, keepdim=True).sqrt()
+        units_nD = shares_nD / (sums_nD.abs() + epsilon_n1).clamp_min(SMALLEST)
+        kept_n1 = (units_nD * sums_nD.abs()).sum(1, keepdim=True).clamp_min(SMALLEST)
+        relevance_nF = features_nF * ((units_nD * sums_nD.sign()) @ weight_DF)
+        return relevance_nF / kept_n1 * self.scores(features_nF)[:, None]
+
+    def _squares(self, features_nF: Tensor) -> Tensor:
+        prototypes_nD = self.network.prototypes.detach()[self.prototypes_n]
+        return (self.network.embed(features_nF) - prototypes_nD).square()

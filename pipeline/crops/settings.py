@@ -1,0 +1,41 @@
+"""The parameters of crops."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NO_MASK = -1
+"""The number of the mask of a crop that has none."""
+
+
+class CropSettings(BaseModel):
+    """How crops are cut: exactly what changes a crop store.
+
+    Args:
+        version: of the algorithm; raised when the same masks give other crops.
+        side: S, pixels a side of a crop.
+        per_image: K, crops kept of an image at most, those with the largest masks.
+        background: what stands outside the mask but inside the box: the photograph itself
+            (`original`), the mean colour inside the mask (`mean`), or black (`zero`).
+        min_box_area: boxes under this fraction of the image grow to it around their centre.
+        max_box_area: masks whose box is over this fraction of the image give no crop, as that of a
+            background around an object, whose box is the whole image.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    version: Literal[2] = 2
+    side: Annotated[int, Field(ge=16, le=1024)] = 224
+    per_image: Annotated[int, Field(ge=1, le=256)] = 11
+    background: Literal["original", "mean", "zero"] = "original"
+    min_box_area: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_box_area: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "CropSettings":
+        if self.min_box_area > self.max_box_area:
+            raise ValueError(
+                f"min_box_area is {self.min_box_area:g} and above max_box_area, "
+                f"{self.max_box_area:g}: no crop could be both"
+            )
+        return self

@@ -1,0 +1,71 @@
+"""Components by name: segmenters, models, data sets.
+
+A component is one module that registers itself. Those of ProtoMask lie in one package; those of a
+team's own package are found by its entry points.
+"""
+
+import difflib
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Generic, TypeVar
+
+from pipeline.errors import ProtoMaskError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """The components of a kind; the module of a component is imported when it is asked for.
+
+    Args:
+        kind: what they are called in messages, as in `model`.
+        package: the package whose modules register components, each under the module's name.
+        group: the group of entry points by which other packages add components: a component's name
+            and the module that registers it.
+    """
+
+    def __init__(self, kind: str, package: str, group: str) -> None:
+        self.kind, self.package, self.group = kind, package, group
+        self._known: dict[str, T] = {}
+
+    def add(self, name: str, component: T) -> None:
+        """Registers a component under a name.
+
+        Raises:
+            ProtoMaskError: another component has this name.
+        """
+        if self._known.setdefault(name, component) is not component:
+            raise ProtoMaskError(f"two components are called {name!r}: rename one {self.kind}")
+
+    def names(self) -> list[str]:
+        """Returns the names of all components, sorted; imports none."""
+        return sorted(self._modules())
+
+    def __getitem__(self, name: str) -> T:
+        """Returns the component of a name.
+
+        Raises:
+            ProtoMaskError: there is none; the message names those there are.
+        """
+        modules = self._modules()
+        if name not in self._known and name in modules:
+            import_module(modules[name])
+        if name not in self._known:
+            near = difflib.get_close_matches(str(name), modules, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ProtoMaskError(
+                f"there is no {self.kind} {name!r}{hint} (there are: {', '.join(self.names())})"
+            )
+        return self._known[name]
+
+    def _modules(self) -> dict[str, str]:
+        """Returns a component's name → its module."""
+        path = import_module(self.package).__path__
+        own = {
+            module.name: f"{self.package}.{module.name}"
+            for module in iter_modules(path)
+            if module.name != "base"
+        }
+        others = {entry.name: entry.module for entry in entry_points(group=self.group)}
+        return {**dict.fromkeys(self._known, ""), **others, **own}

@@ -1,0 +1,108 @@
+"""Each stage of dvc.yaml lists exactly the code that can change its output: what it imports.
+
+Otherwise DVC would keep outputs of other code, or run GPU-hours again for a comment.
+"""
+
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+
+from pipeline.datasets.prepare import DATASETS
+
+REPOSITORY = Path(__file__).parents[2]
+STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+CHECKING = ("stages.params", "stages.workspace")
+"""What they import is not followed: they check parameters and name folders."""
+WITHOUT_EFFECT = {
+    *CHECKING,
+    "commands",
+    "pipeline",
+    "pipeline.download",
+    "pipeline.errors",
+    "pipeline.files",
+    "pipeline.parameters",
+    "pipeline.progress",
+    "pipeline.registry",
+    "stages",
+}
+"""How errors are said, files written whole, progress shown, components found by name."""
+FOR_PEOPLE = {
+    "pipeline.metrics.descriptions",
+    "pipeline.report.image_page",
+    "pipeline.report.prediction_picture",
+}
+"""What lies in a folder with what a stage imports, and costs little when it is edited: how metrics
+are described, and the pictures of `predict` and `explain PHOTO`."""
+BY_VERSION = ("masks", "crops")
+"""These depend on the version among their parameters instead."""
+OF_FOLDERS = {"pipeline.datasets.archives", "pipeline.datasets.fetch"}
+"""Fetching, which ends before `prepare` begins; the listing has the hashes of what was fetched."""
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    graph = grimp.build_graph(
+        "pipeline", "stages", exclude_type_checking_imports=True, cache_dir=None
+    )
+    for module in CHECKING:
+        for imported in list(graph.find_modules_directly_imported_by(module)):
+            graph.remove_import(importer=module, imported=imported)
+    return graph
+
+
+def listed(stage: str, graph: grimp.ImportGraph) -> set[str]:
+    """The modules that a stage's dependencies are or hold."""
+    found: set[str] = set()
+    for dep in STAGES[stage]["deps"]:
+        if dep.startswith(("pipeline/", "stages/")):
+            name = dep.removesuffix(".py").replace("/", ".")
+            assert (REPOSITORY / dep).exists()
+            found |= {name} | (graph.find_descendants(name) if not dep.endswith(".py") else set())
+    return found
+
+
+@pytest.mark.parametrize("stage", [name for name in STAGES if name not in ("scan", *BY_VERSION)])
+def test_a_stage_lists_what_it_imports_and_nothing_else(
+    stage: str, graph: grimp.ImportGraph
+) -> None:
+    imported = {f"stages.{stage}", *graph.find_upstream_modules(f"stages.{stage}")}
+    imported -= WITHOUT_EFFECT | OF_FOLDERS
+    # A package's own file says what is in it, or is what its name says.
+    packages = {name for name in graph.modules if graph.find_children(name)}
+    has = listed(stage, graph)
+    assert imported - has - packages == set(), "not among the dependencies"
+    # A model may stand on anything that all have in common.
+    has = {name for name in has if not name.startswith("pipeline.model.base")}
+    assert has - imported - packages - FOR_PEOPLE == set(), "cannot change the output"
+
+
+@pytest.mark.parametrize("stage", BY_VERSION)
+def test_expensive_stages_depend_on_no_code(stage: str) -> None:
+    assert all(dep.startswith("artifacts/") for dep in STAGES[stage]["deps"])
+
+
+def test_models_and_data_sets_are_dependencies_by_their_presets(
+    graph: grimp.ImportGraph,
+) -> None:
+    for stage in ("train", "push", "finetune", "evaluate", "explain"):
+        assert "${model.code}" in STAGES[stage]["deps"]
+        upstream = graph.find_upstream_modules(f"stages.{stage}")
+        assert "pipeline.model.base.models" in upstream
+    for preset in (REPOSITORY / "conf" / "model").glob("*.yaml"):
+        code = yaml.safe_load(preset.read_text())["code"]
+        assert code == f"pipeline/model/{preset.stem}.py" and (REPOSITORY / code).is_file()
+        # A model stands on what all have in common, which is a dependency as a whole.
+        own = graph.find_upstream_modules(f"pipeline.model.{preset.stem}") - WITHOUT_EFFECT
+        others = {name for name in own if not name.startswith("pipeline.model.base")}
+        assert others <= {
+            "pipeline.model",
+            "pipeline.crops.settings",
+            "pipeline.crops.store",
+            "pipeline.datasets.index",
+        }
+    assert "${dataset.code}" in STAGES["prepare"]["deps"]
+    for name in DATASETS:
+        code = yaml.safe_load((REPOSITORY / f"conf/dataset/{name}.yaml").read_text())["code"]
+        assert (REPOSITORY / code).exists()
