@@ -1,1 +1,1 @@
-"""From crops to a trained model: warm-up, joint training, push, fine-tuning, pruning."""
+"""Training of a model on a crop store: warm-up, joint training, push, fine-tuning, pruning."""

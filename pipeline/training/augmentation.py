@@ -1,4 +1,4 @@
-"""Augmentation of training crops on the device, each crop for itself."""
+"""Augmentation of training crops on the device; each crop draws its own random parameters."""
 
 from typing import Any
 
@@ -14,20 +14,28 @@ from torch import Tensor, nn
 
 
 class InwardPerspective(K.RandomPerspective):
-    """Stretches a quadrilateral inside the image over the whole of it.
+    """Perspective augmentation that maps a quadrilateral inside the image onto the whole image.
 
-    (Kornia's own squeezes the image into the quadrilateral, and leaves a black frame.)
+    Kornia's own maps the image into the quadrilateral, which leaves a black border.
     """
 
     def compute_transformation(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]
     ) -> Tensor:
+        """Returns the homographies from the inner quadrilateral to the image's corners: n×3×3.
+
+        Args:
+            input: images, float n×3×S×S; only their dtype and device are used.
+            params: Kornia's random parameters; `start_points` are the image's corners and
+                `end_points` those of the inner quadrilateral, n×4×2 (x, y) in pixels.
+            flags: Kornia's static parameters; unused.
+        """
         corners, inside = (params[key].to(input) for key in ("start_points", "end_points"))
         return get_perspective_transform(inside, corners)
 
 
 class ColourJitter(K.ColorJitter):
-    """Kornia's at half its cost: the hue is turned without images in HSV in between."""
+    """Kornia's colour jitter at half its cost: the hue is shifted without a conversion to HSV."""
 
     def apply_transform(
         self,
@@ -36,6 +44,15 @@ class ColourJitter(K.ColorJitter):
         flags: dict[str, Any],
         transform: Tensor | None = None,
     ) -> Tensor:
+        """Returns the images with the four colour changes applied in the order drawn by Kornia.
+
+        Args:
+            input: images, float n×3×S×S in [0, 1].
+            params: Kornia's random parameters: `order` (a permutation of 0..3) and the four
+                factors, n each.
+            flags: Kornia's static parameters; unused.
+            transform: Kornia's transformation matrices; unused.
+        """
         steps = [
             (adjust_brightness_accumulative, "brightness_factor"),
             (adjust_contrast_with_mean_subtraction, "contrast_factor"),
@@ -49,11 +66,14 @@ class ColourJitter(K.ColorJitter):
 
 
 def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turns the hue, and leaves saturation and value (of HSV) as they are.
+    """Shifts the hue of images; saturation and value (of HSV) remain the same.
 
     Args:
-        images: n×3×S×S, 0..1.
-        turns: n, of the colour circle.
+        images: RGB images, float n×3×S×S in [0, 1].
+        turns: hue shift of each image, float n, in turns of the colour circle (1 is 360°).
+
+    Returns:
+        The shifted images, float n×3×S×S in [0, 1].
     """
     red, green, blue = images.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
@@ -74,9 +94,9 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
 class Augmentation(nn.Module):
     """The published augmentation (method.md, "Training").
 
-    Horizontal flip with probability ½; perspective: each corner 0–0.05 of the sides further in;
-    rotation ±15° and shear ±15° along both axes with edges mirrored; brightness, contrast and
-    saturation × 0.85–1.15; hue ± 0.025 of the colour circle.
+    Horizontal flip with probability 0.5; perspective with each corner 0–0.05 of the sides further
+    inside; rotation ±15° and shear ±15° along both axes with mirrored edges; brightness, contrast
+    and saturation × 0.85–1.15; hue ± 0.025 of the colour circle.
     """
 
     def __init__(self) -> None:
@@ -92,13 +112,17 @@ class Augmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, crops_BKSS3: Tensor, valid_BK: Tensor, copies: int = 1) -> Tensor:
-        """Returns augmented crops, float 0..1; missing ones are left black.
+        """Augments a batch of crops.
 
         Args:
-            crops_BKSS3: uint8.
-            valid_BK: bool.
-            copies: how many of each image, alike in shape and each with colours of its own; the
-                first copies of all images come first.
+            crops_BKSS3: RGB crops, uint8 B×K×S×S×3.
+            valid_BK: bool B×K, false for missing crops.
+            copies: number of augmented copies of each image; they share the geometric transform and
+                draw their colours independently.
+
+        Returns:
+            Augmented crops, float32 (copies·B)×K×S×S×3 in [0, 1]: the first copies of all images,
+            then the second ones. Missing crops are zero.
         """
         images = crops_BKSS3[valid_BK].permute(0, 3, 1, 2).float() / 255
         shaped = self.shapes(images).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""A training's curve while it is being drawn: a file with a line of JSON an epoch."""
+"""A run's training curve, written while it trains: a file with one line of JSON for each epoch."""
 
 import json
 from collections.abc import Mapping
@@ -8,12 +8,13 @@ VARIABLE = "PROTOMASK_CURVE"
 
 
 def announce(values: Mapping[str, float], epoch: int, curve: str | None) -> None:
-    """Appends an epoch to a curve; does nothing where nobody asked for one.
+    """Appends an epoch to a training curve; does nothing if none was requested.
 
     Args:
-        values: by name: train/loss, val/accuracy, …
-        epoch: counted from 0.
-        curve: the file; the value of the environment variable `PROTOMASK_CURVE`, None if not set.
+        values: the epoch's values by name, such as train/loss and val/accuracy.
+        epoch: the epoch's number, counted from 0.
+        curve: path of the file, the value of the environment variable `PROTOMASK_CURVE`; None if
+            it is not set.
     """
     if curve:
         with Path(curve).open("a", encoding="utf-8") as file:
@@ -21,10 +22,13 @@ def announce(values: Mapping[str, float], epoch: int, curve: str | None) -> None
 
 
 def read_curve(path: Path) -> dict[int, dict[str, float]]:
-    """Returns the values of every epoch announced so far, by epoch, in their order.
+    """Reads the epochs written to a training curve so far.
 
-    An epoch that was announced again counts as it was said last. A line that is being written is
-    left for the next time, and a file that does not exist yet holds no epochs.
+    If an epoch was written more than once, the last line counts. An incomplete last line is
+    ignored, and a file that does not exist yet holds no epochs.
+
+    Returns:
+        The values by name of each epoch, by epoch number, in ascending order.
     """
     try:
         text = path.read_text(encoding="utf-8")

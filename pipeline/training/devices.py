@@ -1,4 +1,4 @@
-"""Where the computation runs; nothing here changes what is computed, beyond rounding."""
+"""Devices and processes that training runs on; they change results by rounding only."""
 
 import contextlib
 import ctypes
@@ -19,18 +19,20 @@ from pipeline.errors import ProtoMaskError
 from pipeline.training.settings import Runtime
 
 LOOK = 0.2
-"""Seconds between two looks at whether the other processes are alive."""
+"""Seconds between two checks whether the other processes are alive."""
 GRACE = 5.0
-"""Seconds that a process has to end by itself when another has died."""
+"""Seconds that a process has to exit by itself after another has died."""
 
 
 def make_fabric(runtime: Runtime) -> Fabric:
-    """Returns a Fabric on the device: bf16 mixed precision on a GPU that has it, float32 elsewhere.
+    """Returns a Fabric with one process on the configured device.
+
+    The precision is bfloat16 mixed on a GPU that supports it, float32 elsewhere.
 
     Raises:
-        ProtoMaskError: the device asked for is not there.
+        ProtoMaskError: the requested device is not available.
     """
-    # One process, whatever a cluster's job was given; Fabric would refuse `--ntasks=4`.
+    # One process, whatever Slurm has allotted: Fabric would refuse a job with `--ntasks=4`.
     return _fabric(runtime, devices=1, plugins=LightningEnvironment())
 
 
@@ -38,15 +40,16 @@ def make_fabric(runtime: Runtime) -> Fabric:
 def launched(runtime: Runtime, most: int) -> Iterator[Fabric]:
     """Yields a Fabric of `runtime.devices` processes, or of those that `torchrun` has started.
 
-    What is in the block runs in each of them: the others are started as this one was, with the same
-    command. If one dies, all end.
+    Each process runs the block. Without `torchrun`, the other processes are started with the same
+    command as this one, and if one dies, all are ended.
 
     Args:
-        runtime: where.
-        most: how many processes can be of use.
+        runtime: the device and the number of processes.
+        most: the largest useful number of processes (batches in an optimizer step).
 
     Raises:
-        ProtoMaskError: a device is not there, or there are more processes than can be of use.
+        ProtoMaskError: a device is not available, there are more processes than `most`, or another
+            process has died.
     """
     by_torchrun = TorchElasticEnvironment.detect()
     count = int(os.environ["WORLD_SIZE"]) if by_torchrun else runtime.devices
@@ -63,7 +66,7 @@ def launched(runtime: Runtime, most: int) -> Iterator[Fabric]:
     fabric = _fabric(
         runtime, devices=here, num_nodes=count // here, strategy="ddp", plugins=environment
     )
-    # torchrun watches over the processes that it has started.
+    # torchrun watches the processes that it has started.
     others = _Others(fabric) if not by_torchrun else contextlib.nullcontext()
     with others:
         fabric.launch()
@@ -73,17 +76,23 @@ def launched(runtime: Runtime, most: int) -> Iterator[Fabric]:
 
 
 def share(count: int, fabric: Fabric) -> range:
-    """Returns which of so many pieces of work are this process's: contiguous, and as many as the
-    others' or one fewer."""
+    """Returns the part of `count` work items that belongs to this process.
+
+    Returns:
+        A contiguous range of item numbers; the sizes of two processes' ranges differ by at most 1.
+    """
     rank, processes = fabric.global_rank, fabric.world_size
     return range(rank * count // processes, (rank + 1) * count // processes)
 
 
 def summed(values: Tensor, fabric: Fabric) -> Tensor:
-    """Returns the sum over all processes, on the device; every process gets the same bits.
+    """Returns the sum of a tensor over all processes.
+
+    Returns:
+        A tensor of the same shape, on the device; bitwise equal in all processes.
 
     Raises:
-        ProtoMaskError: another process is gone.
+        ProtoMaskError: another process has died.
     """
     if fabric.world_size == 1:
         return values
@@ -94,22 +103,23 @@ def summed(values: Tensor, fabric: Fabric) -> Tensor:
 
 
 class SharedStep:
-    """Makes the shares that processes have in a step's batches one step.
+    """Synchronises gradients and batch-norm statistics across processes at an optimizer step.
 
-    The gradients are added up. The running statistics of a batch norm become those that one process
-    has after all batches: with momentum 1 − a they are, after n batches,
+    Gradients are summed. The running statistics of a batch norm become those that a single process
+    would have after all batches of the step: with momentum 1 − a they are, after n batches,
 
         r_n = aⁿ·r_0 + Σ_p a^(n−1−l_p)·(r_p − a^(n_p)·r_0)
 
-    where process p has gone from r_0 to r_p over n_p contiguous batches, the last of them l_p.
+    where process p has updated r_0 to r_p over n_p contiguous batches, the last of which has
+    number l_p.
 
     Args:
-        network: alike in all processes.
-        optimizer: of its parameters.
-        fabric: the processes; with a single one nothing is done.
+        network: the trained network; `agree` makes it equal in all processes.
+        optimizer: the optimizer of the network's parameters.
+        fabric: the processes; with a single process nothing is done.
 
     Raises:
-        ProtoMaskError: a batch norm's statistics are no such average.
+        ProtoMaskError: a batch norm's running statistics are not an exponential moving average.
     """
 
     def __init__(self, network: nn.Module, optimizer: torch.optim.Optimizer, fabric: Fabric):
@@ -119,18 +129,29 @@ class SharedStep:
         self._at_first: list[Tensor] = []
 
     def agree(self) -> None:
-        """Gives all processes the first one's network."""
+        """Copies the network's parameters and buffers from the first process to all others.
+
+        Raises:
+            ProtoMaskError: another process has died.
+        """
         if not self.alone:
             with _gone_processes_named():
                 for values in self.network.state_dict().values():
                     torch.distributed.broadcast(values, src=0)
 
     def begin(self) -> None:
-        """Remembers the running statistics, before the first batch."""
+        """Saves the running statistics before the step's first batch."""
         self._at_first = [values.clone() for values, _ in self._statistics()]
 
     def end(self, count: int) -> None:
-        """Puts the shares of a step of so many batches together, after the last of them."""
+        """Synchronises gradients and running statistics after the step's last batch.
+
+        Args:
+            count: number of batches in the step, over all processes.
+
+        Raises:
+            ProtoMaskError: another process has died.
+        """
         if self.alone:
             return
         mine = share(count, self.fabric)
@@ -150,8 +171,10 @@ class SharedStep:
                 norm.num_batches_tracked += count - len(mine)
 
     def _gradients(self) -> list[Tensor]:
-        """Returns the gradients of all parameters that are trained; zeros where there are none, as
-        in a process that had no batch."""
+        """Returns the gradients of all trainable parameters.
+
+        A missing gradient is set to zeros, as in a process that had no batch.
+        """
         parameters = [
             parameter
             for group in self.optimizer.param_groups
@@ -164,7 +187,7 @@ class SharedStep:
         return [parameter.grad for parameter in parameters]
 
     def _statistics(self) -> Iterator[tuple[Tensor, float]]:
-        """Yields the running statistics that training moves, and how much of them a batch keeps."""
+        """Yields the running statistics updated in training, each with its decay 1 − momentum."""
         for norm in self._norms:
             if norm.training:
                 for name in ("running_mean", "running_var"):
@@ -174,10 +197,10 @@ class SharedStep:
 
 
 def device_of(runtime: Runtime) -> str:
-    """Returns "cpu" or "cuda".
+    """Returns the configured device: "cpu" or "cuda".
 
     Raises:
-        ProtoMaskError: the device asked for is not there.
+        ProtoMaskError: the requested device is not available.
     """
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise ProtoMaskError(
@@ -214,7 +237,7 @@ def _refuse_missing_gpus(runtime: Runtime, wanted: int) -> None:
 
 
 def _norms(network: nn.Module) -> list[Any]:
-    """Returns the modules with running statistics."""
+    """Returns the modules with running statistics; raises if one is no moving average."""
     norms = []
     for name, module in network.named_modules():
         if any(key.startswith("running_") for key, _ in module.named_buffers(recurse=False)):
@@ -228,7 +251,7 @@ def _norms(network: nn.Module) -> list[Any]:
 
 
 def _summed_each(parts: Sequence[Tensor], fabric: Fabric) -> list[Tensor]:
-    """Returns the sums over all processes of tensors of one kind, by a single all-reduce."""
+    """Returns the sums over all processes of tensors of one dtype, by a single all-reduce."""
     if not parts:
         return []
     flat = summed(torch.cat([part.flatten() for part in parts]), fabric)
@@ -254,10 +277,10 @@ def _gone_processes_named() -> Iterator[None]:
 
 
 class _Others:
-    """The other processes of this machine, as long as the block lasts.
+    """Watches the other processes on this machine for as long as the block runs.
 
-    None outlives the first one, and when one dies it ends, too, even while it waits for the dead
-    one in a collective operation that does not notice.
+    The other processes exit when the first one does. When one of them dies, the first one ends all
+    others and exits, even while it waits in a collective operation that does not notice the death.
     """
 
     def __init__(self, fabric: Fabric) -> None:
@@ -289,7 +312,7 @@ class _Others:
             if self._over.wait(LOOK):
                 return
         self._processes = list(self._launcher.procs)
-        # Fabric's own watch would kill this process without a word; over no process it ends.
+        # Fabric's own watcher would kill this process without a message; it ends with no process.
         self._launcher.procs.clear()
         while not any(process.poll() for process in self._processes):
             if self._over.wait(LOOK):
@@ -312,10 +335,10 @@ class _Others:
 
 
 def _keep_freed_memory() -> None:
-    """Tells glibc to keep freed feature maps for the next ones.
+    """Configures glibc to keep freed feature maps for the next ones.
 
-    By default it gives large blocks back to the system, which then has to clear the pages again:
-    a third of the time of embedding on a CPU. Other C libraries have no such setting.
+    By default, large blocks are returned to the system, which has to clear their pages again: a
+    third of the time of embedding on a CPU. Other C libraries have no such setting.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, largest = -1, -3, 2**30
     with contextlib.suppress(OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""The features of a crop store's images, computed once."""
+"""Backbone features of a crop store's images, computed once and cached."""
 
 import hashlib
 import json
@@ -30,20 +30,26 @@ def stored_features(
     memory: Path | None = None,
     among: NDArray[np.int64] | None = None,
 ) -> Tensor:
-    """Passes the crops of some images through the backbone, once; several processes share them.
+    """Computes the backbone features of images, or reads them from the cache.
+
+    The blocks of images are distributed over the processes.
 
     Args:
-        network: whose backbone, on any device.
-        store: the crops that it sees (`PrototypeNetwork.seen`).
-        rows: int64 n, which images.
-        fabric: says on which device and in which precision.
-        memory: a folder that keeps finished blocks, so that neither a killed run nor a later stage
-            computes them again; None keeps nothing.
-        among: int64, sorted, the images that blocks kept in memory are cut from and computed whole,
-            `rows` if None. With all images that are not for testing, folds share their blocks.
+        network: the model whose backbone computes the features, on any device.
+        store: the crops as the model sees them (`PrototypeNetwork.seen`).
+        rows: the images, int64 n, as rows of the store.
+        fabric: the device, the precision and the processes.
+        memory: folder of the cache of finished blocks, so that neither an interrupted run nor a
+            later stage computes them again; None caches nothing.
+        among: int64, sorted, the images that cached blocks are composed of; each block that
+            contains one of `rows` is computed whole. None: `rows`. With all images outside the test
+            split, cross-validation folds share their blocks.
 
     Returns:
-        float32, n×V×F, on the CPU; zeros for missing crops.
+        float32 n×V×F on the CPU; zeros for missing crops.
+
+    Raises:
+        ProtoMaskError: another process has died.
     """
     network = network.to(fabric.device).eval()
     rows_of_cells, columns = network.grid(store.settings.side)
@@ -74,7 +80,7 @@ def stored_features(
             block = features.float().cpu().numpy()
             _put(found, number, block)
             _remember(folder, parts[number], block)
-    # Each process has put in its own blocks, and zeros for the others'.
+    # Each process has filled in its own blocks; those of the others are zeros.
     found_nVF = summed(torch.from_numpy(found), fabric).cpu()
     return found_nVF if wanted is rows else found_nVF[np.searchsorted(wanted, rows)]
 
@@ -84,15 +90,21 @@ def _put(found: NDArray[np.float32], number: int, block: NDArray[np.float32]) ->
 
 
 def _whole_blocks(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the rows of all blocks of `among` that hold one of these."""
+    """Returns the rows of all blocks of `among` that contain one of `rows`."""
     block_of = np.arange(len(among)) // IMAGES_PER_BLOCK
     return among[np.isin(block_of, block_of[np.searchsorted(among, rows)])]
 
 
 def in_passes(network: PrototypeNetwork, crops_BKSS3: Tensor, valid_BK: Tensor) -> Tensor:
-    """Returns the features of crops that lie on the network's device: B×V×F.
+    """Computes the features of crops in passes small enough for the CPU's caches.
 
-    On a CPU, feature maps of more than a few dozen crops fall out of its caches.
+    Args:
+        network: the model whose backbone computes the features.
+        crops_BKSS3: RGB crops on the network's device, uint8, or float in [0, 1].
+        valid_BK: bool B×K, false for missing crops.
+
+    Returns:
+        Features, B×V×F; zeros for missing crops.
     """
     K = valid_BK.shape[1]
     on_cpu = crops_BKSS3.device.type == "cpu"
@@ -114,7 +126,7 @@ def _remember(folder: Path | None, rows: NDArray[np.int64], block: NDArray[np.fl
 def _remembered(
     folder: Path | None, rows: NDArray[np.int64], shape: tuple[int, int]
 ) -> NDArray[np.float32] | None:
-    """Returns a block that is on disk whole; the checksum in the file tells."""
+    """Returns a block from the cache; None if it is missing or damaged (by the file's checksum)."""
     if folder is None:
         return None
     try:

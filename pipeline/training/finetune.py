@@ -16,14 +16,14 @@ def finetune(
     settings: FinetuneSettings,
     seed: int,
 ) -> None:
-    """Trains V alone with CE + penalty · Σ|V_cj| (method.md, "Training").
+    """Trains V alone with CE + penalty · Σ|V_cj| over j not of class c (method.md, "Training").
 
     Args:
-        network: its classifier is changed in place.
-        similarity_NP: s_j of the training images.
-        labels_N: int64 classes.
-        settings: how.
-        seed: of the order of the images.
+        network: the model; its classifier V is changed in place.
+        similarity_NP: s_j of the training images, float32 N×P.
+        labels_N: the images' classes, int64 N in 0..C−1.
+        settings: epochs, learning rate, batch size and penalty.
+        seed: seed of the order of the images.
     """
     similarity_NP = similarity_NP.to(network.device)
     labels = labels_N.to(similarity_NP.device)
@@ -45,18 +45,18 @@ def prototypes_to_keep(
 ) -> Tensor:
     """Finds the prototypes that are most similar to enough training images of their own class.
 
-    Of equally similar images, the earlier counts. A class that would lose all its prototypes keeps
-    the one with most images of its own class among the nearest (the first of several), so that
-    every class can still be explained.
+    Of equally similar images, the earlier ones count as nearer. A class that would lose all its
+    prototypes keeps the one with most images of its own class among the nearest (the first of
+    several), so that every class keeps an explanation (method.md, "Pruning").
 
     Args:
-        similarity_NP: s_j of the training images.
-        labels_N: int64 classes.
-        class_of_P: int64, the prototypes' classes.
-        settings: how many of how many.
+        similarity_NP: s_j of the training images, float32 N×P.
+        labels_N: the images' classes, int64 N in 0..C−1.
+        class_of_P: the prototypes' classes, int64 P in 0..C−1.
+        settings: k nearest images, and how many of them must be of the prototype's class.
 
     Returns:
-        int64, the numbers of the prototypes that stay, rising.
+        The indices of the prototypes that are kept, int64, ascending.
     """
     ranked_NP = torch.sort(similarity_NP, dim=0, descending=True, stable=True).indices
     nearest_kP = ranked_NP[: settings.nearest]

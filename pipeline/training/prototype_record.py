@@ -1,4 +1,4 @@
-"""Where every prototype came from: the record that makes it showable."""
+"""The record of prototypes: the training image and view that each prototype came from."""
 
 from pathlib import Path
 
@@ -14,21 +14,25 @@ def write_record(record: pd.DataFrame, path: Path) -> None:
     """Writes prototypes.csv.
 
     Args:
-        record: a row a prototype; columns prototype (its number), class_name, image (its id), crop
-            (0..K−1), cell (of that crop's feature map, row by row; 0 where the map is pooled), mask
-            (its number in the mask store, −1 for a whole image) and distance (of the trained
-            prototype to that view, squared Euclidean, before the push; nan in models without).
-        path: the file.
+        record: one row for each prototype, with the columns prototype (its index), class_name,
+            image (its id), crop (0..K−1), cell (of that crop's feature map in row-major order; 0
+            where the map is pooled), mask (its index in the mask store, −1 for a whole image) and
+            distance (squared Euclidean distance of the trained prototype to that view before the
+            push; NaN in models without distances).
+        path: path of the CSV file, which is replaced.
     """
     with whole_file(path) as part:
         record[COLUMNS].to_csv(part, index=False, na_rep="nan")
 
 
 def read_record(path: Path) -> pd.DataFrame:
-    """Reads what `write_record` wrote.
+    """Reads a record written by `write_record`.
+
+    Returns:
+        A table with the columns described there.
 
     Raises:
-        ProtoMaskError: the file is missing or is another.
+        ProtoMaskError: the file is missing or is not such a record.
     """
     try:
         record = pd.read_csv(

@@ -1,4 +1,4 @@
-"""The push: every prototype becomes the nearest training view of its class."""
+"""The push: each prototype becomes the embedding of the nearest training view of its class."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,14 @@ IMAGES_PER_BLOCK = 128
 
 
 class Nearest(NamedTuple):
-    """For each prototype, the most similar view of the classes it may come from.
+    """For each prototype, the most similar training view of its classes.
 
     Args:
-        image: int64 P, place among the images.
-        view: int64 P.
-        distance: float64 P, squared Euclidean distance, before the push; NaN for models without.
-        embedding: float32 P×D, that view's.
+        image: int64 P, position of the view's image among the images searched.
+        view: int64 P, the view's index within its image, 0..V−1.
+        distance: float64 P, squared Euclidean distance of the prototype to the view before the
+            push; NaN in models without distances.
+        embedding: float32 P×D, the view's embedding.
     """
 
     image: Tensor
@@ -31,19 +32,22 @@ class Nearest(NamedTuple):
 def nearest_views(
     network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor, labels_N: Tensor
 ) -> Nearest:
-    """Finds, for every prototype, the most similar view over all images of its classes.
+    """Finds the most similar view of each prototype over all images of its classes.
 
-    One pass over the images. Of equally similar views, that of the earliest image counts, and in
-    that image the first; so with images in the order of the index the result is reproducible.
+    One pass over the images. Of equally similar views, the first view of the earliest image counts;
+    so, with images in the order of the index, the result is reproducible.
 
     Args:
-        network: on the device to work on.
-        features_NVF: features of the training images' views.
-        valid_NV: bool.
-        labels_N: int64 classes.
+        network: the model, on the device to compute on.
+        features_NVF: backbone features of the training images' views, float32 N×V×F.
+        valid_NV: bool N×V, false for views of missing crops.
+        labels_N: the images' classes, int64 N in 0..C−1.
+
+    Returns:
+        The view of each prototype.
 
     Raises:
-        ProtoMaskError: no class that a prototype may come from has an image among them.
+        ProtoMaskError: a prototype has no image of its classes among these.
     """
     device, head, own_CP = network.device, network.head(), network.own_CP
     P, V = network.num_prototypes, valid_NV.shape[1]

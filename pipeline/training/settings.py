@@ -1,4 +1,4 @@
-"""The parameters of training, push, fine-tuning and pruning, and where it all runs."""
+"""The parameters of training, push, fine-tuning and pruning, and of the runtime environment."""
 
 import re
 from typing import Annotated, Literal
@@ -9,23 +9,24 @@ Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class TrainSettings(BaseModel):
-    """How a model is trained (method.md, "Training" and "Published settings").
+    """The parameters of training (method.md, "Training" and "Published settings").
 
     Args:
-        epochs: joint epochs.
-        warmup_epochs: epochs before them in which the backbone stands still.
-        freeze_backbone: it stands still in the joint epochs as well.
-        augment: augment the crops; without it, a backbone that stands still sees each crop once.
-        batch_size: images a batch.
-        accumulate: batches whose gradients are added up for one step.
-        lr_backbone, lr_projection: Adam's learning rates of f and W.
-        lr_prototypes: that of the prototypes and of who chooses them; of the classifier in models
-            whose prototypes are not vectors.
-        start: what W and the prototypes are at first: `random`, or, found in the training `crops`,
-            linear discriminants and the centres of each class.
-        step_size: joint epochs after which the learning rates are halved, again and again.
-        loss: the weights of the terms of the model's loss (`loss_terms` of its settings), besides
-            `cross_entropy`, which weighs 1 unless it is given.
+        epochs: number of joint epochs.
+        warmup_epochs: number of epochs before the joint ones, with a frozen backbone.
+        freeze_backbone: whether the backbone stays frozen in the joint epochs as well.
+        augment: whether crops are augmented; without it, a frozen backbone computes the features of
+            each crop once.
+        batch_size: number of images in a batch.
+        accumulate: number of batches whose gradients are added up for one optimizer step.
+        lr_backbone, lr_projection: Adam's learning rates of the backbone f and of W.
+        lr_prototypes: Adam's learning rate of the prototypes and of their assignment to classes; of
+            the classifier in models whose prototypes are not vectors.
+        start: initialisation of W and the prototypes: `random`, or `crops` for linear discriminants
+            and class-wise cluster centres of the training crops' features.
+        step_size: the learning rates are halved every so many joint epochs.
+        loss: weights of the terms of the model's loss (`loss_terms` of its settings) by name, and
+            of `cross_entropy`, which is 1 unless given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -45,13 +46,13 @@ class TrainSettings(BaseModel):
 
 
 class FinetuneSettings(BaseModel):
-    """How V is fine-tuned.
+    """The parameters of the fine-tuning of V.
 
     Args:
-        epochs: passes over the training images.
-        lr: Adam's learning rate.
-        batch_size: images a step.
-        penalty: weight of Σ|V_cj| over the classes that prototype j is not of.
+        epochs: number of passes over the training images.
+        lr: Adam's learning rate of V.
+        batch_size: number of images in an optimizer step.
+        penalty: weight of Σ|V_cj| over the classes c that prototype j does not belong to.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -63,12 +64,12 @@ class FinetuneSettings(BaseModel):
 
 
 class PruneSettings(BaseModel):
-    """Which prototypes are dropped after the push.
+    """The parameters of pruning after the push (method.md, "Pruning").
 
     Args:
-        enabled: whether any is.
-        nearest: k, how many nearest training images are looked at.
-        threshold: a prototype with fewer of its own class among them goes.
+        enabled: whether prototypes are pruned.
+        nearest: k, the number of nearest training images that are considered.
+        threshold: a prototype with fewer images of its own class among the nearest is removed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -79,22 +80,23 @@ class PruneSettings(BaseModel):
 
 
 class Runtime(BaseModel):
-    """What differs from machine to machine; no stage tracks it.
+    """Parameters that depend on the machine and change no output; no stage tracks them.
 
     Args:
-        device: `auto` takes a GPU where there is one.
-        devices: how many of them the stage `train` uses, a process each; on a CPU, how many
-            processes. They share out the `train.accumulate` batches of a step, so no more than that
-            many, and compute what one computes, up to rounding. For more than one machine start
-            `torchrun … -m stages train` on each, whose processes count instead.
-        workers: processes or threads that segment, read and cut.
-        weights: a file with the segmenter's weights; null downloads them once for this user.
+        device: `cpu` or `cuda`; `auto` takes a GPU if there is one.
+        devices: number of devices that the stage `train` uses, with a process on each; on a CPU,
+            number of processes. They share the `train.accumulate` batches of a step, so there can
+            be no more than that, and the result is that of one process up to rounding. For more
+            than one machine start `torchrun … -m stages train` on each: its processes count
+            instead.
+        workers: number of processes or threads that segment, read and crop images.
+        weights: file with the segmenter's weights; null downloads them once for each user.
         masks: for the segmenter `import`, the masks to read.
-        memory_fraction: the share of the device's memory that segmenting may use.
-        compile: compile the segmenter's networks before the first image, and the backbone where it
-            is trained; on a CPU, this takes a C++ compiler.
-        scheduler: whose workers segment: `tcp://HOST:PORT` of a Dask scheduler, or `local:N` for N
-            processes; null segments without Dask.
+        memory_fraction: share of the device's memory that segmentation may use, in (0, 1].
+        compile: whether the segmenter's networks are compiled before the first image, and a
+            trainable backbone before training; on a CPU this needs a C++ compiler.
+        scheduler: where images are segmented: `tcp://HOST:PORT` of a Dask scheduler, or `local:N`
+            for N processes; null segments without Dask.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

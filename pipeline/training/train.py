@@ -34,7 +34,15 @@ from pipeline.training.settings import TrainSettings
 
 @dataclass
 class Progress:
-    """What a checkpoint remembers beside the weights and the optimiser."""
+    """Training state saved in a checkpoint beside the network and the optimizer.
+
+    Args:
+        epoch: number of finished epochs, warm-up included.
+        best_epoch: the epoch with the best score so far; −1 before the first.
+        best: that epoch's validation accuracy and negative validation loss; without a validation
+            split, its number and 0.
+        history: the values by name of each finished epoch.
+    """
 
     epoch: int = 0
     best_epoch: int = -1
@@ -44,23 +52,23 @@ class Progress:
 
 @dataclass
 class Training:
-    """One training run, by one process or by several that share out the batches of every step.
+    """One training run, by one process or by several that share the batches of each step.
 
-    Several compute what one does: a batch draws its random numbers by its own number, and its loss
-    and its batch norms see no other.
+    Several processes compute what one computes: the random numbers of a batch follow from its
+    number, and loss and batch norms see one batch at a time.
 
     Args:
-        network: trained in place.
-        store: the crops that it sees.
-        index: the images' classes and splits.
-        settings: how.
-        seed: of batches and augmentation.
-        fabric: where.
-        checkpoints: a folder that only this run (same inputs, parameters and seed) writes to; only
-            the first process reads and writes there.
-        memory: where pooled features are remembered.
-        compile: compile a backbone that moves.
-        curve: a file to announce every epoch in, while it is trained.
+        network: the model, trained in place.
+        store: the crops as the model sees them (`PrototypeNetwork.seen`).
+        index: classes and splits of the store's images.
+        settings: the parameters of training.
+        seed: seed of the order of images, of augmentation and of initialisation from crops.
+        fabric: the device, the precision and the processes.
+        checkpoints: folder for checkpoints, used by this run only (same inputs, parameters and
+            seed); the first process alone reads and writes there.
+        memory: folder of the cache of pooled features.
+        compile: whether a trainable backbone is compiled.
+        curve: file that each epoch is appended to while training runs; None writes none.
     """
 
     network: PrototypeNetwork
@@ -91,16 +99,20 @@ class Training:
         self._best: dict[str, Tensor] | None = None
 
     def run(self, curves: Path | None) -> Progress:
-        """Trains, and leaves the weights of the epoch that did best in `network`.
+        """Trains, and leaves the weights of the best epoch in `network`, in evaluation mode.
 
-        The best epoch has the highest accuracy on the validation split, and of those the lowest
-        loss. Without a validation split it is the last. The network is left in evaluation mode.
+        The best epoch has the highest accuracy on the validation split and, of equal ones, the
+        lowest loss. Without a validation split it is the last. An interrupted run is resumed after
+        its last finished epoch.
 
         Args:
-            curves: a folder for DVCLive's curves; None in all processes but the first.
+            curves: folder for DVCLive's curves; None in all processes but the first.
+
+        Returns:
+            The state after the last epoch, with the values of all epochs.
 
         Raises:
-            ProtoMaskError: the loss is no longer finite.
+            ProtoMaskError: the loss is not finite, or another process has died.
         """
         self._start()
         progress = self._resume()
@@ -146,7 +158,7 @@ class Training:
     def _steps(
         self, epoch: int, order: NDArray[np.int64], backbone_moves: bool
     ) -> dict[str, float]:
-        """Trains on the images in this order; returns the means of the loss and what it is of."""
+        """Trains on the images in this order; returns the means of loss, its terms and accuracy."""
         settings = self.settings
         batches = range(math.ceil(len(order) / settings.batch_size))
         steps = [batches[at : at + settings.accumulate] for at in batches[:: settings.accumulate]]
@@ -169,7 +181,7 @@ class Training:
         return dict(zip(names, means, strict=True))
 
     def _backward(self, rows: Tensor, seen: Tensor, batches: int) -> dict[str, Tensor]:
-        """Adds a batch's share of the gradients of a step; returns the values of its loss."""
+        """Accumulates the gradients of one batch of a step; returns the values of its loss."""
         copies = len(seen) // len(rows)
         with self.fabric.autocast():
             output = self.network(seen, self.valid[rows].repeat(copies, 1))
@@ -178,7 +190,7 @@ class Training:
         return {name: value.detach() for name, value in values.items()}
 
     def _losses(self, output: Output, labels_B: Tensor) -> dict[str, Tensor]:
-        """Returns the loss, its terms, and the accuracy of the first copies."""
+        """Returns the loss, its terms, and the accuracy on the first copies."""
         terms = self.network.losses(output, labels_B, self.class_weights)
         loss = weighted(terms, self.network.weights_of(self.settings.loss))
         correct = output.logits[: len(labels_B)].argmax(1) == labels_B
@@ -187,7 +199,7 @@ class Training:
     def _inputs(
         self, epoch: int, numbers: list[int], order: NDArray[np.int64], backbone_moves: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Returns these of the epoch's batches: row numbers, and what the network sees of them."""
+        """Returns the batches with these numbers: rows of the index, and the network's input."""
         size = self.settings.batch_size
         parts = [order[number * size : (number + 1) * size] for number in numbers]
         if self.augmentation is None and not backbone_moves:
@@ -239,7 +251,7 @@ class Training:
     def _stored_features(self) -> Tensor:
         """Returns the features of the training and validation images' views: N×V×F on the device.
 
-        Rows of the test split hold zeros: they are never read.
+        Rows of the test split are zeros and are never read.
         """
         if self._stored is None:
             rows = self.index.rows("train", "val")
@@ -249,7 +261,7 @@ class Training:
         return self._stored
 
     def _start(self) -> None:
-        """Takes from the training images' views what the network starts with."""
+        """Initialises standardisation, W and the prototypes from the training views' features."""
         from_crops = self.settings.start == "crops"
         if self.network.settings.standardise or from_crops:
             rows = torch.from_numpy(self.train_rows)
@@ -292,16 +304,16 @@ class Training:
 
     def _load(self, name: str) -> dict[str, Any]:
         path = self.checkpoints / name
-        # torch.load passes over the archive's checksums.
+        # torch.load does not verify the archive's checksums.
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile(f"{path} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
 
     def _resume(self) -> Progress:
-        """Continues after the last finished epoch of an interrupted run.
+        """Restores the state after the last finished epoch of an interrupted run.
 
-        Damaged checkpoints count as none.
+        Damaged checkpoints count as missing.
         """
         at_first = copy.deepcopy(self.network.state_dict())
         found = self.fabric.broadcast(self._checkpoints() if self.fabric.is_global_zero else None)
@@ -313,7 +325,7 @@ class Training:
             for state in (best, last):
                 self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(last["optimizer"])
-        except Exception:  # what was saved may be anything
+        except Exception:  # a damaged checkpoint may hold anything
             self.network.load_state_dict(at_first)
             self.optimizer.load_state_dict(self._optimizer().state_dict())
             return Progress()
