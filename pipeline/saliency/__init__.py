@@ -1,1 +1,1 @@
-"""Where in an image a prototype was found, where it came from, and what a score consists of."""
+"""Where in an image a prototype was found, where it came from, and how a class score adds up."""

@@ -1,7 +1,7 @@
-"""timm's networks in the form that relevance propagation needs.
+"""Canonical forms of timm's networks, as relevance propagation needs them.
 
 Batch norms and layer scales are merged into the convolutions before them, and every residual sum
-is a module of its own, where a rule can be put.
+is a module of its own, to which a rule can be attached.
 """
 
 import copy
@@ -37,7 +37,13 @@ _KNOWN = (*_FAMILIES, *_LAYERS, *_BLOCKS, *GATES, nn.Sequential, nn.Identity, nn
 
 
 class Residual(nn.Module):
-    """activation(branch(x) + shortcut(x)), with the sum as a module."""
+    """activation(branch(x) + shortcut(x)), with the sum as a module.
+
+    Args:
+        branch: the block without its shortcut and its last activation.
+        shortcut: the shortcut, often the identity.
+        activation: the activation applied to the sum.
+    """
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
         super().__init__()
@@ -45,26 +51,27 @@ class Residual(nn.Module):
         self.sum = Sum(dim=0)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Returns the block's output for the feature maps x, n×F×H×W."""
         both = torch.stack([self.branch(x), self.shortcut(x)])
         return self.activation(self.sum(both))
 
 
 class _Nothing(nn.Module):
-    """Stands where a block had the shortcut that its `Residual` now has."""
+    """Replaces a block's shortcut, which its `Residual` computes, by zero."""
 
     def forward(self, x: Tensor) -> float:
         return 0.0
 
 
 def canonical(network: Any, name: str) -> Any:
-    """Returns a copy of a network, for evaluation, whose `forward_features` gives the same.
+    """Returns a canonical copy of a network in evaluation mode, with the same `forward_features`.
 
     Args:
-        network: of timm; stays as it is.
-        name: to call it in an error.
+        network: a ResNet, EfficientNet or ConvNeXt of timm; it is not changed.
+        name: the network's name, for error messages.
 
     Raises:
-        ProtoMaskError: it is of no family that is understood, or has a layer that is not.
+        ProtoMaskError: the network is of another family or has a layer without a rule.
     """
     if not isinstance(network, _FAMILIES):
         raise _not_understood(name, type(network).__name__)
@@ -92,7 +99,7 @@ def _not_understood(name: str, what: str) -> ProtoMaskError:
 
 
 def _merge_batch_norms(network: nn.Module) -> None:
-    """Merges each batch norm that follows a convolution into it; its activation remains."""
+    """Merges each batch norm that follows a convolution into it, and keeps its activation."""
     parts: list[tuple[str, Any]] = list(network.named_modules())
     last_path, last = parts[0]
     for path, part in parts:
@@ -107,7 +114,7 @@ def _ends_in(part: nn.Module, channels: int) -> bool:
 
 
 def _residual(block: Any) -> Residual | None:
-    """Takes the sum out of a block; None for a block that has none."""
+    """Returns a block with its residual sum as a module; None for a block without one."""
     if isinstance(block, _MOBILE) and block.has_skip:
         block.has_skip = False
         return Residual(block, nn.Identity(), nn.Identity())

@@ -1,4 +1,4 @@
-"""What the finished model says of the test images, as the stage evaluate has written it down."""
+"""The finished model's outputs on the test images, as the stage evaluate has stored them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +14,14 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True)
 class ImageAnswers:
-    """A model's answers on the N test images.
+    """A model's outputs on the N test images.
 
     Args:
-        rows_N: int64, the images, as rows of the index.
-        labels_N: int64, their classes.
-        logits_NC: float32.
-        similarity_NP: float32.
-        view_NP: int64, each image's view that is most similar to each prototype.
+        rows_N: int64 N, the images, as rows of the index.
+        labels_N: int64 N, the images' classes, 0..C−1.
+        logits_NC: float32 N×C, the logits.
+        similarity_NP: float32 N×P, similarity s_j of each image to each prototype.
+        view_NP: int64 N×P, index of the image's view that is most similar to each prototype.
     """
 
     rows_N: NDArray[np.int64]
@@ -32,13 +32,17 @@ class ImageAnswers:
 
     @cached_property
     def predicted_N(self) -> NDArray[np.int64]:
+        """The predicted class of each image, int64 N."""
         return self.logits_NC.argmax(1)
 
     def refuse_unless(self, prototypes: Prototypes) -> None:
-        """Checks that these are answers of this model: that points add up to logits.
+        """Checks that these are outputs of a given model: that its V and s give the logits.
+
+        Args:
+            prototypes: the model's prototypes and weights.
 
         Raises:
-            ProtoMaskError: they are another's.
+            ProtoMaskError: the outputs are those of another model.
         """
         N, (C, P) = len(self.rows_N), prototypes.weights_CP.shape
         shapes = (self.logits_NC.shape, self.similarity_NP.shape, self.view_NP.shape)

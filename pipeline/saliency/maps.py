@@ -1,6 +1,4 @@
-"""Where in an image a prototype was found: the segmenter's mask itself, relevance inside it, or the
-map of similarities.
-"""
+"""Saliency maps: the segmenter's mask, relevance inside the mask's box, or a similarity map."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,16 +21,16 @@ from pipeline.saliency.relevance import PrototypeRelevance, put_back
 from pipeline.training.features import in_passes
 
 STRONGEST = 0.95
-"""The quantile of a map from which on its pixels count as found."""
+"""The quantile of a map's values at and above which pixels belong to the saliency mask."""
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Changed copies of images.
+    """Augmented or perturbed copies of images.
 
     Args:
-        crops_XKSS3: uint8, or float 0..1.
-        answers: what the model says of them.
+        crops_XKSS3: RGB crops X×K×S×S×3, uint8, or float in [0, 1].
+        answers: the model's outputs on them.
     """
 
     crops_XKSS3: Tensor
@@ -54,13 +52,13 @@ class Explanation(Protocol):
         """Draws the saliency of prototypes in the crops where they were found.
 
         Args:
-            images_B: int64, the images' numbers in the evidence.
-            prototypes_Bk: int64.
-            crop_Bk: int64, the crop of the image that each map is drawn for.
-            copies: of the images, where they are changed ones; None: as stored.
+            images_B: int64 B, the images' positions in the evidence.
+            prototypes_Bk: int64 B×k, the prototypes to draw for each image, 0..P−1.
+            crop_Bk: int64 B×k, the crop of the image that each map is drawn for, 0..K−1.
+            copies: the changed copies of the images to draw for; None draws the images as stored.
 
         Returns:
-            The saliency maps (float32 ≥ 0) and saliency masks (bool), both B×k×S×S, on the CPU.
+            The saliency maps (float32 ≥ 0) and saliency masks (bool), both B×k×S×S on the CPU.
         """
         ...
 
@@ -69,10 +67,10 @@ class MaskSaliency:
     """Draws a prototype's saliency as the mask of the crop where it was found.
 
     Args:
-        rows_N: int64, which images of the stores the evidence is about.
-        masks: the mask store.
-        crops: the crop store.
-        size: S, the side of the maps.
+        rows_N: int64 N, the images of the evidence, as rows of the stores.
+        masks: store of the images' masks.
+        crops: store of the images' crops, which names the mask of each crop.
+        size: S, the side of the maps in pixels.
     """
 
     name = "mask"
@@ -90,9 +88,12 @@ class MaskSaliency:
         crop_Bk: Tensor,
         copies: Copies | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns maps of 0 and 1 (float32) and the same as masks (bool), both B×k×S×S.
+        """Draws the crops' masks; for the arguments see `Explanation.maps`.
 
-        See `Explanation`; changed crops have the same masks.
+        The copies have the masks of the unchanged images.
+
+        Returns:
+            The masks as maps of 0 and 1 (float32) and as bool, both B×k×S×S on the CPU.
         """
         drawn = [
             [self._resized(image, crop) for crop in crops]
@@ -112,15 +113,16 @@ class MaskSaliency:
 class RelevanceSaliency:
     """Draws a prototype's saliency as the relevance of the pixels of the crop where it was found.
 
-    Negative relevance is cut, and what is left put back into the crop's box. Only the pixels at or
-    above the map's 95th percentile count, and only those with relevance; the map is zero elsewhere.
+    Negative relevance is set to zero, and the map is put back into the crop's box. Of its pixels,
+    those at or above the map's 95th percentile and above zero are kept; the others are set to zero
+    (method.md, "Metrics").
 
     Args:
-        relevance: of the network that is explained.
-        rows_N: int64, which images of the store the evidence is about.
-        sides_N2: int64, width and height of these images.
-        crops: the crop store.
-        name: of the explanation.
+        relevance: computes the relevance of the explained network.
+        rows_N: int64 N, the images of the evidence, as rows of the store.
+        sides_N2: int64 N×2, width and height of these images in pixels.
+        crops: store of the images' crops, with their boxes.
+        name: name of the explanation, `prp` or `grad`.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class RelevanceSaliency:
         crop_Bk: Tensor,
         copies: Copies | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `Explanation`."""
+        """Draws the relevance of crops; for arguments and result see `Explanation.maps`."""
         rows_B, (B, k) = self.rows_N[images_B.numpy()], crop_Bk.shape
         if copies is None:
             crops_BKSS3 = torch.from_numpy(self.crops.crops(rows_B))
@@ -162,16 +164,16 @@ class RelevanceSaliency:
 
 
 class SimilaritySaliency:
-    """Draws a prototype's saliency as its similarity to the cells of the whole image's feature map,
-    enlarged to the image (bicubic, as Chen et al., 2019).
+    """Draws a prototype's saliency as its similarity to the cells of the image's feature map.
 
-    Only the pixels at or above the 95th percentile count; the map is zero elsewhere.
+    The similarities are upsampled to the image (bicubic, as by Chen et al., 2019). Pixels at or
+    above the map's 95th percentile and above zero are kept; the others are set to zero.
 
     Args:
-        answers: what the model says of the images of the evidence.
-        head: the model's.
-        grid: rows and columns of the feature map.
-        size: S, the side of the maps.
+        answers: the model's outputs on the images of the evidence.
+        head: computes the similarities of the model's prototypes to embeddings, on the CPU.
+        grid: number of rows and columns of the feature map.
+        size: S, the side of the maps in pixels.
     """
 
     name = "mask"
@@ -186,7 +188,7 @@ class SimilaritySaliency:
         crop_Bk: Tensor,
         copies: Copies | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """See `Explanation`."""
+        """Draws the similarity maps; for arguments and result see `Explanation.maps`."""
         if copies is None:
             embedding_BVD = self.answers.embedding_NVD[images_B]
         else:
@@ -199,10 +201,10 @@ class SimilaritySaliency:
 
 
 class SimilarPlaces:
-    """Says where in whole images prototypes are found: the saliency masks of `SimilaritySaliency`.
+    """Computes the saliency masks of `SimilaritySaliency` for whole images.
 
     Args:
-        network: whose views are cells, on any device.
+        network: a model whose views are cells, on any device.
     """
 
     def __init__(self, network: PrototypeNetwork) -> None:
@@ -210,7 +212,15 @@ class SimilarPlaces:
 
     @torch.inference_mode()
     def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
-        """Returns the places, bool n×S×S on the CPU, of images for one prototype each."""
+        """Returns the saliency masks of images for one prototype each.
+
+        Args:
+            crops_nSS3: RGB images n×S×S×3, uint8, or float in [0, 1].
+            prototypes_n: int64 n, the prototype of each image, 0..P−1.
+
+        Returns:
+            bool n×S×S on the CPU.
+        """
         crops_n1SS3 = crops_nSS3[:, None].to(self.network.device)
         valid_n1 = torch.ones(crops_n1SS3.shape[:2], dtype=torch.bool, device=crops_n1SS3.device)
         embedding_nVD = self.network.embed(in_passes(self.network, crops_n1SS3, valid_n1)).cpu()
@@ -220,11 +230,15 @@ class SimilarPlaces:
 
 
 def similarity_maps(embedding_BVD: Tensor, prototypes_Bk: Tensor, head: Head) -> Tensor:
-    """The similarity of each prototype to each view of its image, missing ones too: float64, B×k×V.
+    """Returns the similarity of prototypes to each view of their image.
 
     Args:
-        prototypes_Bk: int64.
-        head: the model's.
+        embedding_BVD: embeddings of the images' views, float32 B×V×D.
+        prototypes_Bk: int64 B×k, the prototypes of each image, 0..P−1.
+        head: computes the similarities of the model's prototypes to embeddings.
+
+    Returns:
+        float64 B×k×V; missing views have a value as well.
     """
     scores_BVP = head.scores(embedding_BVD)
     place_BVk = prototypes_Bk[:, None].expand(-1, scores_BVP.shape[1], -1)
@@ -232,23 +246,40 @@ def similarity_maps(embedding_BVD: Tensor, prototypes_Bk: Tensor, head: Head) ->
 
 
 def enlarged(cells_nV: Tensor, grid: tuple[int, int], size: int) -> Tensor:
-    """Returns maps of similarities enlarged to images (bicubic), and cut at 0: float32, n×S×S."""
+    """Upsamples similarity maps to the image (bicubic) and sets negative values to zero.
+
+    Args:
+        cells_nV: similarities of the cells in row-major order, n×V.
+        grid: number of rows and columns of cells.
+        size: S, the side of the result in pixels.
+
+    Returns:
+        float32 n×S×S, ≥ 0.
+    """
     cells_n1HW = cells_nV.float().unflatten(1, grid)[:, None]
     large_n1SS = functional.interpolate(cells_n1HW, (size, size), mode="bicubic")
     return large_n1SS[:, 0].clamp_min(0)
 
 
 def strongest(maps_nSS: Tensor) -> Tensor:
-    """Returns the pixels at or above a map's 95th percentile that are not zero: bool, n×S×S."""
+    """Returns the pixels at or above each map's 95th percentile that are above zero: bool n×S×S."""
     values_nV = maps_nSS.flatten(1).numpy()
     least_n = torch.from_numpy(np.quantile(values_nV, STRONGEST, axis=1).astype(np.float32))
     return (maps_nSS >= least_n[:, None, None]) & (maps_nSS > 0)
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Resizes a mask to size×size: bilinear and antialiased, min–max normalised, cut at 0.5.
+    """Resizes a mask as the metrics compare it (method.md, "Metrics").
 
-    A mask that is the same everywhere stays as it is.
+    The mask is resized bilinearly with antialiasing, min–max normalised and thresholded at 0.5. An
+    empty mask stays empty, and a full one full.
+
+    Args:
+        mask: the mask in the image, bool height×width.
+        size: S, the side of the result in pixels.
+
+    Returns:
+        bool S×S.
     """
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     values = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR), np.float32)

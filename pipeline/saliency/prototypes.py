@@ -1,4 +1,4 @@
-"""What a class score is made of: "this looks like that prototype", point by point."""
+"""How a class score adds up: similarity × weight = points, prototype by prototype."""
 
 import math
 from typing import NamedTuple
@@ -17,13 +17,13 @@ from pipeline.saliency.views import Views
 
 
 class Points(NamedTuple):
-    """What one training view gives to a class score: similarity × weight = points.
+    """The contribution of one training view to a class score: similarity × weight = points.
 
     Args:
-        prototypes: the numbers of the prototypes that are this view; mostly one, but the push may
-            find the same view nearest to several, and their weights then add up.
-        view: the image's view that looks most like it.
-        similarity: s_j.
+        prototypes: indices of the prototypes that are this view; usually one, but the push may
+            find the same view for several, whose weights then add up.
+        view: index of the image's view that is most similar to them.
+        similarity: similarity s_j of the image to the first of them.
         weight: V_cj, summed over the prototypes.
         points: s_j · V_cj, summed over the prototypes.
     """
@@ -36,14 +36,14 @@ class Points(NamedTuple):
 
 
 class Score(NamedTuple):
-    """One class's score for one image, taken apart; `rows` and `rest` add up to it.
+    """The score of one class for one image as a sum of contributions and a rest.
 
     Args:
-        label: the class.
-        score: its logit.
-        rows: what gives it most, largest first.
-        rest: the points of all other prototypes together.
-        num_rest: how many those are.
+        label: number of the class, 0..C−1.
+        score: the logit of the class; the sum of `rows` and `rest`.
+        rows: the largest contributions, in descending order.
+        rest: the sum of the points of all other prototypes.
+        num_rest: number of the other prototypes.
     """
 
     label: int
@@ -53,9 +53,9 @@ class Score(NamedTuple):
     num_rest: int
 
     def rounded(self) -> "Score":
-        """Returns the same in hundredths that still add up.
+        """Returns the score with all terms rounded to hundredths such that they still add up.
 
-        What rounding leaves over goes to the rest, or without one to the largest row.
+        The rounding error is added to the rest, or to the largest row if there is no rest.
         """
         rows = [row._replace(points=_hundredths(row.points)) for row in self.rows]
         score = _hundredths(self.score)
@@ -67,18 +67,19 @@ class Score(NamedTuple):
 
 
 class Prototypes:
-    """A model's P prototypes: where each came from, and what it is worth to each class.
+    """A model's P prototypes: where each came from, and its weight for each class.
 
     Args:
-        class_names: the C classes.
-        class_of_P: int64, the class of each.
-        weights_CP: float64, V.
-        rows_P: int64, the training image of each, as a row of the index.
-        crop_P: int64, the crop of that image, 0..K−1.
-        cell_P: int64, the cell of that crop's feature map; 0 where it is pooled.
-        distance_P: float64, how far the trained prototype was from it; NaN in models without
-            distances.
-        views: what prototypes are compared with.
+        class_names: names of the C classes, in the order of their numbers.
+        class_of_P: int64 P, the class of each prototype, 0..C−1.
+        weights_CP: float64 C×P, the classifier's weights V.
+        rows_P: int64 P, the training image of each prototype, as a row of the index.
+        crop_P: int64 P, the crop of that image, 0..K−1.
+        cell_P: int64 P, the cell of that crop's feature map in row-major order; 0 where the map is
+            pooled.
+        distance_P: float64 P, squared Euclidean distance of the trained prototype to that view
+            before the push; NaN in models without distances.
+        views: the kind of view that the model compares prototypes with.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Prototypes:
         self.rows_P, self.crop_P, self.cell_P = rows_P, crop_P, cell_P
         self.distance_P, self.views = distance_P, views
         self.view_P = crop_P * math.prod(views.grid) + cell_P
-        # Where there is no push, a view shows a prototype but is not it, and may show several.
+        # Without a push, a view only illustrates a prototype, and may illustrate several.
         own_P = np.where(np.isnan(distance_P), np.arange(len(class_of_P)), -1)
         origins = np.stack([class_of_P, rows_P, crop_P, cell_P, own_P])
         self._origin_P: NDArray[np.int64] = np.unique(origins, axis=1, return_inverse=True)[1]
@@ -109,13 +110,14 @@ class Prototypes:
         """Joins a model, the record of its prototypes (see `write_record`) and the index.
 
         Args:
-            network: the model.
-            record: where its prototypes came from.
-            index: the images.
-            size: of the crops, in pixels.
+            network: the finished model, which gives the prototypes' classes and weights.
+            record: the table of the views that the prototypes came from, one row for each.
+            index: the data set's images, which gives class names and the images' rows.
+            size: S, the side of the crops in pixels.
 
         Raises:
-            ProtoMaskError: the record is not this model's, or names an image that is not there.
+            ProtoMaskError: the record is another model's, or names an image that is not in the
+                index.
         """
         class_of_P = network.class_of.cpu().numpy().astype(np.int64)
         names = [index.class_names[label] for label in class_of_P.tolist()]
@@ -146,14 +148,20 @@ class Prototypes:
         return len(self.class_of_P)
 
     def pixels(self, crops: CropStore) -> Tensor:
-        """Returns the training crops that are the prototypes: uint8, P×1×S×S×3."""
+        """Returns the training crops that the prototypes came from: uint8 P×1×S×S×3."""
         places = zip(self.rows_P.tolist(), self.crop_P.tolist(), strict=True)
         return torch.from_numpy(np.stack([crops.crops([row])[:, crop] for row, crop in places]))
 
     def distinct(self, label: int) -> list[tuple[int, ...]]:
-        """Returns the prototypes of a class, those that are the same view together, by weight.
+        """Returns the prototypes of a class, grouped by training view, by descending weight.
 
-        Where classes share prototypes, those without any weight belong to none.
+        Where classes share prototypes, those with weight zero are left out.
+
+        Args:
+            label: number of the class, 0..C−1.
+
+        Returns:
+            Groups of prototype indices that came from the same view.
         """
         weighs_P = (self.weights_CP[label] != 0) | (not self.views.shared)
         own = np.flatnonzero((self.class_of_P == label) & weighs_P)
@@ -168,14 +176,15 @@ class Prototypes:
         view_P: NDArray[np.int64],
         top: int,
     ) -> Score:
-        """Takes a class's score for an image apart.
+        """Splits the score of a class for an image into the contributions of prototypes.
 
         Args:
-            label: the class.
-            similarity_P: the image's similarities to the prototypes.
-            view_P: the image's view most similar to each.
-            top: how many rows; the prototypes that are the same view share one. A cell that adds
-                nothing has none, and a black box has one for the class alone.
+            label: number of the class, 0..C−1.
+            similarity_P: similarity s_j of the image to each prototype, float P.
+            view_P: index of the image's view most similar to each prototype, int64 P.
+            top: the largest number of rows. Prototypes of the same view share a row. Where views
+                are cells, contributions of zero have no row; a black box has a single one, the
+                logit of the class.
         """
         points_P = similarity_P.astype(np.float64) * self.weights_CP[label]
         points_G = np.bincount(self._origin_P, points_P)
@@ -203,7 +212,7 @@ class Prototypes:
 
 
 def figure(value: float) -> str:
-    """Returns a number as it is shown: in hundredths, with a true minus sign."""
+    """Returns a number as text: in hundredths, with the minus sign U+2212."""
     return f"{_hundredths(value):.2f}".replace("-", "−")
 
 

@@ -1,4 +1,4 @@
-"""The `prp` and `grad` explanations: what each pixel of a crop added to a score.
+"""The `prp` and `grad` explanations: the relevance of each pixel of a crop for a score.
 
 Dimensions: n pairs of a crop and a score, S pixels a side, F features, H×W cells of a feature map,
 D embedding.
@@ -24,24 +24,29 @@ from pipeline.saliency.canonizers import ACTIVATIONS, GATES, canonical
 Rule = Literal["prp", "grad"]
 
 Pooling = Callable[[Tensor], Tensor]
-"""Says what each cell of a map n×F×H×W counts in its features: n×1×H×W, sums to 1."""
+"""Computes the weight of each cell of a map n×F×H×W in its features: n×1×H×W, sums to 1."""
 
 # Values and weights are at least this, and the range of pixels is this much wider than it is: then
 # a neuron that is active through its bias alone hands its relevance on instead of losing it.
 MARGIN = 1e-3
 
-# As many pass through the network at once; more take memory and no less time.
+# Number of pairs in a pass through the network; more take more memory and no less time.
 PAIRS = 8
 
 
 def evenly(map_nFHW: Tensor) -> Tensor:
-    """All cells count the same."""
+    """Pools with the same weight for each cell (average pooling): n×1×H×W of 1/(H·W)."""
     n, _, H, W = map_nFHW.shape
     return map_nFHW.new_full((n, 1, H, W), 1 / (H * W))
 
 
 def at_best(network: PrototypeNetwork, prototypes_n: Tensor) -> Pooling:
-    """Only the cell counts that is most similar to a prototype, of equal ones the first."""
+    """Returns a pooling that selects the cell most similar to a prototype, the first of equal ones.
+
+    Args:
+        network: a model whose views are cells.
+        prototypes_n: int64 n, for each map, the prototype, 0..P−1.
+    """
 
     def pooling(map_nFHW: Tensor) -> Tensor:
         n, _, H, W = map_nFHW.shape
@@ -56,16 +61,18 @@ def at_best(network: PrototypeNetwork, prototypes_n: Tensor) -> Pooling:
 
 
 class Propagator:
-    """Draws relevance maps. It copies the backbone as it is now, and leaves it alone.
+    """Computes relevance maps, with a copy of the backbone made at construction.
+
+    `prp` is layer-wise relevance propagation (Bach et al., 2015); a map's sum is the score. A
+    layer's relevance is distributed in proportion to the positive contributions in convolutions
+    (α = 1, β = 0), by the z^B rule for bounded pixels in the first one (Montavon et al., 2017), to
+    the terms with the sum's sign in a residual sum, to the values in average pooling, to the
+    largest value in max pooling. Activations, norms and gates pass relevance through, and biases
+    get none. `grad` is (image − mean) × gradient of the score.
 
     Args:
-        backbone: on any device, in any mode; the copy is in evaluation mode.
-        rule: `prp` hands the score down layer by layer (Bach et al., 2015), so that a map's sum is
-            the score: in proportion to the positive contributions in convolutions (α = 1, β = 0),
-            to those within the range of pixels in the first one (Montavon et al., 2017), to the
-            terms of its sign in a residual sum, to the values in a mean, to the largest in a
-            maximum. Activations, norms and gates pass it on as it is, and biases get nothing.
-            `grad` multiplies the normalised pixels by the score's gradient.
+        backbone: the feature extractor, on any device, in training or evaluation mode.
+        rule: the method, `prp` or `grad`.
 
     Raises:
         ProtoMaskError: `prp`, and the backbone has layers without a rule.
@@ -114,15 +121,16 @@ class Propagator:
 
 
 class PrototypeRelevance:
-    """Draws the relevance of crops' similarities to prototypes; where views are cells of a map, of
-    the similarity of the most similar cell.
+    """Computes the relevance of crops' pixels for their similarities to prototypes.
+
+    Where views are cells of a feature map, the similarity of the most similar cell is explained.
 
     Args:
-        network: on any device; for its backbone see `Propagator`.
-        rule: as there.
+        network: the model to explain, on any device; its backbone is copied by a `Propagator`.
+        rule: the method, `prp` or `grad`, as described at `Propagator`.
 
     Raises:
-        ProtoMaskError: as there.
+        ProtoMaskError: `prp`, and the backbone has layers without a rule.
     """
 
     def __init__(self, network: PrototypeNetwork, rule: Rule) -> None:
@@ -130,11 +138,11 @@ class PrototypeRelevance:
         self._propagator = Propagator(network.backbone, rule)
 
     def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
-        """Returns signed maps on the network's device, float32 n×S×S.
+        """Returns signed relevance maps on the network's device, float32 n×S×S.
 
         Args:
-            crops_nSS3: uint8, or float 0..1, on any device.
-            prototypes_n: int64, for each crop, the prototype to explain.
+            crops_nSS3: RGB crops n×S×S×3, uint8, or float in [0, 1], on any device.
+            prototypes_n: int64 n, for each crop, the prototype to explain, 0..P−1.
         """
         passes = zip(crops_nSS3.split(PAIRS), prototypes_n.split(PAIRS), strict=True)
         return torch.cat([self._maps(crops, own) for crops, own in passes])
@@ -147,18 +155,18 @@ class PrototypeRelevance:
 
 
 def put_back(relevance_nSS: Tensor, boxes_n4: Tensor, sizes_n2: Tensor, side: int) -> Tensor:
-    """Puts maps of crops into their boxes in the image, as it is when resized to side×side.
+    """Puts maps of crops into their boxes in the image resized to side×side.
 
     The relevance of a crop's pixel is spread evenly over the area that the pixel covers.
 
     Args:
-        relevance_nSS: the maps.
-        boxes_n4: int, half-open (x0, y0, x1, y1) in the image.
-        sizes_n2: int, the image's width and height.
-        side: pixels.
+        relevance_nSS: relevance maps of crops, float n×S×S.
+        boxes_n4: int n×4, the crops' boxes, half-open (x0, y0, x1, y1) in pixels of the image.
+        sizes_n2: int n×2, the images' width and height in pixels.
+        side: side of the result in pixels.
 
     Returns:
-        n×side×side, zero where the box is not; a map's sum stays what it was.
+        float n×side×side, zero outside the box; each map keeps its sum.
     """
     S = relevance_nSS.shape[-1]
     x0, y0, x1, y1 = boxes_n4.long().unbind(1)
@@ -169,8 +177,10 @@ def put_back(relevance_nSS: Tensor, boxes_n4: Tensor, sizes_n2: Tensor, side: in
 
 
 def _overlap(start_n: Tensor, stop_n: Tensor, length_n: Tensor, S: int, side: int) -> Tensor:
-    """Returns how much of each of S steps from start to stop lies in each of `side` cells of a
-    length: fractions of the step, n×S×side. In whole numbers, so that nothing leaves the box.
+    """Returns the overlap of S equal steps from start to stop with `side` equal cells of a length.
+
+    The overlaps, n×S×side, are fractions of a step. They are computed in integers, so that nothing
+    falls outside the box.
     """
     start, extent, length = start_n[:, None], (stop_n - start_n)[:, None], length_n[:, None]
     steps = (start * S + extent * torch.arange(S + 1, device=start.device)) * side
@@ -189,7 +199,7 @@ def _unpool(map_nFHW: Tensor, target: RelevanceTarget, pooling: Pooling) -> Tens
 
 
 def _composite(low: Tensor, high: Tensor) -> SpecialFirstLayerMapComposite:
-    """Returns the rule of each kind of layer, for normalised pixels from low to high."""
+    """Returns the rules for all kinds of layers, for normalised pixels between low and high."""
     rules: list[tuple[Any, Hook]] = [
         ((*ACTIVATIONS, *GATES, nn.LayerNorm), Pass()),
         (Sum, SameSign()),
@@ -201,18 +211,21 @@ def _composite(low: Tensor, high: Tensor) -> SpecialFirstLayerMapComposite:
 
 
 class PositiveContributions(Hook):
-    """The alpha-beta rule with α = 1, β = 0: positive values times positive weights, and negative
-    values times negative weights, share the relevance.
+    """The alpha-beta rule with α = 1, β = 0 (Bach et al., 2015).
 
-    zennit's own, `ZPlus`, drops the relevance of a neuron that has no positive contribution and is
-    active through its bias. Depthwise convolutions have so many of these that of an
-    EfficientNet-Lite0's relevance less than 1 % would reach the pixels.
+    Relevance is distributed over the products of positive values with positive weights and of
+    negative values with negative weights. zennit's own, `ZPlus`, drops the relevance of a neuron
+    that has no positive contribution and is active through its bias. Depthwise convolutions have so
+    many of these that less than 1 % of the relevance of an EfficientNet-Lite0 would reach the
+    pixels.
     """
 
     def forward(self, module: nn.Module, input: tuple[Tensor, ...], output: Tensor) -> None:
+        """Stores the layer's input for the backward pass (zennit's forward hook)."""
         self.stored_tensors["input"] = input[0].detach()
 
     def backward(self, module: nn.Module, grad_input: Any, grad_output: Any) -> tuple[Tensor]:
+        """Returns the relevance of the layer's input, given that of its output (zennit's hook)."""
         values = self.stored_tensors["input"]
         halves = [values.clamp(min=SMALLEST)]
         if (values < 0).any():
@@ -224,25 +237,27 @@ class PositiveContributions(Hook):
 
 
 def _through(module: nn.Module, half: Tensor, sign: int) -> Tensor:
-    """Passes half of the values through the weights of their sign, without the module's hooks."""
+    """Applies the module with the weights of one sign to values of that sign, without its hooks."""
     modifier = ParamMod(lambda weight, _: (sign * weight).clamp(min=SMALLEST), zero_params="bias")
     with modifier(module) as modified:
         return modified.forward(half.requires_grad_())
 
 
 class SameSign(Hook):
-    """Shares the relevance of a sum among the terms of its sign, in proportion to them.
+    """Distributes the relevance of a sum over the terms with the sum's sign, in proportion to them.
 
-    In proportion to all terms, as zennit's `Norm` does, two large ones that nearly cancel would get
-    huge relevance of both signs; along the residual sums of a ConvNeXt it grows until little of the
-    map is anything else.
+    With zennit's `Norm`, which distributes over all terms, two large terms that nearly cancel would
+    get huge relevance of opposite signs; along the residual sums of a ConvNeXt these grow until
+    they dominate the map.
     """
 
     def forward(self, module: Any, input: tuple[Tensor, ...], output: Tensor) -> None:
+        """Stores the terms with the sum's sign for the backward pass (zennit's forward hook)."""
         signed = torch.where(output < 0, -1, 1).unsqueeze(module.dim) * input[0]
         self.stored_tensors["shares"] = signed.detach().clamp(min=SMALLEST)
 
     def backward(self, module: Any, grad_input: Any, grad_output: Any) -> tuple[Tensor]:
+        """Returns the relevance of the terms, given that of the sum (zennit's hook)."""
         shares = self.stored_tensors["shares"]
         units = grad_output[0] / shares.sum(module.dim)
         return (shares * units.unsqueeze(module.dim),)

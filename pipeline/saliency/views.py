@@ -1,4 +1,4 @@
-"""What a model compares prototypes with: crops, cells or whole images, and what they are called."""
+"""The views that a model compares prototypes with (crops, cells, whole images), and their names."""
 
 import math
 from typing import Literal, NamedTuple
@@ -29,17 +29,17 @@ class Views(NamedTuple):
 
     @classmethod
     def of(cls, network: PrototypeNetwork, size: int) -> "Views":
-        """Returns those of a network that sees images or crops of this size."""
+        """Returns the views of a network for crops or images of size×size pixels."""
         whole: Kind = "cells" if network.in_cells else "image"
         kind: Kind = "crops" if network.sees == "crops" else whole
         return cls(network.settings.name, kind, network.grid(size), network.shares_prototypes)
 
     def crop(self, view: int) -> int:
-        """Returns the crop that a view is of; 0 where the image is seen whole."""
+        """Returns the index of the crop that contains a view; 0 where the whole image is seen."""
         return view // math.prod(self.grid)
 
     def called(self, view: int) -> str:
-        """Returns `crop 3`, `cell (2, 5)` (row and column), or `whole image`."""
+        """Returns a view's name: `crop 3`, `cell (2, 5)` (row and column), or `whole image`."""
         return {
             "crops": f"crop {view}",
             "cells": f"cell ({', '.join(map(str, divmod(view, self.grid[1])))})",
@@ -47,11 +47,11 @@ class Views(NamedTuple):
         }[self.kind]
 
     def mark(self, view: int) -> str:
-        """Returns what stands on a picture beside a view: `3` or `2,5`."""
+        """Returns a view's label in a picture: `3`, or `2,5` for a cell."""
         return ",".join(map(str, divmod(view, self.grid[1]))) if self.kind == "cells" else str(view)
 
     def cell(self, view: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Returns where a cell lies in an image of this size: bool height×width."""
+        """Returns the pixels of a cell in an image of this size in pixels: bool height×width."""
         row, column = divmod(view, self.grid[1])
         at_row = np.arange(height) * self.grid[0] // height == row
         at_column = np.arange(width) * self.grid[1] // width == column
