@@ -1,4 +1,4 @@
-"""The page of a class: its prototypes, what each is found in, and where wrongly."""
+"""The page of a class: its prototypes, and the test images in which they are found."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -20,14 +20,14 @@ DIM = 0.35
 
 
 class Near(NamedTuple):
-    """A test image's view in which a prototype is found.
+    """A view of a test image in which a prototype is found.
 
     Args:
         own: whether the image is of the prototype's class.
-        class_name: the image's class.
-        similarity: to the prototype.
-        named_so: whether the image was given the prototype's class.
-        picture: the view.
+        class_name: name of the image's class.
+        similarity: similarity s_j of the image to the prototype.
+        named_so: whether the image was classified as the prototype's class.
+        picture: picture of the view.
     """
 
     own: bool
@@ -38,17 +38,19 @@ class Near(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A training view that is, or shows, one or more prototypes.
+    """A training view that one or more prototypes came from.
 
     Args:
-        prototypes: their numbers.
-        image, view: where it comes from.
-        distance: how far the push moved the nearest of them, squared; None without a push.
-        weight: of all of them together, to their class.
-        photograph: the training photograph, None where it is not on this machine.
-        source: the crop, or the whole image.
-        nearest: the test images most similar to it, each with its most similar view.
-        further: after these, the next ones of other classes, until there are `NUM_WRONG` of them.
+        prototypes: the prototypes' indices, 0..P−1.
+        image, view: id of the training image, and the view's name.
+        distance: squared Euclidean distance of the nearest of these prototypes before the push;
+            None without a push.
+        weight: V_cj for the prototypes' class, summed over them.
+        photograph: the training image with the view outlined; None if its file is not available.
+        source: the crop or whole image, with the relevance of its pixels.
+        nearest: the most similar test images, each with its most similar view.
+        further: the next test images of other classes, as many as `nearest` lacks of `NUM_WRONG`
+            images of other classes.
     """
 
     prototypes: tuple[int, ...]
@@ -63,7 +65,13 @@ class Card(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """How many images were taken for images of another class, or the other way round."""
+    """Number of test images confused with another class, in one direction.
+
+    Args:
+        label: the number of the other class, 0..C−1.
+        name: the other class's name.
+        images: the number of images confused.
+    """
 
     label: int
     name: str
@@ -71,7 +79,14 @@ class Confusion(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """A prototype with its card on the page of another class, for which it weighs most."""
+    """A prototype that is shown on the page of another class, for which it weighs most.
+
+    Args:
+        prototype: the prototype's index, 0..P−1.
+        label: the number of the other class, 0..C−1.
+        name: the other class's name.
+        weight: V_cj for the class of this page.
+    """
 
     prototype: int
     label: int
@@ -80,14 +95,14 @@ class Shared(NamedTuple):
 
 
 class ClassPages:
-    """Draws the pages of all classes.
+    """Writes the pages of all classes.
 
     Args:
-        index: the images.
-        gallery: their pictures.
-        prototypes: the model's.
-        answers: what it says of the test images.
-        looks: draws crops with relevance.
+        index: the data set's images, with ids and classes.
+        gallery: draws these images and their views.
+        prototypes: the finished model's prototypes and weights.
+        answers: the model's outputs on the test images.
+        looks: draws crops with the relevance of their pixels.
     """
 
     def __init__(
@@ -102,7 +117,12 @@ class ClassPages:
         self.answers, self.looks = answers, looks
 
     def write(self, path: Path, label: int) -> None:
-        """Writes the page of a class; it lies in a folder beside index.html."""
+        """Writes the page of a class, which links to index.html in the parent folder.
+
+        Args:
+            path: path of the HTML file.
+            label: number of the class, 0..C−1.
+        """
         own_N, named_N = self.answers.labels_N == label, self.answers.predicted_N == label
         names = self.prototypes.class_names
         groups = self.prototypes.distinct(label)
@@ -128,7 +148,7 @@ class ClassPages:
         )
 
     def _confusions(self, labels_n: NDArray[np.int64]) -> list[Confusion]:
-        """Returns the classes in these labels, the most frequent first."""
+        """Returns the classes among these labels, in descending order of frequency."""
         counts = np.bincount(labels_n, minlength=1)
         order = np.argsort(-counts, kind="stable")
         return [
@@ -138,7 +158,7 @@ class ClassPages:
         ]
 
     def _shared(self, label: int) -> list[Shared]:
-        """Returns the prototypes of other pages that speak for a class, the weightiest first."""
+        """Returns prototypes of other classes' pages with a weight for a class, largest first."""
         prototypes = self.prototypes
         if not prototypes.views.shared:
             return []

@@ -1,4 +1,4 @@
-"""Drawing on photographs: outlines of masks, and small pictures for a page."""
+"""Drawing on images: outlines of masks, and small pictures for a page."""
 
 import base64
 import unicodedata
@@ -23,19 +23,19 @@ COLOURS: tuple[Colour, ...] = (
     (255, 110, 70),
     (170, 240, 60),
 )
-"""Bright ones, told apart by the colour-blind in the order given; each stands on a dark casing."""
+"""Bright colours, distinguishable by colour-blind readers in this order; drawn on a dark casing."""
 CASING: Colour = (20, 20, 20)
 QUALITY, QUALITY_SMALL = 78, 70
 LARGEST_LABEL, THICKEST = 20, 3
 
 
 class Outline(NamedTuple):
-    """A mask to draw.
+    """A mask to outline.
 
     Args:
-        mask: bool, height×width of the photograph.
-        colour: of its outline.
-        label: a few characters that stand inside it.
+        mask: the mask, bool height×width, of the image's size.
+        colour: RGB colour of the outline, 0..255 each.
+        label: a few characters written inside the mask; empty for none.
     """
 
     mask: NDArray[np.bool_]
@@ -44,17 +44,17 @@ class Outline(NamedTuple):
 
 
 def colour_of(number: int) -> Colour:
-    """Returns the colour of the mask with this number, again from the first after the last."""
+    """Returns the colour of the mask with this number; colours repeat after `COLOURS`."""
     return COLOURS[number % len(COLOURS)]
 
 
 def web_colour(colour: Colour) -> str:
-    """Returns a colour as CSS writes it: `#ffaa00`."""
+    """Returns a colour in CSS notation: `#ffaa00`."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def resized(pixels: NDArray[np.uint8], side: int) -> Image.Image:
-    """Scales a photograph, uint8 height×width×3, so that its longer side has `side` pixels."""
+    """Resizes an image, uint8 height×width×3, so that its longer side has `side` pixels."""
     height, width = pixels.shape[:2]
     factor = side / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -64,13 +64,16 @@ def resized(pixels: NDArray[np.uint8], side: int) -> Image.Image:
 def outlined(
     pixels: NDArray[np.uint8], outlines: Sequence[Outline], side: int, dim: float = 0.0
 ) -> Image.Image:
-    """Draws masks over a photograph.
+    """Draws outlines of masks on an image.
 
     Args:
-        pixels: uint8, height×width×3.
-        outlines: what to draw; later ones lie over earlier ones.
-        side: the picture's longer side, in pixels; lines and labels grow with it, to a limit.
-        dim: how much darker the picture is outside all masks, 0..1.
+        pixels: the RGB image, uint8 height×width×3.
+        outlines: the masks to outline; later ones are drawn over earlier ones.
+        side: the picture's longer side in pixels; line width and labels grow with it up to a limit.
+        dim: how much the picture is darkened outside all masks, from 0 (not) to 1 (black).
+
+    Returns:
+        The picture, with the image's aspect ratio.
     """
     picture = resized(pixels, side)
     small = [_shrink(outline.mask, picture.size) for outline in outlines]
@@ -91,8 +94,12 @@ def outlined(
 
 
 def data_uri(picture: Image.Image, quality: int = QUALITY) -> str:
-    """Returns a picture as WebP, of a quality of 0..100, in a data URI; the same pixels give the
-    same characters."""
+    """Returns a picture as a data URI in WebP format; the same pixels give the same text.
+
+    Args:
+        picture: the picture to encode, in mode RGB.
+        quality: quality of the WebP compression, 0..100.
+    """
     stream = BytesIO()
     picture.save(stream, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
@@ -100,13 +107,13 @@ def data_uri(picture: Image.Image, quality: int = QUALITY) -> str:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Returns the machine's font at a size in pixels; without any, Pillow's own."""
+    """Returns the first available of `FONTS` at a size in pixels, or Pillow's own font."""
     name = _font_name()
     return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
 
 
 def writable(text: str) -> str:
-    """Returns a text in letters that the font has; Pillow's own font has ASCII only."""
+    """Returns a text in characters that the font has: without one of `FONTS`, in ASCII."""
     if _font_name():
         return text
     decomposed = unicodedata.normalize("NFKD", text.replace("×", "x").replace("−", "-"))
@@ -119,7 +126,7 @@ FONTS = ("DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf",
 
 @cache
 def _font_name() -> str | None:
-    """Returns the first font that this machine has and that has letters of many languages."""
+    """Returns the first of `FONTS`, which have letters of many languages, on this machine."""
     for name in FONTS:
         try:
             ImageFont.truetype(name, 12)
@@ -130,7 +137,7 @@ def _font_name() -> str | None:
 
 
 def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Scales a mask to width×height; even the smallest leaves a pixel."""
+    """Resizes a mask to (width, height); a mask that is not empty keeps at least one pixel."""
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     small = np.asarray(grey.resize(size, Image.Resampling.BILINEAR)) >= 128
     if mask.any() and not small.any():
@@ -144,12 +151,12 @@ def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]
 def _write_label(
     picture: Image.Image, mask: NDArray[np.bool_], outline: Outline, taken: list[tuple[int, int]]
 ) -> tuple[int, int]:
-    """Writes a mask's label on a disc of its colour, where the mask is widest, beside other discs.
+    """Writes a mask's label on a disc of its colour where the mask is widest, beside other discs.
 
     The font is Pillow's own, so that a report is the same on every machine.
 
     Returns:
-        Its centre (x, y).
+        The disc's centre (x, y) in pixels.
     """
     points = min(max(12, max(picture.size) // 22), LARGEST_LABEL)
     radius = points * (2 + len(outline.label)) // 4

@@ -1,4 +1,4 @@
-"""Overlays: where in a crop a prototype finds what it knows, as a heat map over the crop."""
+"""Heat maps over crops: the relevance of their pixels for a prototype."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -24,27 +24,32 @@ RAMP: tuple[Colour, ...] = (
     (250, 180, 30),
     (252, 255, 164),
 )
-"""From little relevance to much: lightness rises evenly, and tells the order without colours."""
+"""Colours of rising relevance; their lightness rises evenly, so the order shows without colours."""
 STRONG = 0.99
-"""The quantile of a map's relevance that has the brightest colour."""
+"""The quantile of a map's relevance at and above which the brightest colour is used."""
 CLEAR, OPAQUE = 0.15, 0.7
-"""Up to which strength the crop alone is seen, and from which on the colours alone."""
+"""Strengths up to which the heat map is transparent, and from which it has full opacity."""
 SMOOTH = 0.01
-"""How far relevance is smoothed, as a share of the crop's side: as far as strides leave a grid."""
+"""Standard deviation of the Gaussian that smooths out the strides' grid, as a share of the side."""
 GREY, GREY_OUTSIDE = 0.65, 0.35
 LIGHTNESS = np.array([0.299, 0.587, 0.114])
 
 
 class Relevance(Protocol):
-    """Says how much each pixel of a crop has to do with its similarity to a prototype."""
+    """Computes the relevance of each pixel of a crop for its similarity to a prototype."""
 
     @property
     def rule(self) -> str:
-        """How: `prp` or `grad`."""
+        """The method: `prp` or `grad`."""
         ...
 
     def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
-        """Returns the relevance, float32 n×S×S, of uint8 crops for one prototype each."""
+        """Returns the relevance, float32 n×S×S, of crops for one prototype each.
+
+        Args:
+            crops_nSS3: RGB crops, uint8 n×S×S×3.
+            prototypes_n: int64 n, the prototype of each crop, 0..P−1.
+        """
         ...
 
 
@@ -52,9 +57,10 @@ class Cut(NamedTuple):
     """A crop to show.
 
     Args:
-        pixels: uint8, S×S×3.
-        inside: bool, S×S, its mask; of a whole image, where a prototype is found in it.
-        whole: whether the network sees the photograph outside the mask, too.
+        pixels: the RGB crop, uint8 S×S×3.
+        inside: bool S×S, the mask inside the crop; for a whole image, the region in which a
+            prototype is found.
+        whole: whether the network sees the background outside the mask as well.
     """
 
     pixels: NDArray[np.uint8]
@@ -63,12 +69,12 @@ class Cut(NamedTuple):
 
 
 class Overlay(NamedTuple):
-    """A crop with a prototype's relevance over it.
+    """A crop with a heat map of a prototype's relevance.
 
     Args:
-        image: the picture.
-        on_mask: which share of the crop's positive relevance lies on the mask, 0..1; None if the
-            crop has none.
+        image: picture of the crop with the heat map.
+        on_mask: share of the crop's positive relevance that lies on the mask, in [0, 1]; None if
+            the crop has no positive relevance.
     """
 
     image: Image.Image
@@ -76,15 +82,20 @@ class Overlay(NamedTuple):
 
 
 class Places(Protocol):
-    """Says where in a crop a prototype is found."""
+    """Finds the regions of images in which prototypes are found."""
 
     def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
-        """Returns the places, bool n×S×S on the CPU, of uint8 crops for one prototype each."""
+        """Returns the regions, bool n×S×S on the CPU, of images for one prototype each.
+
+        Args:
+            crops_nSS3: RGB images, uint8 n×S×S×3.
+            prototypes_n: int64 n, the prototype of each image, 0..P−1.
+        """
         ...
 
 
 def relevance_of(network: PrototypeNetwork) -> Relevance:
-    """Returns relevance by propagation (`prp`), or where it does not know the backbone, `grad`."""
+    """Returns the relevance of a model's prototypes by `prp`; by `grad` if a layer has no rule."""
     try:
         return PrototypeRelevance(network, "prp")
     except ProtoMaskError:
@@ -92,7 +103,13 @@ def relevance_of(network: PrototypeNetwork) -> Relevance:
 
 
 def read_cut(store: CropStore, row: int, crop: int) -> Cut:
-    """Reads a crop and its mask from a crop store."""
+    """Reads a crop and its mask from a crop store.
+
+    Args:
+        store: the crop store to read from.
+        row: row of the image in the store.
+        crop: index of the crop, 0..K−1.
+    """
     whole = store.settings.background == "original"
     return Cut(store.crops([row])[0, crop], store.inside(row)[crop], whole)
 
@@ -100,13 +117,13 @@ def read_cut(store: CropStore, row: int, crop: int) -> Cut:
 def overlays(
     relevance: Relevance, cuts: Sequence[Cut], prototypes: Sequence[int], side: int
 ) -> list[Overlay]:
-    """Draws crops with the relevance of their pixels for one prototype each.
+    """Draws heat maps over crops: the relevance of their pixels for one prototype each.
 
     Args:
-        relevance: what says it.
-        cuts: the crops; all at once go through the network.
-        prototypes: their numbers.
-        side: the pictures' side, in pixels.
+        relevance: computes the relevance of the model's prototypes.
+        cuts: n crops of the same size.
+        prototypes: the prototype of each crop, 0..P−1.
+        side: the pictures' side in pixels.
     """
     if not cuts:
         return []
@@ -119,13 +136,14 @@ def overlays(
 
 
 def overlaid(cut: Cut, relevance_SS: NDArray[np.float32], side: int) -> Image.Image:
-    """Draws a crop in grey, darker outside its mask, and relevance in colours: on the mask only,
-    unless the network sees the whole crop.
+    """Draws a heat map over a crop in grey, which is darker outside its mask.
+
+    Outside the mask, relevance is drawn only if the network sees the whole crop.
 
     Args:
-        cut: the crop.
-        relevance_SS: float32 ≥ 0.
-        side: the picture's side, in pixels, if the crop is not smaller.
+        cut: the crop and its mask.
+        relevance_SS: relevance of the crop's pixels, float32 S×S, ≥ 0.
+        side: the picture's side in pixels, at most S.
     """
     side_S = len(relevance_SS)
     smooth_SS = gaussian_filter(relevance_SS.astype(np.float64), SMOOTH * side_S)
@@ -144,7 +162,7 @@ def _colours(strength_SS: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _strength(relevance_SS: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scales relevance to 0..1, 1 from the quantile `STRONG` of what is not zero."""
+    """Scales relevance to [0, 1], where 1 is the quantile `STRONG` of the non-zero values."""
     found = relevance_SS[relevance_SS > 0]
     most = np.quantile(found, STRONG) if len(found) else 1.0
     return np.clip(relevance_SS / most, 0, 1)

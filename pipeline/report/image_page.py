@@ -1,4 +1,4 @@
-"""The page of any photograph: its class and the runner-up, and why."""
+"""The page of any image: the predicted class and the runner-up, with the reasons."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,15 +22,16 @@ PHOTOGRAPH = 512
 
 
 class Asked(NamedTuple):
-    """A photograph and what a model says of it.
+    """An image and a model's prediction for it.
 
     Args:
-        name: what it is called.
-        photograph: uint8, height×width×3.
-        masks: its masks; None where the model sees it whole.
-        crops: those of the largest, or itself.
-        ranking: (class, score) of the first classes.
-        scores: those of the first two, or the only one, taken apart and rounded.
+        name: the image's name, such as that of its file.
+        photograph: the RGB image, uint8 height×width×3.
+        masks: the image's masks; None if the model sees it whole.
+        crops: the crops of the K largest masks, or the whole image as a single crop.
+        ranking: name and logit of the first classes, in descending order.
+        scores: the scores of the first two classes, or of the only one, split into contributions
+            and rounded (see `Score.rounded`).
     """
 
     name: str
@@ -41,7 +42,12 @@ class Asked(NamedTuple):
     scores: list[Score]
 
     def outlines(self, views: Views, shown: Iterable[int]) -> list[Outline]:
-        """Returns where some of its views lie, each with its mark."""
+        """Returns the outlines of some of the image's views, each with its label.
+
+        Args:
+            views: the kind of view that the model compares prototypes with.
+            shown: indices of the views.
+        """
         height, width = self.photograph.shape[:2]
         marked = {view: views.mark(view) for view in shown}
         return outlines_of_views(views, marked, height, width, self._mask)
@@ -52,7 +58,13 @@ class Asked(NamedTuple):
 
 
 def write_photograph_page(path: Path, asked: Asked, looks: Looks) -> None:
-    """Writes the page; the same inputs give the same bytes."""
+    """Writes the page; the same inputs give the same bytes.
+
+    Args:
+        path: path of the HTML file.
+        asked: the image and the prediction.
+        looks: draws crops with the relevance of their pixels.
+    """
     pixels, inside = asked.crops.pixels, asked.crops.inside
     whole = looks.crops.settings.background == "original"
     valid = np.flatnonzero(asked.crops.valid).tolist()

@@ -1,4 +1,4 @@
-"""The pictures of a data set's images: photographs with masks or cells outlined, and views."""
+"""Pictures of a data set's images, with masks or cells outlined, and of their views."""
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
@@ -19,17 +19,20 @@ from pipeline.saliency.views import Views
 
 
 class Gallery:
-    """Draws an index's images.
+    """Draws the images of an index and their views.
 
-    A photograph that is not on this machine, or is another one there, has no picture; its crops,
-    which lie in the store, always have.
+    An image whose file is missing, or has another size than the one segmented, has no picture; its
+    crops are read from the store.
 
     Args:
-        index: the images.
-        root: the folder their paths are relative to.
-        masks: their masks.
-        crops: their crops, as the model sees them.
-        views: the model's.
+        index: the data set's images, with ids and paths.
+        root: the folder that the index's paths are relative to.
+        masks: store of the images' masks.
+        crops: store of the images' crops, as the model sees them.
+        views: the kind of view that the model compares prototypes with.
+
+    Raises:
+        ProtoMaskError: a store was made from other images.
     """
 
     def __init__(
@@ -43,19 +46,28 @@ class Gallery:
         self.missing: set[int] = set()
 
     def view(self, row: int, view: int, side: int) -> Image.Image:
-        """Returns a view as the network sees it, no larger than `side` pixels."""
+        """Returns a picture of a view as the network sees it.
+
+        Args:
+            row: row of the image in the index.
+            view: index of the view, 0..V−1.
+            side: the picture's largest side in pixels.
+        """
         return draw_view(self.views, self.crops.crops([row])[0, self.views.crop(view)], view, side)
 
     def outlined(
         self, row: int, views: Mapping[int, str], side: int, dim: float = 0.0
     ) -> Image.Image | None:
-        """Draws some of an image's views over its photograph: the masks of crops, or cells.
+        """Draws some of an image's views on it: the masks of crops, or cells.
 
         Args:
-            row: the image.
-            views: view → its label; the colour is that of the view's number.
-            side: the picture's longer side, in pixels.
-            dim: see `pictures.outlined`.
+            row: row of the image in the index.
+            views: label of each view to outline, by view; the colour follows from the view.
+            side: the picture's longer side in pixels.
+            dim: how much the picture is darkened outside the views, from 0 (not) to 1 (black).
+
+        Returns:
+            The picture; None if the image's file is not available.
         """
         pixels = self.photograph(row)
         if pixels is None:

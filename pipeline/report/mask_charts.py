@@ -1,4 +1,4 @@
-"""Charts of what a segmenter's masks are like, rank by rank: bars, and perhaps a line over them."""
+"""Charts of a segmenter's masks by rank: bars, optionally with a line."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,7 +11,15 @@ FEWEST_TICKS = 3
 
 
 class Bar(NamedTuple):
-    """A rank's bar; `line` is how high the line runs there, None without one."""
+    """The bar of a rank.
+
+    Args:
+        rank: rank of the mask by area, as in the plot.
+        x, y: the bar's upper left corner, in units of the chart.
+        width, height: the bar's size, in units of the chart.
+        line: y of the line at this bar; None without a line.
+        said: the bar's values in words.
+    """
 
     rank: int
     x: float
@@ -23,14 +31,15 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart, `width` × `height` units large, of percentages by rank.
+    """A chart of percentages by rank.
 
     Args:
-        bottom, left: where the axes run.
-        ticks: (y, what stands beside it).
-        bars: one a rank.
-        said: what is drawn, in a sentence.
-        bar_name, line_name: what a bar and the line show.
+        width, height: the chart's size, in its own units (SVG).
+        bottom, left: y of the horizontal axis and x of the vertical one.
+        ticks: y and label of each tick of the vertical axis.
+        bars: the bars, one for each rank.
+        said: what the chart shows, in a sentence.
+        bar_name, line_name: what a bar and the line show; the latter is empty without a line.
     """
 
     width: int
@@ -45,7 +54,11 @@ class Chart(NamedTuple):
 
 
 def mask_charts(plots: Mapping[str, pd.DataFrame]) -> list[Chart]:
-    """Draws what there is of the plots `object_coverage` and `mask_areas` (see evaluate)."""
+    """Draws the plots `object_coverage` and `mask_areas` of the stage evaluate, if present.
+
+    Args:
+        plots: tables by the plots' names.
+    """
     charts = []
     if len(coverage := plots.get("object_coverage", pd.DataFrame())):
         alone, union = coverage["coverage"].tolist(), coverage["union"].tolist()

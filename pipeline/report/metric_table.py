@@ -1,4 +1,4 @@
-"""What was measured, as tables: each metric, how sure it is, and what its controls have."""
+"""The metrics as tables, with confidence intervals and the values of controls."""
 
 import math
 from typing import NamedTuple
@@ -17,19 +17,20 @@ from pipeline.metrics.descriptions import (
 from pipeline.saliency.views import Kind
 
 SAME = 1e-6
-"""The ends of an interval that is no wider than this are written as the same."""
+"""An interval narrower than this is written with two decimals."""
 
 
 class Measured(NamedTuple):
-    """What the stage evaluate has found.
+    """The results of the stage evaluate.
 
     Args:
-        metrics: group → metric → number.
-        intervals: group → metric → {low, high}.
-        unavailable: group → metric → why it was not measured.
-        no_better: control → metrics of the group `truth` in which ours is no better.
-        remarks: group → what is to be known of all its metrics.
-        plots: name → table.
+        metrics: value by group and metric.
+        intervals: 95 % confidence interval, as {low, high}, by group and metric.
+        unavailable: the reason why a metric was not measured, by group and metric.
+        no_better: for each control, the metrics of the group `truth` in which the model is no
+            better.
+        remarks: a remark on all metrics of a group, by group.
+        plots: tables by the plots' names.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -41,7 +42,13 @@ class Measured(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A number ready to print: with its 95 % interval, and how many images are left out."""
+    """A metric's value, formatted.
+
+    Args:
+        value: the number as text; a dash if there is none.
+        interval: the 95 % confidence interval as text; empty if there is none.
+        left_out: number of images for which the metric is undefined.
+    """
 
     value: str
     interval: str
@@ -49,15 +56,15 @@ class Figure(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A metric as it stands in a table.
+    """A metric's row in a table.
 
     Args:
-        name: as in metrics.json.
-        note: how to read it.
-        by: what drew the saliency maps, where the table has rows for several of these.
-        span: how many rows are of the same metric, given in the first of them; 0 in the others.
-        ours: what was measured of the model.
-        controls: and of each control.
+        name: the metric's name in metrics.json, without a control's suffix.
+        note: label of the metric and how to read it.
+        by: what drew the saliency maps, if the table has rows for several explanations.
+        span: in the first row of a metric, its number of rows; 0 in the others.
+        ours: the value measured on the model.
+        controls: the value of each control, in the order of the table's columns.
     """
 
     name: str
@@ -69,16 +76,17 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A group of metrics.
+    """The table of a group of metrics.
 
     Args:
-        group: its name.
-        question: what it answers.
-        controls: the columns beside the model's own.
-        rows: its metrics.
-        missing: why → the metrics that were not measured.
-        remark: what is to be known of all of them, or nothing.
-        no_better: control → the metrics in which the model is no better; None without controls.
+        group: the group's name, such as `compactness`.
+        question: the question that the group's metrics answer.
+        controls: names of the controls, which have columns beside the model's.
+        rows: the rows of the group's metrics.
+        missing: labels of the metrics that were not measured, by the reason.
+        remark: a remark on all metrics of the group; may be empty.
+        no_better: for each control, the metrics in which the model is no better; None without
+            controls.
     """
 
     group: str
@@ -91,11 +99,11 @@ class Table(NamedTuple):
 
 
 def tables(measured: Measured, kind: Kind) -> list[Table]:
-    """Returns a table for each group that was measured, or was to be.
+    """Returns the table of each group that was measured, or could not be.
 
     Args:
-        measured: what the stage evaluate has found.
-        kind: of the model's views.
+        measured: the results of the stage evaluate.
+        kind: the kind of the model's views, which some descriptions depend on.
     """
     groups = dict.fromkeys([*measured.metrics, *measured.unavailable])
     found = [_table(group, measured, kind) for group in groups]
@@ -139,7 +147,7 @@ def _figure(name: str, values: dict[str, float], intervals: dict[str, dict[str, 
 
 
 def _interval(low: float, high: float) -> str:
-    """Writes an interval with so many decimals that its width has two figures."""
+    """Formats an interval with as many decimals as show its width to two digits."""
     width = high - low
     decimals = max(0, 1 - math.floor(math.log10(width))) if width > SAME else 2
     ends = [f"{round(end, decimals) + 0.0:.{decimals}f}" for end in (low, high)]

@@ -1,4 +1,4 @@
-"""Pages: HTML from templates, each a file of its own that fetches nothing."""
+"""Self-contained HTML pages from templates: a page loads no other files."""
 
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,13 @@ from pipeline.saliency.prototypes import figure
 
 
 class Picture(NamedTuple):
-    """An image element: data URI, size in pixels, and what it shows in words."""
+    """An image element.
+
+    Args:
+        src: the picture as a data URI.
+        width, height: the picture's size in pixels.
+        alt: what it shows, in words.
+    """
 
     src: str
     width: int
@@ -22,17 +28,34 @@ class Picture(NamedTuple):
 
 
 def picture(image: Image.Image, alt: str, quality: int = QUALITY) -> Picture:
+    """Returns a picture as an image element.
+
+    Args:
+        image: the picture to embed, in mode RGB.
+        alt: what it shows, in words.
+        quality: quality of the WebP compression, 0..100.
+    """
     return Picture(data_uri(image, quality), image.width, image.height, alt)
 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
-    """Fills a template of this folder and writes the page; the same values give the same bytes."""
+    """Fills a template of this package and writes the page; the same values give the same bytes.
+
+    Args:
+        path: path of the HTML file.
+        template: file name of the template.
+        **values: the template's variables, by name.
+    """
     with path.open("wb") as file:
         _templates().get_template(template).stream(**values).dump(file, encoding="utf-8")
 
 
 def page_templates(*folders: Path) -> jinja2.Environment:
-    """Returns what fills the templates of this folder, and those of others that stand on them."""
+    """Returns the template environment of this package and of further folders.
+
+    Args:
+        *folders: further template folders, which take precedence over this package's.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, Path(__file__).parent / "templates"]),
         autoescape=True,

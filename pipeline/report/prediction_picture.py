@@ -1,4 +1,4 @@
-"""One picture of why: a photograph, its views, and the prototypes that they look like."""
+"""The picture of a prediction: an image, its views, and the prototypes they are similar to."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -36,13 +36,13 @@ NO_PROTOTYPES = "a black box: it has no prototypes, and no reasons that can be s
 
 
 class Reason(NamedTuple):
-    """A line of the picture: what a prototype gives to the score, and where it came from.
+    """A row of the picture: a prototype's contribution to the score, and where it came from.
 
     Args:
-        points: similarity, weight and points.
-        name: the prototype's class.
-        image: the id of its training image.
-        this, that: the photograph's view, and the prototype.
+        points: the contribution: similarity, weight and points.
+        name: name of the prototype's class.
+        image: id of the prototype's training image.
+        this, that: pictures of the image's view, and of the prototype's.
     """
 
     points: Points
@@ -60,15 +60,18 @@ def draw_reasons(
     reasons: Sequence[Reason],
     views: Views,
 ) -> Image.Image:
-    """Draws why an image got its class.
+    """Draws the reasons for an image's predicted class.
 
     Args:
-        photograph: uint8, height×width×3.
-        outlines: its views in the reasons.
-        ranking: the first classes and their scores; the first is the class predicted.
-        score: that class's, rounded (see `Score.rounded`).
-        reasons: a line for each of the score's rows; none of a black box.
-        views: the model's.
+        photograph: the RGB image, uint8 height×width×3.
+        outlines: outlines of the image's views that occur in the reasons.
+        ranking: name and logit of the first classes, in descending order; the first is predicted.
+        score: the predicted class's score, rounded (see `Score.rounded`).
+        reasons: a row for each of the score's contributions; none for a black box.
+        views: the kind of view that the model compares prototypes with.
+
+    Returns:
+        The picture, `WIDTH` pixels wide.
     """
     picture = outlined(photograph, outlines, PHOTOGRAPH)
     below = HEAD + 30 + ROW * len(reasons)
@@ -138,7 +141,7 @@ def _write(
     colour: Colour,
     width: int | None = None,
 ) -> None:
-    """Writes a line of text; one that is too long ends in dots."""
+    """Writes a line of text; one that is too long is cut and ends in dots."""
     limit = width or WIDTH - MARGIN - place[0]
     ImageDraw.Draw(canvas).text(place, _fit(writable(text), size, limit), colour, font(size))
 

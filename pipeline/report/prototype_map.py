@@ -1,4 +1,4 @@
-"""A map of the prototypes: near each other where the network finds them alike."""
+"""A two-dimensional map of the prototypes, in which similar embeddings are near each other."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,12 +15,12 @@ FEW, PERPLEXITY = 30, 30
 WIDTH, HEIGHT, MARGIN = 1000, 640, 24
 GOLDEN_ANGLE = 137.508
 WIDE, NARROW = 15, 34
-"""The height of letters where the map is as wide as a desk's window, and a phone's."""
+"""Font size of names in the map's units, on a wide (desktop) and a narrow (phone) screen."""
 LETTER = 0.64
-"""A letter's mean width, as a share of its height."""
+"""Mean width of a letter as a share of the font size."""
 LARGEST_DOT, SPREAD_DOT = 12, 200
 STEPS = range(0, 61, 6)
-"""How far above or below the middle of its prototypes a name may stand."""
+"""Distances above and below the median of a class's prototypes at which its name may stand."""
 
 Box = tuple[float, float, float, float]
 
@@ -29,12 +29,12 @@ class Cluster(NamedTuple):
     """The prototypes of a class on the map.
 
     Args:
-        label: the class.
-        name: its name.
-        hue: of its colour, in degrees.
-        points: (x, y) of each different prototype.
-        x, y: where the name stands: the middle of its line.
-        wide, narrow: whether the name has room there on a wide screen, and on a narrow one.
+        label: number of the class, 0..C−1.
+        name: name of the class.
+        hue: hue of the class's colour, in degrees.
+        points: (x, y) of each distinct prototype, in the map's units.
+        x, y: centre of the name's baseline, in the map's units.
+        wide, narrow: whether the name fits without overlap on a wide screen, and on a narrow one.
     """
 
     label: int
@@ -48,7 +48,14 @@ class Cluster(NamedTuple):
 
 
 class Scatter(NamedTuple):
-    """A map, `width` × `height` units large, with dots `dot` wide; `method` is how it was made."""
+    """A map of prototypes.
+
+    Args:
+        width, height: the map's size, in its own units (SVG).
+        dot: diameter of a dot, in the map's units.
+        method: the projection: `t-SNE` or `PCA`.
+        clusters: the prototypes of each class.
+    """
 
     width: int
     height: int
@@ -58,12 +65,12 @@ class Scatter(NamedTuple):
 
 
 def scatter(prototypes: Prototypes, embedding_PD: NDArray[np.floating], seed: int) -> Scatter:
-    """Draws a map of a model's prototypes; those that are the same crop share a point.
+    """Draws a map of a model's prototypes; those of the same view share a point.
 
     Args:
-        prototypes: the model's.
-        embedding_PD: where each lies in the embedding.
-        seed: of t-SNE.
+        prototypes: the finished model's prototypes.
+        embedding_PD: the prototypes' embeddings, float P×D.
+        seed: seed of t-SNE, for reproducibility.
     """
     labels = range(len(prototypes.class_names))
     first_X = [group[0] for label in labels for group in prototypes.distinct(label)]
@@ -87,11 +94,14 @@ def scatter(prototypes: Prototypes, embedding_PD: NDArray[np.floating], seed: in
 
 
 def spread(embedding_XD: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Lays embeddings out on a plane, X×2: by t-SNE, or where there are few by PCA."""
+    """Projects embeddings X×D to the plane: float64 X×2.
+
+    By t-SNE (van der Maaten and Hinton, 2008), or by PCA where there are fewer than `FEW`.
+    """
     X, D = embedding_XD.shape
     if _method(X) == "t-SNE":
         tsne = TSNE(perplexity=min(PERPLEXITY, (X - 1) // 3), init="pca", random_state=seed)
-        # Several threads would add up in any order, and every run would be another map.
+        # With several threads, the order of summation and so the map would differ between runs.
         with threadpool_limits(1):
             return tsne.fit_transform(embedding_XD.astype(np.float32)).astype(np.float64)
     if X == 1:
@@ -106,7 +116,7 @@ def _method(count: int) -> str:
 
 
 def _fit(place_X2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Stretches a layout to the map, each axis for itself."""
+    """Scales a layout to the map's size, each axis separately."""
     low_2, high_2 = place_X2.min(0), place_X2.max(0)
     size_2 = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
     extent_2 = np.where(high_2 > low_2, high_2 - low_2, 1)
@@ -117,7 +127,7 @@ def _fit(place_X2: NDArray[np.float64]) -> NDArray[np.float64]:
 def _cluster(
     label: int, name: str, own_n2: NDArray[np.float64], place_X2: NDArray[np.float64]
 ) -> Cluster:
-    """Writes a class's name near the middle of its dots, over as few dots as possible."""
+    """Places a class's name near the median of its dots, where it covers the fewest dots."""
     x, y = np.median(own_n2, axis=0).tolist()
     half = LETTER * WIDE * len(name) / 2
     x = min(max(x, half), WIDTH - half)
@@ -134,9 +144,9 @@ def _dots(box: Box, place_X2: NDArray[np.float64]) -> int:
 
 
 def _with_room(clusters: Sequence[Cluster], size: float) -> set[int]:
-    """Returns the classes whose names can be written without touching each other.
+    """Returns the classes whose names fit without overlap.
 
-    Those whose prototypes lie closest together come first.
+    Classes whose prototypes have the smallest spread take precedence.
     """
     taken: list[Box] = []
     room = set()
@@ -150,7 +160,7 @@ def _with_room(clusters: Sequence[Cluster], size: float) -> set[int]:
 
 
 def _box(name: str, x: float, y: float, size: float) -> Box:
-    """Returns the box of a name that stands on a line at y, about x."""
+    """Returns the box of a name with its baseline at y, centred at x."""
     half = LETTER * size * len(name) / 2
     return x - half, y - size, x + half, y + size / 3
 

@@ -1,4 +1,4 @@
-"""The report: a page that says what was run, measured and decided, and a page for each class."""
+"""The report: a page of settings, metrics and predictions, and a page for each class."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +28,17 @@ PHOTOGRAPH, SEGMENTED = 320, 384
 
 
 class Decision(NamedTuple):
-    """A test image and the scores that are shown of it; `photograph` has its views outlined."""
+    """A test image and the scores that are shown for it.
+
+    Args:
+        image: id of the image.
+        actual: name of its class.
+        right: whether it was classified correctly.
+        photograph: the image with the views in the scores outlined; None if it is not available.
+        sums: the scores shown, as sums of contributions.
+        next_name: name of the class with the second largest logit; empty with one class.
+        next_score: that class's logit, in hundredths.
+    """
 
     image: str
     actual: str
@@ -40,7 +50,17 @@ class Decision(NamedTuple):
 
 
 class Best(NamedTuple):
-    """A class in the overview; `prototypes` are (number, view) of those with the largest weight."""
+    """A class in the overview.
+
+    Args:
+        label: number of the class, 0..C−1.
+        name: name of the class.
+        num_prototypes: number of its prototypes.
+        num_different: number of distinct views among them.
+        num_test: number of its test images.
+        num_right: number of these that were classified correctly.
+        prototypes: index and picture of those with the largest weights.
+    """
 
     label: int
     name: str
@@ -52,16 +72,22 @@ class Best(NamedTuple):
 
 
 class Report:
-    """Chooses what the pages show, and draws it.
+    """Selects what the pages show, and writes them.
 
     Args:
-        index: the images.
-        gallery: their pictures.
-        prototypes: the finished model's.
-        embedding_PD: where they lie in the embedding.
-        answers: what the model says of the test images.
-        relevance: the same model's.
-        only_mask, places: see `Looks`.
+        index: the data set's images, with ids and classes.
+        gallery: draws these images and their views.
+        prototypes: the finished model's prototypes and weights.
+        embedding_PD: the prototypes' embeddings, float P×D.
+        answers: the model's outputs on the test images.
+        relevance: computes the relevance of the model's prototypes.
+        only_mask: whether relevance is drawn on the crops' masks only, even where the network sees
+            more.
+        places: finds the region of an image in which a prototype is found, for models whose views
+            are cells; None for others.
+
+    Raises:
+        ProtoMaskError: the outputs are those of another model.
     """
 
     def __init__(
@@ -84,10 +110,10 @@ class Report:
         """Writes index.html and classes/; the same inputs give the same bytes.
 
         Args:
-            folder: where to.
-            facts: what was run, name → value.
-            measured: what the metrics say.
-            seed: of the map of prototypes.
+            folder: an existing folder to write to, without classes/.
+            facts: settings of the run, by name.
+            measured: the results of the stage evaluate.
+            seed: seed of the map of prototypes.
         """
         (folder / "classes").mkdir()
         pages = ClassPages(self.index, self.gallery, self.prototypes, self.answers, self.looks)
@@ -119,13 +145,19 @@ class Report:
 
     @property
     def has_map(self) -> bool:
-        """Whether it says something how far prototypes are from each other: not where they are the
-        axes of the embedding (PIP-Net), nor where there are none."""
+        """Whether distances between prototypes are meaningful, so that a map can show them.
+
+        They are not where prototypes are the axes of the embedding (PIP-Net) or do not exist (black
+        box).
+        """
         return self.views.model not in ("pipnet", "blackbox")
 
     def typical(self) -> list[int]:
-        """Returns test images (places in the answers) that nobody has picked: the first of each
-        class, evenly spaced over the classes; the second ones where there are few classes."""
+        """Returns positions of test images (in `answers`) selected without regard to the results.
+
+        They are the first image of each class, evenly spaced over the classes; with few classes,
+        the second ones as well, and so on.
+        """
         seen: dict[int, int] = {}
         turns = []
         for place, label in enumerate(self.answers.labels_N.tolist()):
@@ -137,7 +169,10 @@ class Report:
         return [first[at * len(first) // count][2] for at in range(count)]
 
     def worst(self) -> list[int]:
-        """Returns the mistakes (places in the answers) in which the wrong class leads by most."""
+        """Returns positions of the misclassified test images with the largest margins, in order.
+
+        The margin is the logit of the predicted class minus that of the right one.
+        """
         logits_NC, labels_N = self.answers.logits_NC, self.answers.labels_N
         places, predicted_N = np.arange(len(labels_N)), self.answers.predicted_N
         lead_N = logits_NC[places, predicted_N] - logits_NC[places, labels_N]
@@ -145,7 +180,13 @@ class Report:
         return wrong[np.argsort(-lead_N[wrong], kind="stable")][:NUM_MISTAKES].tolist()
 
     def score(self, place: int, label: int, top: int) -> Score:
-        """Takes a class's score for a test image apart."""
+        """Splits a class's score for a test image into contributions (see `Prototypes.score`).
+
+        Args:
+            place: position of the image in `answers`.
+            label: number of the class, 0..C−1.
+            top: the largest number of contributions listed.
+        """
         similarity_P, view_P = self.answers.similarity_NP[place], self.answers.view_NP[place]
         return self.prototypes.score(label, similarity_P, view_P, top)
 

@@ -1,4 +1,4 @@
-"""This looks like that: a class score as lines, each with the pictures that it is about."""
+"""A class score as lines of "this looks like that", each with pictures of both views."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -18,12 +18,13 @@ CROP = 128
 
 
 class Side(NamedTuple):
-    """One side of a line: a crop or an image, and where in it the prototype finds what it knows.
+    """One side of a line: a crop or an image, and the region in it in which a prototype is found.
 
     Args:
-        crop: as the network sees it; of a whole image, with the place outlined.
-        overlay: the same with relevance over it.
-        on_mask: see `overlay.Overlay`.
+        crop: the crop as the network sees it; of a whole image, with the region outlined.
+        overlay: the same with a heat map of the relevance.
+        on_mask: share of the positive relevance that lies on the mask or region, in [0, 1]; None if
+            there is no positive relevance.
     """
 
     crop: Picture
@@ -35,12 +36,12 @@ class Line(NamedTuple):
     """A line of "this looks like that".
 
     Args:
-        points: what it adds to the score.
-        label, class_name: of the prototype.
-        image: the id of the prototype's training image.
-        mark, colour: of the view in the photograph.
-        share: its bar's length, 0..1.
-        this, that: the image's view, and the prototype.
+        points: the contribution to the score: similarity, weight and points.
+        label, class_name: number and name of the prototype's class.
+        image: id of the prototype's training image.
+        mark, colour: label and CSS colour of the view's outline in the image.
+        share: length of the line's bar, relative to the largest of the image, in [0, 1].
+        this, that: the image's view, and the prototype's.
     """
 
     points: Points
@@ -55,7 +56,16 @@ class Line(NamedTuple):
 
 
 class Sum(NamedTuple):
-    """A class score as lines that add up to it."""
+    """A class score as the sum of its lines and a rest.
+
+    Args:
+        label: number of the class, 0..C−1.
+        name: name of the class.
+        lines: the largest contributions, in descending order.
+        rest: the points of all other prototypes.
+        num_rest: number of the other prototypes.
+        score: logit of the class.
+    """
 
     label: int
     name: str
@@ -66,7 +76,13 @@ class Sum(NamedTuple):
 
 
 class Numbered(NamedTuple):
-    """A crop with its number, and the colour of its mask in the photograph."""
+    """A crop with its number.
+
+    Args:
+        number: index of the crop, 0..K−1.
+        colour: CSS colour of the outline of its mask.
+        crop: picture of the crop.
+    """
 
     number: int
     colour: str
@@ -74,11 +90,13 @@ class Numbered(NamedTuple):
 
 
 class Segmented(NamedTuple):
-    """An image's crops beside its photograph with their masks outlined, None where it is not here.
+    """An image with the masks of its crops outlined, and the crops.
 
     Args:
-        image: what it is called.
-        num_masks: how many masks it has; those of its crops are the largest.
+        image: id or name of the image.
+        num_masks: number of the image's masks; the crops are those of the largest ones.
+        photograph: the image with the outlines; None if it is not available.
+        crops: the crops, by number.
     """
 
     image: str
@@ -91,12 +109,14 @@ class Looks:
     """Draws the lines of images, and the prototypes in them.
 
     Args:
-        prototypes: the model's.
-        relevance: the same model's.
-        crops: the crops of the index's images, as the model sees them.
-        ids: these images' ids.
-        only_mask: draw relevance on crops' masks only, even where the network sees more.
-        places: where views are cells, the same model's.
+        prototypes: the finished model's prototypes and weights.
+        relevance: computes the relevance of the model's prototypes.
+        crops: store of the crops of the index's images, as the model sees them.
+        ids: ids of the store's images, in order.
+        only_mask: whether relevance is drawn on the crops' masks only, even where the network sees
+            more.
+        places: finds the region of an image in which a prototype is found, for models whose views
+            are cells; None for others.
     """
 
     def __init__(
@@ -114,12 +134,12 @@ class Looks:
         self._sources: dict[int, Side] = {}
 
     def sums(self, image: str, cuts: Mapping[int, Cut], scores: Sequence[Score]) -> list[Sum]:
-        """Draws what some class scores of one image are made of.
+        """Draws the contributions to some class scores of one image.
 
         Args:
-            image: what the image is called.
-            cuts: its crops by number, at least those of the views in the scores.
-            scores: see `Prototypes.score`, rounded.
+            image: id or name of the image.
+            cuts: the image's crops by number, at least those of the views in the scores.
+            scores: the scores, split into contributions and rounded (see `Score.rounded`).
         """
         rows = [points for score in scores for points in score.rows]
         most = max((abs(points.points) for points in rows), default=1.0) or 1.0
@@ -145,7 +165,11 @@ class Looks:
         ]
 
     def sources(self, prototypes: Sequence[int]) -> list[Side]:
-        """Draws the training views that show these prototypes, each once and for all."""
+        """Draws the training views of prototypes; each is drawn once and cached.
+
+        Args:
+            prototypes: indices of the prototypes, 0..P−1.
+        """
         new = [number for number in dict.fromkeys(prototypes) if number not in self._sources]
         rows, crops = self.prototypes.rows_P, self.prototypes.crop_P
         sides = self.sides(
@@ -163,7 +187,13 @@ class Looks:
     def sides(
         self, cuts: Sequence[Cut], prototypes: Sequence[int], names: Sequence[str]
     ) -> list[Side]:
-        """Draws crops and their relevance for one prototype each."""
+        """Draws crops and their relevance for one prototype each.
+
+        Args:
+            cuts: n crops of the same size.
+            prototypes: the prototype of each crop, 0..P−1.
+            names: what each crop is called in alternative texts.
+        """
         if self.places is not None and cuts:
             cuts = self._placed(self.places, cuts, prototypes)
         shown = [cut._replace(whole=cut.whole and not self.only_mask) for cut in cuts]
@@ -178,12 +208,12 @@ class Looks:
         ]
 
     def named(self, prototype: int) -> str:
-        """Returns `Prototype 3 of wren`; of a black box `Logit of wren`."""
+        """Returns a prototype's name: `Prototype 3 of wren`; for a black box, `Logit of wren`."""
         of = self.prototypes.class_names[self.prototypes.class_of_P[prototype]]
         return f"Logit of {of}" if self.views.kind == "image" else f"Prototype {prototype} of {of}"
 
     def _placed(self, places: Places, cuts: Sequence[Cut], prototypes: Sequence[int]) -> list[Cut]:
-        """Returns the cuts with where their prototype is found as what is inside."""
+        """Returns the cuts with the regions in which their prototypes are found as `inside`."""
         crops_nSS3 = torch.from_numpy(np.stack([cut.pixels for cut in cuts]))
         found_nSS = places(crops_nSS3, torch.tensor(prototypes)).numpy()
         return [cut._replace(inside=inside) for cut, inside in zip(cuts, found_nSS, strict=True)]
@@ -214,7 +244,12 @@ class Looks:
 
 
 def numbered(image: str, cuts: Mapping[int, Cut]) -> list[Numbered]:
-    """Draws an image's crops, given by number."""
+    """Draws an image's crops.
+
+    Args:
+        image: id or name of the image.
+        cuts: the crops by number, 0..K−1.
+    """
     return [
         Numbered(crop, web_colour(colour_of(crop)), _drawn(cut, f"Crop {crop} of {image}"))
         for crop, cut in cuts.items()

@@ -1,4 +1,4 @@
-"""Pictures of what a model compares prototypes with: crops, cells and whole images."""
+"""Pictures of views: crops, cells and whole images."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,19 +11,19 @@ from pipeline.saliency.views import Views
 
 
 def colour_of_view(views: Views, view: int) -> Colour:
-    """Returns the colour of a view's outline; cells beside each other have different ones."""
+    """Returns the colour of a view's outline; neighbouring cells have different colours."""
     row, column = divmod(view, views.grid[1])
     return colour_of(3 * row + column if views.kind == "cells" else view)
 
 
 def draw_view(views: Views, pixels: NDArray[np.uint8], view: int, side: int) -> Image.Image:
-    """Draws a view no larger than `side`: a crop as it is, the image with a cell outlined.
+    """Draws a view: the crop, or the image with the cell outlined.
 
     Args:
-        views: what the model compares prototypes with.
-        pixels: uint8 S×S×3, the view's crop, or the whole image.
-        view: its number.
-        side: in pixels.
+        views: the kind of view that the model compares prototypes with.
+        pixels: the view's crop or the whole image, uint8 S×S×3.
+        view: index of the view, 0..V−1.
+        side: the picture's largest side in pixels.
     """
     side = min(side, len(pixels))
     if views.kind != "cells":
@@ -39,13 +39,14 @@ def outlines_of_views(
     width: int,
     mask_of: Callable[[int], NDArray[np.bool_] | None],
 ) -> list[Outline]:
-    """Returns where views lie in an image: a crop's mask, or the cell.
+    """Returns the outlines of views in an image: the masks of crops, or the cells.
 
     Args:
-        views: what the model compares prototypes with.
-        marked: view → its label.
-        height, width: the image's, in pixels.
-        mask_of: gives the mask of a crop, None for a crop without.
+        views: the kind of view that the model compares prototypes with.
+        marked: label of each view to outline, by view.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        mask_of: returns the mask of a crop, bool height×width; None for a crop without.
     """
     in_cells = views.kind == "cells"
     places = [views.cell(v, height, width) if in_cells else mask_of(v) for v in marked]
