@@ -1,1 +1,1 @@
-"""From masks to crops: extraction, and the store that is read in random order while training."""
+"""From masks to crops: extraction, and the store that training reads in random order."""

@@ -1,4 +1,4 @@
-"""Batches of crops, read ahead while the device works on the batch before."""
+"""Batches of crops, prefetched while the device works on the previous batch."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +13,12 @@ from pipeline.crops.store import CropStore
 
 
 class Batch(NamedTuple):
-    """Some images' crops.
+    """The crops of B images.
 
     Args:
-        rows: int64 B, which images.
-        crops_BKSS3: uint8.
-        valid_BK: bool.
+        rows: int64 B, the images, as rows of the store.
+        crops_BKSS3: RGB crops, uint8 B×K×S×S×3, on the device.
+        valid_BK: bool B×K, false for missing crops, on the device.
     """
 
     rows: NDArray[np.int64]
@@ -29,13 +29,23 @@ class Batch(NamedTuple):
 def read_batches(
     store: CropStore, rows: NDArray[np.int64], size: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Yields batches of at most `size` images, in the order of `rows`, on a device."""
+    """Yields batches of at most `size` images, in the order of `rows`.
+
+    Args:
+        store: the crop store to read from.
+        rows: int64, the images, as rows of the store.
+        size: number of images in a batch; the last one may be smaller.
+        device: the device that the tensors are copied to.
+
+    Raises:
+        ProtoMaskError: the store was truncated while it was read.
+    """
     parts = [rows[at : at + size] for at in range(0, len(rows), size)]
     pinned = device.type == "cuda"
 
     def read(part: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         found = torch.from_numpy(store.crops(part)), torch.from_numpy(store.valid[part])
-        # From other memory a GPU cannot copy while it computes.
+        # Only copies from pinned memory overlap with computation on a GPU.
         return (found[0].pin_memory(), found[1].pin_memory()) if pinned else found
 
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""Cutting crops out of a photograph, one for each of its largest masks."""
+"""Extraction of an image's crops, one for each of its largest masks."""
 
 from typing import NamedTuple
 
@@ -15,11 +15,11 @@ class Crops(NamedTuple):
     """The crops of one image.
 
     Args:
-        pixels: uint8, K×S×S×3; rows of missing crops are black.
-        inside: bool, K×S×S, the mask as it lies in the crop.
-        boxes: int32, K×4, what was cut out: half-open (x0, y0, x1, y1) in the image.
-        masks: int32, K, the mask's number in the mask store; −1 where there is none.
-        valid: bool, K.
+        pixels: RGB crops, uint8 K×S×S×3; zero for missing crops.
+        inside: bool K×S×S, the mask inside each crop.
+        boxes: int32 K×4, the box of each crop, half-open (x0, y0, x1, y1) in pixels of the image.
+        masks: int32 K, the mask's index in the mask store; −1 for a crop without a mask.
+        valid: bool K, false for missing crops.
     """
 
     pixels: NDArray[np.uint8]
@@ -30,12 +30,17 @@ class Crops(NamedTuple):
 
 
 def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSettings) -> Crops:
-    """Cuts the crops of one image; an image without any mask to cut gives itself as its one crop.
+    """Extracts the crops of one image.
+
+    An image without a mask to crop gives a single crop, the whole image (method.md, "Crops").
 
     Args:
-        photograph: uint8 RGB, height×width×3.
-        masks: its masks, largest first.
-        settings: how.
+        photograph: the RGB image, uint8 height×width×3.
+        masks: the image's masks, largest first.
+        settings: size and number of the crops, their background, and the limits of their boxes.
+
+    Returns:
+        K crops, the missing ones last.
     """
     numbers = _numbers(masks, settings)
     if not numbers:
@@ -54,12 +59,12 @@ def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSet
 
 
 def whole_image(photograph: NDArray[np.uint8], per_image: int, size: int) -> Crops:
-    """Returns a photograph as its own first crop, and no other.
+    """Returns the whole image as the first of K crops; the others are missing.
 
     Args:
-        photograph: uint8 RGB, height×width×3.
-        per_image: K.
-        size: S.
+        photograph: the RGB image, uint8 height×width×3.
+        per_image: K, the number of crops.
+        size: S, the side of a crop in pixels.
     """
     crops = _no_crops(per_image, size)
     _place(crops, 0, photograph, np.ones(photograph.shape[:2], bool), (0, 0), size)
@@ -77,7 +82,7 @@ def _no_crops(K: int, S: int) -> Crops:
 
 
 def _numbers(masks: Masks, settings: CropSettings) -> list[int]:
-    """Returns which masks are cut: the largest ones whose box is not too large."""
+    """Returns the indices of the masks to crop: the largest whose box is not too large."""
     widths, heights = (masks.boxes[:, 2:] - masks.boxes[:, :2]).T
     small = widths * heights <= settings.max_box_area * masks.height * masks.width
     return np.flatnonzero(small)[: settings.per_image].tolist()
@@ -86,15 +91,19 @@ def _numbers(masks: Masks, settings: CropSettings) -> list[int]:
 def grow_box(
     box: NDArray[np.integer], height: int, width: int, min_area: float
 ) -> tuple[int, int, int, int]:
-    """Grows a box around its centre, keeping its shape, until it covers a fraction of the image.
+    """Grows a box around its centre until it covers a fraction of the image.
 
-    A box that would leave the image is moved back into it, and a side that is longer than the
-    image's is cut to it and the other one lengthened in return.
+    The aspect ratio is kept where possible. A box that would leave the image is shifted back into
+    it. A side longer than the image's is cut to it, and the other one is lengthened in return.
 
     Args:
-        box: half-open (x0, y0, x1, y1).
-        height, width: the image's.
-        min_area: the fraction, 0..1; a box that is large enough comes back as it is.
+        box: the box, half-open (x0, y0, x1, y1) in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        min_area: the fraction, 0..1; a box that is large enough is returned unchanged.
+
+    Returns:
+        The grown box, half-open (x0, y0, x1, y1), which contains the given one.
     """
     x0, y0, x1, y1 = (int(value) for value in box)
     wanted = min_area * height * width
@@ -112,7 +121,16 @@ def grow_box(
 def fill_background(
     pixels: NDArray[np.uint8], inside: NDArray[np.bool_], background: str
 ) -> NDArray[np.uint8]:
-    """Replaces what lies outside the mask; `original` gives the pixels as they are."""
+    """Replaces the pixels outside the mask.
+
+    Args:
+        pixels: RGB pixels of the box, uint8 height×width×3.
+        inside: the mask inside the box, bool height×width.
+        background: `original` (unchanged), `mean` (mean colour inside the mask) or `zero`.
+
+    Returns:
+        uint8 height×width×3.
+    """
     if background == "original":
         return pixels
     colour = pixels[inside].mean(axis=0).round() if background == "mean" else np.zeros(3)
@@ -132,7 +150,7 @@ def _place(
     corner: tuple[int, int],
     size: int,
 ) -> None:
-    """Resizes one crop (bilinear, antialiased) and its mask (the same, cut at one half)."""
+    """Resizes one crop (bilinear, antialiased) and its mask (likewise, thresholded at one half)."""
     x0, y0 = corner
     height, width = inside.shape
     bilinear = Image.Resampling.BILINEAR

@@ -1,13 +1,13 @@
-"""The crop store: fixed shapes, read in random order at memory speed.
+"""The crop store: arrays of fixed shape, read in random order at memory speed.
 
 A Zarr v3 group:
 
-- `crops` (uint8, N×K×S×S×3), uncompressed: a chunk's file is then the array itself, and reading an
-  image is copying it out of the page cache.
-- `inside` (uint8, N×K×S×⌈S/8⌉): the mask inside each crop, eight pixels a byte, compressed.
-- `valid` (bool, N×K), `boxes` (int32, N×K×4), `masks` (int32, N×K).
-- `whole` (uint8, N×1×S×S×3), uncompressed: each image resized whole, and `sizes` (int32, N×2), its
-  width and height: what models see that do not look at crops.
+- `crops` (uint8, N×K×S×S×3), uncompressed: a chunk's file is the array itself, and reading an image
+  copies it from the page cache.
+- `inside` (uint8, N×K×S×⌈S/8⌉): the mask inside each crop, eight pixels in a byte, compressed.
+- `valid` (bool, N×K), `boxes` (int32, N×K×4), `masks` (int32, N×K): see `Crops`.
+- `whole` (uint8, N×1×S×S×3), uncompressed: each whole image resized, and `sizes` (int32, N×2), its
+  width and height in pixels: the input of models that do not use crops.
 - attributes: the settings, the data set, and the hash of the mask store.
 """
 
@@ -32,9 +32,9 @@ class _Pixels(NamedTuple):
     """The chunk files of an array of crops.
 
     Args:
-        shape: of an image's crops.
-        per_chunk: images a file.
-        files: open.
+        shape: shape of one image's crops, K×S×S×3.
+        per_chunk: number of images in a file.
+        files: the open files, in order.
     """
 
     shape: tuple[int, ...]
@@ -46,7 +46,7 @@ class CropStore:
     """The crops of a store that `write_crops` wrote.
 
     Args:
-        path: the store's folder.
+        path: path of the store's folder.
 
     Attributes:
         about: what the store says of itself.
@@ -58,7 +58,8 @@ class CropStore:
         whole_images: whether each image is its own only crop.
 
     Raises:
-        ProtoMaskError: nothing there, or no crop store, or a file of it is missing or cut short.
+        ProtoMaskError: there is no crop store, or one of its files is missing, truncated or
+            damaged.
     """
 
     whole_images: ClassVar[bool] = False
@@ -98,7 +99,14 @@ class CropStore:
         return WholeImageStore(self.path)
 
     def crops(self, images: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Returns the crops of some images, in the order asked for: uint8, B×K×S×S×3."""
+        """Returns the crops of some images in the order of `images`: uint8 B×K×S×S×3.
+
+        Args:
+            images: int B, rows of the store.
+
+        Raises:
+            ProtoMaskError: the store was truncated while it was read.
+        """
         shape, per_chunk, files = self._pixels
         pixels = np.empty((len(images), *shape), np.uint8)
         for place, image in enumerate(images):
@@ -112,7 +120,7 @@ class CropStore:
         """Returns the masks inside the crops of one image: bool, K×S×S."""
         try:
             packed = np.asarray(self._inside[image])
-        except Exception as error:  # whatever a codec makes of damaged bytes
+        except Exception as error:  # codecs raise all kinds of errors at damaged bytes
             raise ProtoMaskError(
                 f"{self.path}/inside is damaged ({error}): remove the store and run "
                 "`dvc repro crops`"
@@ -120,10 +128,14 @@ class CropStore:
         return np.unpackbits(packed, axis=-1, count=self.settings.side).astype(bool)
 
     def refuse_unless(self, settings: CropSettings, photographs: Photographs) -> None:
-        """Checks that the store was cut with these settings from these images.
+        """Checks that the store was made with these settings from these images.
+
+        Args:
+            settings: the parameters of cropping that are expected.
+            photographs: the images that are expected.
 
         Raises:
-            ProtoMaskError: it was not; the message names both sides.
+            ProtoMaskError: it was not; the message names the differences.
         """
         made, wanted = (found.model_dump(mode="json") for found in (self.settings, settings))
         differing = [
@@ -164,10 +176,10 @@ class WholeImageStore(CropStore):
 
 
 def _open(path: Path, crops: Any) -> _Pixels:
-    """Opens the chunk files of an array of crops; each is an n×K×S×S×3 array as it stands.
+    """Opens the chunk files of an array of crops; each holds an n×K×S×S×3 array without a header.
 
-    They are read by offset and not mapped into memory: a page fault for every 4 kB would cost more
-    than the copy.
+    They are read by offset and not memory-mapped: a page fault for every 4 kB would cost more than
+    the copy.
     """
     chunks: list[BinaryIO] = []
     for file in _chunk_files(path, crops):
@@ -178,7 +190,7 @@ def _open(path: Path, crops: Any) -> _Pixels:
 
 
 def _refuse_missing_files(path: Path, group: zarr.Group) -> None:
-    """Zarr would read a file that is missing or empty as zeros."""
+    """Raises if a file is missing or empty, which Zarr would read as zeros."""
     for name in ARRAYS:
         for file in _chunk_files(path, group[name]):
             if not file.is_file() or file.stat().st_size == 0:
