@@ -1,1 +1,1 @@
-"""From a folder of photographs to the index of images."""
+"""From a data set's folder of images to the index."""

@@ -1,4 +1,4 @@
-"""Unpacking a tar archive that a stranger made."""
+"""Safe unpacking of tar archives from untrusted sources."""
 
 import shutil
 import tarfile
@@ -17,13 +17,14 @@ FILE_AND_FOLDER = (FileExistsError, IsADirectoryError, NotADirectoryError)
 def unpack(archive: Path, folder: Path) -> None:
     """Unpacks an archive's files and folders, compressed or not, into a folder.
 
-    Names that would lie outside the folder are refused, and so are links, wherever they lead, and
-    devices: a data set needs none. Only names and contents are taken, no owners or permissions.
+    Names that lead out of the folder are refused, and so are links and devices, which no data set
+    needs. Owners and permissions are ignored.
 
     Args:
-        archive: a tar file; its hash has been verified, as one that was cut off between two members
-            looks whole.
-        folder: where its members go; made if need be. After an error it holds what came before.
+        archive: path of the tar file; its hash must have been verified, as an archive truncated
+            between two members looks complete.
+        folder: the folder to unpack into, created if missing. After an error it holds the members
+            unpacked before.
 
     Raises:
         ProtoMaskError: a member is refused, or the archive is damaged.

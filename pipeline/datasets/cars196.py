@@ -18,7 +18,13 @@ TEST = "cars_test_annos_withlabels.mat"
 def read(root: Path) -> Annotations:
     """Reads cars_annos.mat beside car_ims/, or devkit/ beside cars_train/ and cars_test/.
 
-    The labels of the test images, which were published later than devkit/, may lie in it or beside.
+    The labels of the test images, published later than devkit/, may lie in it or beside it.
+
+    Args:
+        root: the data set's folder.
+
+    Raises:
+        ProtoMaskError: `root` has neither layout, or a file is missing or damaged.
     """
     if (root / "cars_annos.mat").is_file():
         return _read_one_table(root)
@@ -31,6 +37,7 @@ def read(root: Path) -> Annotations:
 
 
 def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Raises `NotImplementedError`: the data set has no object masks."""
     raise NotImplementedError(f"{NAME} has boxes, and no object masks")
 
 
@@ -65,7 +72,7 @@ def _class_names(table: dict[str, Any]) -> dict[int, str]:
 
 
 def _image(car: Any, path: str, split: Split, names: dict[int, str]) -> Image:
-    """A MATLAB box counts pixels from 1, and holds its last row and column."""
+    """Converts an entry; its box counts pixels from 1 and includes the last row and column."""
     x0, y0, x1, y1 = (int(car[f"bbox_{side}"]) for side in ("x1", "y1", "x2", "y2"))
     return Image(
         id=str(PurePosixPath(path).with_suffix("")),

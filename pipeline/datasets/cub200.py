@@ -14,9 +14,16 @@ OBJECT = 128
 
 
 def read(root: Path) -> Annotations:
-    """Reads images.txt and its neighbours; a class `001.Black_footed_Albatross` loses its number.
+    """Reads images.txt and its neighbours.
 
-    Part locations are taken where CUB marks the part as visible.
+    The class `001.Black_footed_Albatross` is named `Black footed Albatross`. Part locations are
+    used where CUB marks the part as visible.
+
+    Args:
+        root: the data set's folder.
+
+    Raises:
+        ProtoMaskError: a file is missing or damaged.
     """
     paths = dict(read_table(root / "images.txt", NAME, 2))
     classes = dict(read_table(root / "classes.txt", NAME, 2))
@@ -43,7 +50,12 @@ def read(root: Path) -> Annotations:
 
 
 def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """CUB's segmentations hold the annotators' agreement, 0–255; the object is 128 and above."""
+    """Returns the object mask of a segmentation, bool height×width.
+
+    Args:
+        labels: agreement of CUB's annotators, uint8 height×width, 0..255; the object is where it is
+            at least 128.
+    """
     return labels >= OBJECT
 
 

@@ -1,4 +1,4 @@
-"""What a data set is to the pipeline: a module that reads its annotations."""
+"""The interface of a data set: a module that reads its annotations."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,7 +12,13 @@ from pipeline.errors import ProtoMaskError
 
 
 class Annotations(NamedTuple):
-    """The images a data set lists, its class names in order, and the names of its parts."""
+    """What a data set's annotations say.
+
+    Args:
+        images: the images, without hashes and sizes.
+        class_names: the class names in the order of their numbers.
+        part_names: the names of the data set's parts; empty if it has none.
+    """
 
     images: list[Image]
     class_names: list[str]
@@ -20,10 +26,16 @@ class Annotations(NamedTuple):
 
 
 class DataSet(Protocol):
-    """The face of `pipeline.datasets.cub200` and its neighbours."""
+    """The interface of `pipeline.datasets.cub200` and its neighbours."""
 
     def read(self, root: Path) -> tuple[list[Image], list[str], list[str]]:
-        """Lists the images below `root`, without opening any of them: `Annotations`.
+        """Lists the images below `root` without opening them.
+
+        Args:
+            root: the data set's folder.
+
+        Returns:
+            The images, class names and part names (see `Annotations`).
 
         Raises:
             ProtoMaskError: `root` is not laid out as this data set is.
@@ -31,7 +43,11 @@ class DataSet(Protocol):
         ...
 
     def object_mask(self, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Tells object from background in one of the data set's mask files."""
+        """Returns the object mask, bool height×width, in one of the data set's mask files.
+
+        Args:
+            labels: content of the mask file, uint8 height×width.
+        """
         ...
 
 
@@ -39,12 +55,15 @@ def read_table(path: Path, name: str, columns: int) -> list[list[str]]:
     """Reads a text file of space-separated columns; lines that start with # are comments.
 
     Args:
-        path: the file.
-        name: the data set's name, for the error.
-        columns: how many there are; the last one takes the rest of a line, spaces and all.
+        path: path of the text file, in UTF-8.
+        name: name of the data set, for error messages.
+        columns: number of columns; the last one is the rest of the line, including spaces.
+
+    Returns:
+        The columns of each line.
 
     Raises:
-        ProtoMaskError: the file is missing, or a line of it has fewer columns.
+        ProtoMaskError: the file is missing, no text in UTF-8, or a line has fewer columns.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -67,11 +86,11 @@ def read_table(path: Path, name: str, columns: int) -> list[list[str]]:
 
 
 def read_mat(path: Path, name: str) -> dict[str, Any]:
-    """Reads a MATLAB file: its variables by name, without dimensions of length 1.
+    """Reads the variables of a MATLAB file by name, without dimensions of length 1.
 
     Args:
-        path: the file.
-        name: the data set's name, for the error.
+        path: path of the MATLAB file.
+        name: name of the data set, for error messages.
 
     Raises:
         ProtoMaskError: the file is missing or damaged.
@@ -83,14 +102,14 @@ def read_mat(path: Path, name: str) -> dict[str, Any]:
         raise missing(path, name) from None
     except MemoryError:
         raise
-    except Exception as error:  # SciPy raises what it likes at damaged files
+    except Exception as error:  # SciPy raises all kinds of errors at damaged files
         raise ProtoMaskError(
             f"{path} is no MATLAB file that can be read ({error}); fetch {name} anew"
         ) from None
 
 
 def missing(path: Path, name: str) -> ProtoMaskError:
-    """Returns the error about a file that the data set `name` should have."""
+    """Returns the error for a file that the data set `name` lacks at `path`."""
     return ProtoMaskError(
         f"dataset.root: {path.name} is missing from {path.parent}, which is therefore not "
         f"laid out as the official {name} data set is"

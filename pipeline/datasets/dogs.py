@@ -17,9 +17,15 @@ SIDES = ("xmin", "ymin", "xmax", "ymax")
 def read(root: Path) -> Annotations:
     """Reads train_list.mat and test_list.mat, and each image's file below Annotation/.
 
-    The lists lie in `root`, as their archive holds them, or in its folder lists/. A class
-    `n02085620-Chihuahua` loses its number. An image of several dogs has the box around all of them,
-    as all are of its class.
+    The lists lie in `root`, as in their archive, or in its folder lists/. The class
+    `n02085620-Chihuahua` is named `Chihuahua`. The object box of an image with several dogs is the
+    tight box around all of them, as all are of its class.
+
+    Args:
+        root: the data set's folder.
+
+    Raises:
+        ProtoMaskError: a file is missing or damaged.
     """
     rows: list[tuple[Split, PurePosixPath]] = [
         *(("train", path) for path in _listed(root, "train_list.mat")),
@@ -41,6 +47,7 @@ def read(root: Path) -> Annotations:
 
 
 def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Raises `NotImplementedError`: the data set has no object masks."""
     raise NotImplementedError(f"{NAME} has boxes, and no object masks")
 
 

@@ -1,4 +1,4 @@
-"""Data sets that are downloaded, verified and laid out once for a user."""
+"""Data sets that are downloaded, verified and unpacked once for each user."""
 
 import shutil
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Archive:
     """A published tar archive.
 
     Args:
-        url: where it is.
-        sha256: the hex digest of its bytes.
-        size: how many bytes it has.
-        into: the folder it is unpacked into, relative to the data set's own.
+        url: URL of the tar file.
+        sha256: SHA-256 of its content, 64 hex digits.
+        size: its size in bytes.
+        into: the folder it is unpacked into, relative to the data set's folder.
     """
 
     url: str
@@ -31,6 +31,7 @@ class Archive:
 
     @property
     def name(self) -> str:
+        """The archive's file name, from its URL."""
         return PurePosixPath(urlsplit(self.url).path).name
 
 
@@ -39,8 +40,8 @@ class Publication:
     """A data set as it is published.
 
     Args:
-        archives: all of them, in the order in which they are unpacked.
-        root: the folder among what they hold that `dataset.root` would name.
+        archives: the data set's archives, in the order in which they are unpacked.
+        root: the folder in the unpacked archives that `dataset.root` would name.
     """
 
     archives: tuple[Archive, ...]
@@ -49,7 +50,7 @@ class Publication:
 
 DOGS = "http://vision.stanford.edu/aditya86/ImageNetDogs"
 
-# The digests and sizes are those that TensorFlow Datasets verifies its downloads by.
+# The hashes and sizes are those by which TensorFlow Datasets verifies its downloads.
 PUBLICATIONS = {
     "cub200": Publication(
         (
@@ -88,7 +89,7 @@ PUBLICATIONS = {
     ),
 }
 
-# Where to look for data sets whose first home is gone.
+# Where to find copies of data sets whose original site is gone.
 COPIES = {
     "cars196": "its first home is gone; https://github.com/pytorch/vision/issues/7545 tells where "
     "copies are kept, such as https://www.kaggle.com/datasets/rickyyyyyyy/torchvision-stanford-cars"
@@ -96,23 +97,23 @@ COPIES = {
 
 
 def root_of(name: str) -> Path:
-    """Returns where a data set of `PUBLICATIONS` lies, or will lie once it is fetched."""
+    """Returns the root folder of a data set of `PUBLICATIONS`, whether or not it is there yet."""
     return _folder(name) / PUBLICATIONS[name].root
 
 
 def fetch(name: str, publication: Publication) -> None:
     """Downloads a data set's archives and unpacks them, unless this user has it already.
 
-    It then lies in the folder `datasets/NAME` of the user's cache, whole or not at all; archives
-    are kept until it does, so that a killed run resumes. A second process waits for the first.
+    The data set is placed atomically in the folder `datasets/NAME` of the user's cache. Archives
+    are kept until then, so that an interrupted run resumes. A second process waits for the first.
 
     Args:
-        name: the folder's name.
-        publication: what is downloaded.
+        name: name of the data set's folder in the cache.
+        publication: the archives to download, and the root folder in them.
 
     Raises:
-        ProtoMaskError: a download failed or brought other bytes; an archive is damaged or unsafe;
-            there is no room, or the cache folder cannot be written.
+        ProtoMaskError: a download failed or has other content, an archive is damaged or unsafe, the
+            disk is full, or the cache folder cannot be written.
     """
     folder = _folder(name)
     if folder.is_dir():
@@ -136,7 +137,9 @@ def _folder(name: str) -> Path:
 
 def _lay_out(publication: Publication, folder: Path) -> None:
     downloads, by_hand = folder.with_name(f"{folder.name}.archives"), _by_hand(publication)
-    for left in folder.parent.glob(f".{folder.name}.*.part"):  # whoever held the lock was killed
+    for left in folder.parent.glob(
+        f".{folder.name}.*.part"
+    ):  # of a killed process that held the lock
         shutil.rmtree(left)
     _refuse_too_little_room(publication, folder.parent, downloads)
     for archive in publication.archives:
@@ -148,7 +151,10 @@ def _lay_out(publication: Publication, folder: Path) -> None:
 
 
 def _refuse_too_little_room(publication: Publication, place: Path, downloads: Path) -> None:
-    """Photographs hardly compress: unpacked, archives take about their own size once more."""
+    """Raises if the disk has too little space for the archives and the unpacked images.
+
+    Images hardly compress: unpacked, they take about the archives' size again.
+    """
     here = sum(path.stat().st_size for path in downloads.glob("*"))
     needed = 2 * sum(archive.size for archive in publication.archives) - here
     free = shutil.disk_usage(place).free

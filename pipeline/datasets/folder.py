@@ -1,4 +1,4 @@
-"""Your own photographs: one folder a class, optionally below train/, val/ and test/."""
+"""A user's own photographs: one folder for each class, optionally below train/, val/ and test/."""
 
 from pathlib import Path, PurePosixPath
 
@@ -15,10 +15,17 @@ LIKE_SPLITS = frozenset([*SPLITS, "training", "valid", "validation", "testing"])
 
 
 def read(root: Path) -> Annotations:
-    """Lists `root/[split/]class/**/photograph`; the class is named as its folder is.
+    """Lists `root/[split/]class/**/photograph`; a class is named after its folder.
 
-    Without a split level every image is listed under "train"; `prepare` cuts the others from it.
-    Photographs that lie beside the class folders belong to no class and are passed over.
+    Without folders for splits, every image is listed under "train", and `prepare` cuts the other
+    splits from it. Files beside the class folders belong to no class and are ignored.
+
+    Args:
+        root: the data set's folder.
+
+    Raises:
+        ProtoMaskError: there are no photographs in folders, or folders of splits are misnamed or
+            mixed with others.
     """
     paths = [PurePosixPath(path) for path in visible_files(root)]
     photographs = [path for path in paths if path.suffix.lower() in SUFFIXES]
@@ -50,6 +57,7 @@ def read(root: Path) -> Annotations:
 
 
 def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Raises `NotImplementedError`: a folder of photographs has no object masks."""
     raise NotImplementedError("a folder of photographs has no object masks")
 
 

@@ -1,7 +1,7 @@
-"""The index: one Parquet file, a row an image, that every later stage reads instead of the folder.
+"""The index: a Parquet file with one row for each image, which later stages read.
 
-Its rows are sorted by id and hold no path of the machine that wrote it, so two machines with the
-same photographs write the same bytes.
+Its rows are sorted by id and contain no path of the machine that wrote it, so that two machines
+with the same images write the same bytes.
 """
 
 import difflib
@@ -49,7 +49,12 @@ PHOTOGRAPHS = pa.schema(
 
 @dataclass(frozen=True)
 class Part:
-    """A named place in an image, in pixels from its upper left corner."""
+    """The location of a named part in an image.
+
+    Args:
+        name: name of the part.
+        x, y: its location in pixels from the image's upper left corner.
+    """
 
     name: str
     x: float
@@ -58,20 +63,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Image:
-    """What a data set says of one image.
+    """An image's annotations.
 
     Args:
-        id: unique in the data set, and the same on every machine.
-        path: where it lies, relative to the data set's root, with forward slashes.
-        class_name: its class.
-        split: "train" or "test"; the validation split is cut from "train" later.
-        sha256: hex digest of the file's bytes.
-        width, height: pixels, after the EXIF orientation has been applied.
-        object_box: half-open pixel coordinates (x0, y0, x1, y1), or None.
-        object_mask_path: the object mask's file, relative to the root, or None.
-        object_mask: the object mask itself, run-length encoded (COCO counts), or None.
-        part_mask_path: a label image (0 background, i the i-th part), or None.
-        parts: the visible parts, or None where the data set has no part locations.
+        id: the image's id, unique in the data set and the same on every machine.
+        path: path of its file relative to the data set's root, with forward slashes.
+        class_name: name of the image's class.
+        split: "train", "val" or "test"; without a validation split, one is cut from "train" later.
+        sha256: SHA-256 of the file's content, 64 hex digits.
+        width, height: size in pixels, after the EXIF orientation has been applied.
+        object_box: the object's box, half-open (x0, y0, x1, y1) in pixels; None if unknown.
+        object_mask_path: path of the object mask's file relative to the root; None without one.
+        object_mask: the object mask as COCO's compressed run lengths; None without one.
+        part_mask_path: path of a label image of parts (0 is background, i the i-th part); None
+            without one.
+        parts: the visible parts; None if the data set has no part locations.
     """
 
     id: str
@@ -90,11 +96,11 @@ class Image:
 
 @dataclass(frozen=True)
 class Photographs:
-    """What segmentation and cropping need to know of a data set, and nothing that a split changes.
+    """The columns of an index that segmentation and cropping use, which no split changes.
 
     Args:
-        dataset: the data set's name.
-        table: a row an image, sorted by id; the columns id, path, sha256, width and height.
+        dataset: name of the data set.
+        table: one row for each image, sorted by id; columns id, path, sha256, width and height.
     """
 
     dataset: str
@@ -105,23 +111,24 @@ class Photographs:
 
     @property
     def ids(self) -> list[str]:
+        """The images' ids, in order."""
         return self.table["id"].tolist()
 
     def digest(self) -> str:
-        """Returns a hash of the images and their order: their ids, and the bytes of their files."""
+        """Returns a hash of the images' ids and file contents, in order: 64 hex digits."""
         pairs = zip(self.ids, self.table["sha256"], strict=True)
         lines = "\n".join(f"{digest} {image}" for image, digest in pairs)
         return hashlib.sha256(lines.encode()).hexdigest()
 
     def write(self, path: Path) -> None:
-        """Writes one Parquet file; the same rows give the same bytes."""
+        """Writes a Parquet file; the same rows give the same bytes."""
         schema = PHOTOGRAPHS.with_metadata({"protomask": json.dumps({"dataset": self.dataset})})
         table = pa.Table.from_pylist(self.table.to_dict("records"), schema=schema)
         pq.write_table(table, path, compression="zstd")
 
     @classmethod
     def read(cls, path: Path) -> "Photographs":
-        """Reads what `write` wrote.
+        """Reads a file written by `write`.
 
         Raises:
             ProtoMaskError: the file is missing or is no such table.
@@ -135,11 +142,12 @@ class Index:
     """The images of a data set, sorted by id.
 
     Args:
-        dataset: the data set's name.
-        class_names: the C class names; an image's `label` is its class's place in this list.
-        part_names: the names of all parts, or an empty list.
-        table: a row an image, columns as in `SCHEMA`.
-        made_with: the parameters that the index was made with, name → value.
+        dataset: name of the data set.
+        class_names: names of the C classes; an image's `label` is its class's position in this
+            list.
+        part_names: names of all parts; empty if the data set has none.
+        table: one row for each image, with the columns of `SCHEMA`.
+        made_with: the parameters that the index was made with, by name.
     """
 
     dataset: str
@@ -152,7 +160,14 @@ class Index:
     def of(
         cls, dataset: str, images: list[Image], class_names: list[str], part_names: list[str]
     ) -> "Index":
-        """Sorts images by id and numbers their classes by their place in `class_names`."""
+        """Sorts images by id and assigns each its class's number.
+
+        Args:
+            dataset: name of the data set.
+            images: the images in any order.
+            class_names: names of the C classes in the order of their numbers.
+            part_names: names of all parts; empty if the data set has none.
+        """
         labels = {name: label for label, name in enumerate(class_names)}
         rows: list[dict[str, Any]] = [
             {**vars(image), "label": labels[image.class_name], "parts": _as_dicts(image.parts)}
@@ -165,25 +180,28 @@ class Index:
 
     @property
     def ids(self) -> list[str]:
+        """The images' ids, in order."""
         return self.table["id"].tolist()
 
     @property
     def labels(self) -> NDArray[np.int64]:
+        """The images' classes, int64 N in 0..C−1."""
         return self.table["label"].to_numpy(np.int64, copy=True)
 
     @property
     def photographs(self) -> Photographs:
+        """The part of the index that segmentation and cropping use."""
         return Photographs(self.dataset, self.table[PHOTOGRAPHS.names])
 
     def rows(self, *splits: Split) -> NDArray[np.int64]:
-        """Returns the row numbers of one or more splits, rising."""
+        """Returns the rows of the images of one or more splits: int64, ascending."""
         return np.flatnonzero(self.table["split"].isin(splits).to_numpy()).astype(np.int64)
 
     def row(self, image: str) -> int:
         """Returns the row of the image with this id or path.
 
         Raises:
-            ProtoMaskError: no image has it; the message names the closest ones.
+            ProtoMaskError: there is no such image; the message names the closest ids.
         """
         for column in ("id", "path"):
             found = np.flatnonzero((self.table[column] == image).to_numpy())
@@ -195,13 +213,13 @@ class Index:
 
     @property
     def object_masks_from(self) -> Literal["mask", "box"] | None:
-        """Whether object masks are the data set's own or only its boxes; None if there are none."""
+        """Source of the object masks, the data set's own masks or its boxes; None without any."""
         if self.table["object_mask"].isna().all():
             return None
         return "box" if self.table["object_mask_path"].isna().all() else "mask"
 
     def object_mask(self, row: int) -> NDArray[np.bool_] | None:
-        """Returns an image's object mask, height×width, or None where it has none."""
+        """Returns the object mask of the image in a row, bool height×width; None without one."""
         image = self.table.iloc[row]
         counts = image["object_mask"]
         if counts is None:
@@ -210,7 +228,7 @@ class Index:
         return rle.decode({"size": size, "counts": counts}).astype(bool)
 
     def write(self, path: Path) -> None:
-        """Writes one Parquet file; the same rows give the same bytes."""
+        """Writes a Parquet file; the same rows give the same bytes."""
         about = {
             "dataset": self.dataset,
             "classes": self.class_names,
@@ -223,7 +241,7 @@ class Index:
 
     @classmethod
     def read(cls, path: Path) -> "Index":
-        """Reads what `write` wrote.
+        """Reads a file written by `write`.
 
         Raises:
             ProtoMaskError: the file is missing or is no index.
@@ -235,7 +253,7 @@ class Index:
 
 def _read_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
     try:
-        # Without a partitioning, a repository in a folder run=3 gives the table no column "run".
+        # With partitioning, a repository in a folder run=3 would add a column "run" to the table.
         table = pq.read_table(path, partitioning=None)
         if table.schema.names != schema.names:
             raise KeyError(f"its columns are {', '.join(table.schema.names)}")
@@ -253,6 +271,6 @@ def _as_dicts(parts: tuple[Part, ...] | None) -> list[dict[str, Any]] | None:
 
 
 def _frame(records: list[dict[str, Any]]) -> pd.DataFrame:
-    """Makes the table; as plain objects, or pandas would turn what is None into NaN."""
+    """Returns the table; with dtype object, since pandas would otherwise turn None into NaN."""
     frame = pd.DataFrame(records, columns=SCHEMA.names, dtype=object)
     return frame.astype({"label": "int64", "width": "int64", "height": "int64"})

@@ -1,7 +1,7 @@
-"""Which files a data set's folder holds, and the hash of each one's content.
+"""The files in a data set's folder with the hash of each one's content.
 
-The listing is what later work depends on: it is the same on every machine that has the same files,
-wherever they lie and whenever they were copied there.
+The listing is what later stages depend on: it is the same on every machine with the same files,
+whatever their location and times.
 """
 
 from collections.abc import Iterator
@@ -18,18 +18,18 @@ KEY = ["path", "size", "mtime", "inode"]
 
 
 def list_files(root: Path, memory: Path | None = None, threads: int = 4) -> dict[str, str]:
-    """Hashes every file under a folder; a file seen unchanged before is not read again.
+    """Hashes every file in a folder; files that are unchanged since an earlier call are not read.
 
-    Hidden files and folders are passed over. A file counts as unchanged when its size, its time of
-    modification (ns) and its inode are what they were.
+    Hidden files and folders are ignored. A file counts as unchanged if its size, modification time
+    (ns) and inode are the same.
 
     Args:
         root: the data set's folder.
-        memory: a Parquet file that remembers hashes from one call to the next.
-        threads: how many files are read at a time.
+        memory: Parquet file that caches hashes from one call to the next; None caches none.
+        threads: number of files that are read at a time.
 
     Returns:
-        The SHA-256 (hex) of every file by its path relative to `root`, sorted.
+        The SHA-256 (64 hex digits) of every file by its path relative to `root`, sorted.
 
     Raises:
         ProtoMaskError: `root` is missing, no folder, or holds no file.
@@ -53,10 +53,10 @@ def list_files(root: Path, memory: Path | None = None, threads: int = 4) -> dict
 
 
 def visible_files(root: Path) -> list[str]:
-    """Returns the sorted relative paths, with forward slashes, of the files that are not hidden.
+    """Returns the relative paths, with forward slashes, of the files that are not hidden, sorted.
 
     Raises:
-        ProtoMaskError: a name is not text in UTF-8.
+        ProtoMaskError: a file name is not UTF-8.
     """
     paths = sorted(path.relative_to(root).as_posix() for path in _walk(root, frozenset()))
     for path in paths:
@@ -70,7 +70,7 @@ def visible_files(root: Path) -> list[str]:
 
 
 def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """Follows links to folders, but none that leads back to a folder it lies in."""
+    """Yields files; follows links to folders, except those that lead back to a parent folder."""
     here = folder.resolve()
     if here in above:
         return
@@ -84,10 +84,14 @@ def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def refuse_changed(path: Path, digest: str) -> None:
-    """Checks that a file is still the one that was listed.
+    """Checks that a file is unchanged since it was listed.
+
+    Args:
+        path: path of the file.
+        digest: the SHA-256 in the listing, 64 hex digits.
 
     Raises:
-        ProtoMaskError: it is missing, or its SHA-256 is no longer `digest`.
+        ProtoMaskError: the file is missing, or its SHA-256 is another.
     """
     if not path.is_file():
         raise ProtoMaskError(
@@ -105,7 +109,7 @@ def _identity(root: Path, path: str) -> tuple[str, int, int, int]:
 
 
 def _remembered(memory: Path | None) -> pd.DataFrame:
-    """Reads the memory; a damaged one counts as empty."""
+    """Reads the cache of hashes; a damaged one counts as empty."""
     nothing = pd.DataFrame({**{name: [] for name in KEY}, "sha256": []}).astype(
         {"path": "str", "size": "int64", "mtime": "int64", "inode": "int64", "sha256": "object"}
     )

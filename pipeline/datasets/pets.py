@@ -1,4 +1,4 @@
-"""Oxford-IIIT Pet (Parkhi et al., 2012) in its official layout, trimaps as object masks."""
+"""Oxford-IIIT Pet (Parkhi et al., 2012) in its official layout, with trimaps as object masks."""
 
 from pathlib import Path
 
@@ -13,7 +13,14 @@ BACKGROUND = 2
 
 
 def read(root: Path) -> Annotations:
-    """Reads annotations/trainval.txt and test.txt; images that neither names are left out."""
+    """Reads annotations/trainval.txt and test.txt; images that neither lists are left out.
+
+    Args:
+        root: the data set's folder.
+
+    Raises:
+        ProtoMaskError: a file is missing or damaged.
+    """
     rows: list[tuple[Split, list[str]]] = [
         *(("train", row) for row in read_table(root / "annotations" / "trainval.txt", NAME, 4)),
         *(("test", row) for row in read_table(root / "annotations" / "test.txt", NAME, 4)),
@@ -33,9 +40,12 @@ def read(root: Path) -> Annotations:
 
 
 def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """A trimap holds 1 for the animal, 2 for the background, 3 for the rim between them.
+    """Returns the object mask of a trimap, bool height×width.
 
-    The rim is drawn along the animal's outline and counts as animal.
+    The border is drawn along the animal's outline and counts as object.
+
+    Args:
+        labels: the trimap, uint8 height×width: 1 animal, 2 background, 3 border between them.
     """
     return labels != BACKGROUND
 

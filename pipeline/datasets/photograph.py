@@ -1,4 +1,4 @@
-"""Reading a photograph, whatever a camera or a web page has made of it."""
+"""Reading image files of any kind."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,30 +10,30 @@ from PIL import Image, ImageOps
 
 from pipeline.errors import ProtoMaskError
 
-# Also those of photographs that Pillow cannot read: better reported than passed over.
+# Includes formats that Pillow cannot read: it is better to report such files than to ignore them.
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .tif .tiff .webp .ppm .pgm .jp2 .avif .heic .heif".split()
 )
-# A scan of 20,000 × 20,000 pixels is still a photograph; beyond, 24-bit pixels fill the memory.
+# Allows scans of 20,000 × 20,000 pixels; the limit protects from running out of memory.
 Image.MAX_IMAGE_PIXELS = 400_000_000
 
 
 class UnreadableImageError(ProtoMaskError):
-    """A file that is no image, or only part of one."""
+    """Raised for a file that is no image, or only part of one."""
 
 
 def read_photograph(path: Path) -> NDArray[np.uint8]:
     """Reads an image file of any kind as upright 8-bit RGB.
 
-    The format is taken from the content, not from the name. EXIF orientation is applied,
-    transparency is laid over white, 16-bit values are scaled to 8 bits, of an animation the first
-    frame counts.
+    The format is determined from the content, not from the name. EXIF orientation is applied,
+    transparency is composed with white, 16-bit values are scaled to 8 bits, and of an animation the
+    first frame is read.
 
     Args:
-        path: the file.
+        path: path of the image file.
 
     Returns:
-        uint8, height×width×3, RGB.
+        uint8 height×width×3, RGB.
 
     Raises:
         UnreadableImageError: the file is missing, empty, truncated or no image.
@@ -43,13 +43,17 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
 
 
 def read_label_image(path: Path) -> NDArray[np.uint8]:
-    """Reads a label image (trimap, part map, segmentation) without touching its values.
+    """Reads a label image (trimap, part map, segmentation) with unchanged values.
+
+    Args:
+        path: path of the image file.
 
     Returns:
-        uint8, height×width.
+        uint8 height×width.
 
     Raises:
-        UnreadableImageError: as `read_photograph`, or its values are not of 8 bits.
+        UnreadableImageError: the file is missing, empty, truncated or no image, or its values do
+            not have 8 bits.
     """
     with _opened(path) as image:
         labels = np.asarray(image)
@@ -60,7 +64,7 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens an image; whatever goes wrong in the block is the image's fault, or memory's."""
+    """Opens an image; errors in the block, other than of memory, become `UnreadableImageError`."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -74,7 +78,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UnreadableImageError(f"{path}: {reason}") from None
     except MemoryError:
         raise
-    except Exception as error:  # decoders of damaged files raise what they like
+    except Exception as error:  # decoders raise all kinds of errors at damaged files
         raise UnreadableImageError(f"{path}: {error}") from None
 
 

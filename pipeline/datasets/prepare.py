@@ -1,4 +1,4 @@
-"""From a data set's folder to its index: what `prepare` does."""
+"""From a data set's folder to its index: the work of the stage prepare."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -30,7 +30,12 @@ DATASETS = ("cars196", "cub200", "demo", "dogs", "folder", "pets")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """An image that was left out, and why."""
+    """An image that was left out.
+
+    Args:
+        path: path of its file relative to the data set's root.
+        reason: why it could not be read.
+    """
 
     path: str
     reason: str
@@ -53,17 +58,20 @@ def build_index(
     Args:
         name: a key of `DATASETS`.
         root: the data set's folder.
-        listing: the SHA-256 of every file below `root`, from `list_files`.
-        num_classes: keep the first n classes; None keeps all.
-        seed, fold, folds: which validation split; see `cut_validation`.
-        max_bad_fraction: the share of unreadable images, 0..1, above which the data set is refused.
-        threads: how many images are opened at a time.
+        listing: SHA-256 of every file below `root`, by relative path, from `list_files`.
+        num_classes: number of classes to keep, the first ones; None keeps all.
+        seed: seed of the splits.
+        fold: index of the fold that becomes the validation split, 0..folds−1.
+        folds: number of folds, at least 2.
+        max_bad_fraction: largest share of unreadable images that is accepted, 0..1.
+        threads: number of images that are opened at a time.
 
     Returns:
         The index, and the images that were left out.
 
     Raises:
-        ProtoMaskError: wrong layout, too few classes, or too many unreadable images.
+        ProtoMaskError: the layout is wrong, there are too few classes, a class has no training
+            image, or too many images are unreadable.
     """
     listed, class_names, part_names = _read_annotations(name, root)
     class_names = class_names[:num_classes]
@@ -170,10 +178,10 @@ def _measured(
 
 
 def _boxed(images: list[Image]) -> list[Image]:
-    """Cuts the object boxes to their images, and makes the rectangles the object masks.
+    """Clips the object boxes to their images, and makes the rectangles the object masks.
 
-    Photographs that are all cut to their boxes already have no object masks: the whole of them is
-    object, and every overlap with it would be perfect.
+    If all boxes cover their whole images, there are no object masks: every overlap with them would
+    be perfect.
     """
     boxed = [_cut(image) for image in images]
     if all(image.object_box in (None, (0, 0, image.width, image.height)) for image in boxed):

@@ -1,4 +1,4 @@
-"""Cutting a class's images into folds that do not change when another class does."""
+"""Splitting a class's images into folds that do not depend on other classes."""
 
 import hashlib
 from collections import defaultdict
@@ -10,23 +10,35 @@ TEST_FOLDS = 5
 
 
 def cut_test(images: list[Image], seed: int) -> list[Image]:
-    """Gives a data set without a test split one: every fifth image of each class, by seed."""
+    """Moves every fifth image of each class to a test split, in an order given by the seed.
+
+    A data set with a test split keeps it.
+
+    Args:
+        images: all images of the data set.
+        seed: seed of the split.
+
+    Returns:
+        The images in the same order, with the new split.
+    """
     if any(image.split == "test" for image in images):
         return images
     return _cut(images, "test", fold=0, folds=TEST_FOLDS, salt=f"test {seed}")
 
 
 def cut_validation(images: list[Image], seed: int, fold: int, folds: int) -> list[Image]:
-    """Moves fold number `fold` of the training images to the validation split, class by class.
+    """Moves one fold of the training images to the validation split, class by class.
 
-    A data set that brings its own validation split keeps it. A class of one image keeps it for
-    training.
+    A data set with a validation split keeps it. A class with a single image keeps it for training.
 
     Args:
         images: all images of the data set.
-        seed: another seed, another cut.
-        fold: which fold, 0..folds-1.
-        folds: into how many the training images of each class are cut, at least 2.
+        seed: seed of the assignment of images to folds.
+        fold: index of the fold to move, 0..folds−1.
+        folds: number of folds that the training images of each class are divided into, at least 2.
+
+    Returns:
+        The images in the same order, with the new split.
     """
     if any(image.split == "val" for image in images):
         return images

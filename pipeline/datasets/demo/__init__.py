@@ -1,9 +1,9 @@
-"""The built-in data set: birds that the project draws itself, from a seed.
+"""The built-in data set: images of birds drawn from a seed.
 
-Twelve classes of small birds, of which each has a sister that differs in one part only, in varied
-pose and light before cluttered backgrounds. Colours are drawn at random and say nothing of the
-class: shapes and patterns of parts do. Unlike photographs, a drawing has exact ground truth: the
-object, every part, and what tells two classes apart.
+Twelve classes of small birds; each differs from its sister class in one part only. Pose, light and
+cluttered background vary. Colours are drawn at random and independent of the class, which the
+shapes and patterns of parts determine. The ground truth is exact: the object, every part, and the
+parts that distinguish two classes.
 """
 
 import json
@@ -50,8 +50,8 @@ class Drawing:
     """A drawn image and its ground truth.
 
     Args:
-        image: H×W×3 uint8.
-        labels: H×W uint8; 0 is background, i the i-th of `PARTS`. Visible pixels only.
+        image: the RGB image, uint8 H×W×3.
+        labels: visible parts, uint8 H×W: 0 is background, i the i-th of `PARTS`.
     """
 
     image: NDArray[np.uint8]
@@ -61,17 +61,17 @@ class Drawing:
 def draw_image(
     seed: int, class_name: str, number: int, parts_from: Mapping[str, str] | None = None
 ) -> Drawing:
-    """Draws the image that seed, class and number stand for.
+    """Draws the image determined by seed, class and number.
 
     Args:
-        seed: the data set's.
-        class_name: one of `CLASS_NAMES`.
-        number: the image's number in its class, from 1.
+        seed: seed of the data set.
+        class_name: name of the class, one of `CLASS_NAMES`.
+        number: number of the image in its class, from 1.
         parts_from: parts to take from other classes (part: class). Pose, colours, light and
-            background stay, so that only these parts' pixels change.
+            background are the same, so that only these parts' pixels change.
 
     Raises:
-        ProtoMaskError: no such class or part.
+        ProtoMaskError: there is no such class or part.
     """
     styles = styles_of(class_name, parts_from)
     sequence = np.random.SeedSequence(seed, spawn_key=(CLASS_NAMES.index(class_name), number))
@@ -79,11 +79,11 @@ def draw_image(
 
 
 def render(styles: Styles, sequence: np.random.SeedSequence) -> Drawing:
-    """Draws a bird of these styles in the scene that a seed sequence stands for.
+    """Draws a bird in a random scene.
 
     Args:
-        styles: the style of each part that varies; see `classes.CLASSES`.
-        sequence: decides everything else.
+        styles: style of each part that varies; see `classes.CLASSES`.
+        sequence: seed sequence that determines everything else.
     """
     streams = [np.random.default_rng(child) for child in sequence.spawn(5)]
     scene, behind, props, feathers, finish = streams
@@ -100,7 +100,7 @@ def render(styles: Styles, sequence: np.random.SeedSequence) -> Drawing:
 
 
 def _photograph(picture: Floats, light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Exposes a picture (H×W×3, 0..1): dappled light, colour cast, contrast and grain."""
+    """Simulates a camera on a picture (H×W×3, 0..1): light, colour cast, contrast and noise."""
     height, width = picture.shape[:2]
     dapple = 1 + 0.06 * noise(rng, width, height, (3, 3))
     exposed = picture * dapple[..., None] * light.exposure
@@ -116,19 +116,20 @@ def draw(
     test_per_class: int = TEST_PER_CLASS,
     workers: int = 1,
 ) -> None:
-    """Draws the data set into a folder; the same arguments give the same bytes.
+    """Draws the data set into a folder; the same arguments give the same bytes on one machine.
 
-    (On one machine. Processors round sines and exponentials differently, and a pixel in many
-    thousands may then differ by 1: share a drawn folder rather than draw it twice.)
+    Processors round sines and exponentials differently, so on another machine one in many thousands
+    of pixels may differ by 1: share a drawn folder rather than draw it again.
 
-    Writes `images/<class>/<number>.jpg`, `parts/<class>/<number>.png` (label maps as in `Drawing`)
-    and `classes.json`. The first numbers of a class are its training images.
+    Writes `images/<class>/<number>.jpg`, `parts/<class>/<number>.png` (label images as in
+    `Drawing`) and `classes.json`. The first numbers of a class are its training images.
 
     Args:
-        folder: created where missing.
-        seed: decides every image.
-        train_per_class, test_per_class: images.
-        workers: processes.
+        folder: the folder to write to, created if missing.
+        seed: seed of the data set, which determines every image.
+        train_per_class: number of training images in each class.
+        test_per_class: number of test images in each class.
+        workers: number of processes that draw.
     """
     one_class = partial(_draw_class, folder, seed, train_per_class + test_per_class)
     if workers == 1:
@@ -162,7 +163,7 @@ def _draw_class(folder: Path, seed: int, images: int, class_name: str) -> None:
 
 
 def _distinguishing_parts() -> dict[str, dict[str, list[str]]]:
-    """Returns, for each class and each other class, the parts that tell them apart."""
+    """Returns, for each class and each other class, the parts in which they differ."""
     return {
         first: {
             second: distinguishing_parts(first, second) for second in CLASS_NAMES if second != first
@@ -172,19 +173,22 @@ def _distinguishing_parts() -> dict[str, dict[str, list[str]]]:
 
 
 def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Whatever is not background is the bird."""
+    """Returns the object mask of a label image of parts: all that is not 0, bool height×width."""
     return labels > 0
 
 
 def read(root: Path) -> tuple[list[Image], list[str], list[str]]:
-    """Reads what `draw` wrote.
+    """Reads a folder written by `draw`.
+
+    Args:
+        root: the data set's folder.
 
     Returns:
         The images (without hash and size), the class names and the part names. An image's object
-        mask file is its label map: what is not 0 is object.
+        mask file is its label image.
 
     Raises:
-        ProtoMaskError: the folder is missing or holds no demo.
+        ProtoMaskError: the folder is missing or does not hold the demo.
     """
     try:
         about = json.loads((root / "classes.json").read_text())
@@ -218,11 +222,11 @@ def _image(root: Path, class_name: str, number: int, train: bool, part_names: li
 
 
 def part_locations(labels: NDArray[np.uint8], part_names: list[str]) -> tuple[Part, ...]:
-    """Returns, for each visible part, the centre of its pixel that is nearest to its centroid.
+    """Returns the location of each visible part: the centre of its pixel nearest to its centroid.
 
     Args:
-        labels: H×W; i marks the i-th part.
-        part_names: all parts.
+        labels: label image, H×W; i marks the i-th part.
+        part_names: names of all parts, in order.
     """
     parts = []
     for number, name in enumerate(part_names, start=1):

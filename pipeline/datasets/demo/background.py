@@ -1,7 +1,7 @@
 """Draws what is behind a bird, under its feet and in front of it.
 
-A background is painted far to near, and blurred after each layer, as a lens with little depth of
-field would.
+A background is painted from far to near and blurred after each layer, which simulates a small depth
+of field.
 """
 
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ BARK: Colours = ((104, 88, 74), (134, 118, 100), (76, 64, 54), (92, 96, 78), (15
 WOOD: Colours = ((98, 78, 62), (122, 104, 88), (84, 74, 66), (134, 112, 86))
 
 CLARITY = 0.8
-"""How much of a background's contrast the air lets through."""
+"""Factor of the background's contrast, which simulates haze."""
 
 FOREGROUND_SHARE = 0.35
-"""Of all birds, how many have a leafy twig hung near them, in front."""
+"""Share of birds with a leafy twig in front of them."""
 
 PALETTES = {
     "foliage": GREENS,
@@ -53,7 +53,7 @@ LAYERS = ((5.0, 1.5), (2.0, 1.1), (0.9, 0.8))
 
 
 def background(rng: np.random.Generator, width: int, height: int) -> Floats:
-    """Returns a random background, H×W×3 in 0..1."""
+    """Returns a random background, float H×W×3 in 0..1."""
     kind = str(rng.choice(KINDS))
     picture = _as_picture(_wash(rng, width, height, kind))
     for blur, scale in LAYERS:
@@ -66,7 +66,7 @@ def background(rng: np.random.Generator, width: int, height: int) -> Floats:
 
 
 def _wash(rng: np.random.Generator, width: int, height: int, kind: str) -> Floats:
-    """Returns the farthest layer: two noises that mix three of a palette's colours."""
+    """Returns the farthest layer: three colours of a palette, mixed by two noise maps."""
     palette = PALETTES[kind]
     first, second, third = (rgb(palette[i]) for i in rng.choice(len(palette), 3, replace=False))
     cells = {"water": (3, 14), "bark": (22, 3), "reeds": (12, 2)}.get(kind, (4, 4))
@@ -93,7 +93,7 @@ def _layer(
     kind: str,
     scale: float,
 ) -> None:
-    """Draws one layer's plants, so many times their usual size."""
+    """Draws the plants of one layer at a scale."""
     if kind in ("foliage", "autumn"):
         _sprays(rng, draw, size, PALETTES[kind], 4, scale)
     elif kind == "reeds":
@@ -112,7 +112,7 @@ class Spray:
     """A twig with leaves.
 
     Args:
-        twig: the twig's outline, N×2 pixels.
+        twig: the twig's outline, N×2 (x, y) in pixels.
         leaves: a frame for each leaf, from its stalk (0, 0) to its tip (1, 0).
     """
 
@@ -128,7 +128,7 @@ def _spray(
     leaf_count: int,
     scale: float,
 ) -> Spray:
-    """Grows a twig from a point (x, y), so many pixels long, with leaves on both sides of it."""
+    """Returns a twig from a point (x, y), of a length in pixels, with leaves on both sides."""
     steps = np.linspace(0, length, 10)
     turns = angle + rng.uniform(-0.8, 0.8) * steps / length
     middle = start + np.stack([np.cos(turns), np.sin(turns)], 1) * steps[:, None]
@@ -221,7 +221,7 @@ def _ripples(
 
 
 def perch(canvas: Canvas, rng: np.random.Generator, x: float, y: float) -> None:
-    """Draws a branch through the point (x, y), in pixels, that a bird stands on."""
+    """Draws a branch under the bird's feet, through the point (x, y) in pixels."""
     half = rng.uniform(5, 9)
     frame = Frame.of_image().child((x, y + half * 0.75), rng.uniform(-0.22, 0.22), (half, half))
     reach = 300 / half
@@ -242,13 +242,14 @@ def perch(canvas: Canvas, rng: np.random.Generator, x: float, y: float) -> None:
 
 
 def foreground(canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float) -> None:
-    """Hangs, before one bird in three, a leafy twig in front of a part of it.
+    """Draws a leafy twig in front of a part of the bird, for a share `FOREGROUND_SHARE` of birds.
 
     Args:
-        canvas: the bird's.
-        rng: decides where.
-        x, y: the bird's centre, pixels.
-        size: the length of its body, pixels.
+        canvas: the canvas that the bird is drawn on.
+        rng: random generator that determines whether and where.
+        x: horizontal position of the bird's centre in pixels.
+        y: vertical position of the bird's centre in pixels.
+        size: length of the bird's body in pixels.
     """
     if rng.random() >= FOREGROUND_SHARE:
         return
@@ -268,7 +269,7 @@ def foreground(canvas: Canvas, rng: np.random.Generator, x: float, y: float, siz
 
 
 def _leaf_relief(u: Floats, v: Floats) -> Floats:
-    """Returns a leaf's brightness: two halves, veins."""
+    """Returns a leaf's brightness, with two halves and veins."""
     rib = (u - np.abs(v)) / 0.16
     vein = (np.abs(v) < 0.015) | (rib - np.floor(rib) < 0.1)
     return np.where(v > 0, np.float32(0.86), np.float32(1.06)) * np.where(vein, 1.16, 1.0)

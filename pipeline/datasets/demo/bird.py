@@ -1,7 +1,7 @@
 """Draws a bird from its pose, its colours and the style of each part.
 
-Lengths are in body lengths (breast to rump); the body's frame points forward and down, the head's
-likewise, the wing's and the tail's backward and down.
+Lengths are in body lengths (breast to rump). The axes of the body's and the head's frames point
+forward and down, those of the wing's and the tail's backward and down.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ BODY_PARTS = ("crown", "cheek", "throat", "breast", "belly", "back")
 TRUNK_EXTREMES = ((-0.68, -0.1), (-0.68, 0.06), (-0.3, -0.32), (-0.3, 0.32), (0.3, 0.32), (0.5, 0))
 SKULL_EXTREMES = ((-0.22, -0.2), (-0.22, 0.2), (0.22, -0.2), (0.22, 0.2))
 PERCH_DEPTH = 0.43
-"""How far the perch lies under the body's centre."""
+"""Distance of the perch below the body's centre."""
 
 # Outlines, as control points of `smooth`.
 WING = ((-0.06, 0.01), (-0.01, -0.11), (0.16, -0.16), (0.42, -0.12), (0.70, -0.03), (0.94, 0.06),
@@ -67,8 +67,8 @@ class Skeleton:
     """The frames of a posed bird.
 
     Args:
-        stand: upright, at the body's centre; feet and perch are placed in it.
-        body, head, wing, tail, crest: each part's own.
+        stand: upright frame at the body's centre, for feet and perch.
+        body, head, wing, tail, crest: local frame of each part, in the image.
     """
 
     stand: Frame
@@ -80,7 +80,7 @@ class Skeleton:
 
     @classmethod
     def of(cls, pose: Pose) -> "Skeleton":
-        """Places the frames of a pose."""
+        """Returns the frames of a pose."""
         size = pose.size
         stand = Frame.of_image().child((pose.x, pose.y), scale=(size * pose.facing, size))
         body = stand.child((0, 0), pose.body)
@@ -91,7 +91,7 @@ class Skeleton:
 
 
 class Feathers:
-    """The fine texture of a plumage, fixed before any part is drawn."""
+    """The fine texture of a plumage, drawn before any part."""
 
     EXTENT = (-1.2, -1.2, 1.2, 1.2)
     """The local rectangle (u0, v0, u1, v1) that the texture covers."""
@@ -102,7 +102,7 @@ class Feathers:
         self.tile = 0.05 * streaks + 0.035 * mottle.repeat(5, 0).repeat(2, 1)
 
     def on(self, patch: Patch, frame: Frame) -> Floats:
-        """Returns small numbers around 0, streaked along a frame's first axis. H×W."""
+        """Returns the texture at a patch's samples, H×W around 0, streaked along the u axis."""
         return patch.texture(frame, self.tile, self.EXTENT)
 
 
@@ -110,11 +110,11 @@ class Bird:
     """One bird on a canvas.
 
     Args:
-        canvas: where it is drawn.
-        pose, plumage: see `scene`.
-        styles: the style of each part that varies.
-        light: (2,), where light comes from.
-        feathers: fine texture.
+        canvas: the canvas that the bird is drawn on.
+        pose, plumage: the bird's pose and colours.
+        styles: style of each part that varies.
+        light: (2,), unit vector towards the light.
+        feathers: fine texture of the plumage.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Bird:
         self.frames = Skeleton.of(pose)
 
     def draw(self) -> None:
-        """Draws all parts, from the hindmost to the foremost."""
+        """Draws all parts, from back to front."""
         self._legs()
         self._tail()
         self._crest()
@@ -216,7 +216,7 @@ class Bird:
         return base
 
     def _body_marks(self, x: Floats, y: Floats, owners: NDArray[np.uint8]) -> Mask:
-        """Returns where breast and belly carry dark marks. H×W."""
+        """Returns where breast and belly have dark marks, H×W."""
         marks = np.zeros(x.shape, bool)
         breast = _breast_marks(x, y, self.styles["breast"])
         marks |= (owners == owner_of("breast")) & breast
@@ -226,7 +226,7 @@ class Bird:
         return marks
 
     def _relief(self, surface: Floats) -> Floats:
-        """Shades a rounded body: brighter towards the light, darker at its rim. H×W."""
+        """Returns the shading of a rounded body: brighter towards the light, darker at its edge."""
         height = np.sqrt(np.clip(-surface, 0, 0.16))
         dy, dx = np.gradient(height)
         slope = (dx * self.light[0] + dy * self.light[1]) * np.float32(2.7 * self.pose.size)
@@ -268,12 +268,12 @@ class Bird:
         self.canvas.paint(self.canvas.polygon(points), colour, owner)
 
     def _feather(self, patch: Patch, frame: Frame, colour: Floats, part: str) -> None:
-        """Paints a part with the texture of feathers; a colour is 3×H×W."""
+        """Paints a part with the texture of feathers, in a colour 3×H×W."""
         self.canvas.paint(patch, colour * (1 + self.feathers.on(patch, frame)), owner_of(part))
 
 
 def owner_of(part: str) -> int:
-    """Returns a part's number in label maps: its place in `PARTS`, from 1."""
+    """Returns a part's number in label images: its position in `PARTS`, from 1."""
     return PARTS.index(part) + 1
 
 
@@ -333,13 +333,15 @@ def _regions(
     """Divides the body's surface into parts.
 
     Args:
-        x, y: coordinates in the body's frame, each H×W.
-        p, q: coordinates in the head's frame.
-        headness: negative on the head.
-        ragged: small shifts that fray the borders.
+        x: coordinates of the samples along the body's first axis, H×W.
+        y: coordinates along the body's second axis, H×W.
+        p: coordinates along the head's first axis, H×W.
+        q: coordinates along the head's second axis, H×W.
+        headness: field that is negative on the head, H×W.
+        ragged: small shifts that fray the borders, H×W.
 
     Returns:
-        The number of the part that each sample belongs to, H×W.
+        The number of the part that each sample belongs to, uint8 H×W.
     """
     tests = {
         "crown": (q + 0.25 * np.minimum(p + 0.02, 0) < ragged - 0.055) & (headness < 0.06),

@@ -1,4 +1,4 @@
-"""A supersampled canvas that knows, for every sample, what was painted there last."""
+"""A supersampled canvas that records which part was painted last at each sample."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ SUPERSAMPLING = 3
 """Samples per pixel along each axis."""
 
 PROP = 255
-"""Owner of samples that hide the background but are no part: perches, leaves, twigs."""
+"""Owner of samples that hide the background but belong to no part: perches, leaves, twigs."""
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Local coordinates: where their origin lies in the image and where their axes point.
+    """A local coordinate system in the image.
 
     Args:
-        origin: (x, y) in pixels.
-        axes: 2×2, its columns are the local unit vectors in pixels.
+        origin: position of the origin, (x, y) in pixels.
+        axes: 2×2, whose columns are the local unit vectors in pixels.
     """
 
     origin: NDArray[np.float64]
@@ -42,7 +42,7 @@ class Frame:
         angle: float = 0.0,
         scale: tuple[float, float] = (1.0, 1.0),
     ) -> "Frame":
-        """Returns a frame at a local point, scaled, then turned by an angle in radians."""
+        """Returns a frame at a local point, scaled, then rotated by an angle in radians."""
         cosine, sine = np.cos(angle), np.sin(angle)
         turn = np.array([[cosine, -sine], [sine, cosine]])
         return Frame(self.to_image([origin])[0], self.axes @ turn @ np.diag(scale))
@@ -53,11 +53,11 @@ class Frame:
 
     @cached_property
     def inverse(self) -> NDArray[np.float64]:
-        """2×2, from pixels (relative to the origin) to local coordinates."""
+        """The 2×2 matrix from pixels (relative to the origin) to local coordinates."""
         return np.linalg.inv(self.axes).astype(np.float64)
 
     def to_local(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Maps a row x and a column y of pixel coordinates to two grids of local ones."""
+        """Maps a row x and a column y of pixel coordinates to two H×W grids of local ones."""
         inverse = self.inverse.astype(np.float32)
         dx = x - np.float32(self.origin[0])
         dy = y - np.float32(self.origin[1])
@@ -72,9 +72,9 @@ class Patch:
     """A rectangle of samples, and which of them a shape covers.
 
     Args:
-        window: rows and columns of the canvas's samples.
+        window: slices of the rows and columns of the canvas's samples.
         x, y: the samples' pixel coordinates, 1×W and H×1.
-        mask: the samples inside the shape, H×W.
+        mask: the samples inside the shape, bool H×W.
     """
 
     window: tuple[slice, slice]
@@ -83,17 +83,17 @@ class Patch:
     mask: NDArray[np.bool_]
 
     def only(self, mask: NDArray[np.bool_]) -> "Patch":
-        """Returns the patch with its shape cut to a mask (H×W)."""
+        """Returns the patch with its shape restricted to a mask (H×W)."""
         return Patch(self.window, self.x, self.y, self.mask & mask)
 
     def local(self, frame: Frame) -> tuple[Floats, Floats]:
-        """Returns a frame's two coordinates at every sample, each H×W."""
+        """Returns the samples' two local coordinates in a frame, each H×W."""
         return frame.to_local(self.x, self.y)
 
     def texture(
         self, frame: Frame, tile: Floats, extent: tuple[float, float, float, float]
     ) -> Floats:
-        """Samples a tile that covers a local rectangle (u0, v0, u1, v1); 0 outside it. H×W."""
+        """Samples a tile that covers a local rectangle (u0, v0, u1, v1): H×W, 0 outside it."""
         u0, v0, u1, v1 = extent
         across = (tile.shape[1] / (u1 - u0), tile.shape[0] / (v1 - v0))
         step = frame.inverse / SUPERSAMPLING
@@ -114,10 +114,10 @@ class Patch:
 
 
 class Canvas:
-    """Paint on nothing: what is not painted lets the background through.
+    """A transparent canvas to paint on.
 
     Args:
-        width, height: pixels.
+        width, height: the canvas's size in pixels.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -127,7 +127,7 @@ class Canvas:
         self.owner = np.zeros(size, np.uint8)
 
     def box(self, points: NDArray[np.float64], margin: float = 1.0) -> Patch:
-        """Returns the samples in the bounding box of N×2 pixel coordinates, all of them covered."""
+        """Returns the samples in the bounding box of N×2 pixel coordinates, all covered."""
         limit = np.array([self.width, self.height]) * SUPERSAMPLING
         low = np.floor((points.min(0) - margin) * SUPERSAMPLING).astype(int).clip(0, limit)
         high = np.ceil((points.max(0) + margin) * SUPERSAMPLING).astype(int).clip(0, limit)
@@ -150,11 +150,11 @@ class Canvas:
         return patch.only(np.asarray(picture))
 
     def paint(self, patch: Patch, colour: Floats, owner: int | NDArray[np.uint8]) -> None:
-        """Paints a patch's shape and gives its samples to an owner.
+        """Paints a patch's shape and records the owner of its samples.
 
         Args:
-            patch: where.
-            colour: 3×1×1 or 3×H×W.
+            patch: the shape to paint.
+            colour: RGB colour in 0..1, 3×1×1, or of each sample, 3×H×W.
             owner: a part's number or `PROP`, or one for each sample, H×W.
         """
         rows, columns = patch.window
@@ -167,13 +167,13 @@ class Canvas:
         self.rgb[:, rows, columns] *= np.where(patch.mask, np.float32(factor), np.float32(1))
 
     def over(self, background: Floats) -> Floats:
-        """Lays the canvas, averaged down to pixels, over a background. H×W×3."""
+        """Returns the canvas, averaged to pixels, over a background: H×W×3."""
         alpha = _average((self.owner > 0).astype(np.float32))[..., None]
         colour = np.stack([_average(channel) for channel in self.rgb], -1)
         return background * (1 - alpha) + colour
 
     def labels(self) -> NDArray[np.uint8]:
-        """Returns which part each pixel's centre shows, 0 for none. H×W."""
+        """Returns the part at each pixel's centre, 0 for none: H×W."""
         middle = self.owner[
             SUPERSAMPLING // 2 :: SUPERSAMPLING, SUPERSAMPLING // 2 :: SUPERSAMPLING
         ]
@@ -199,7 +199,14 @@ def smooth(points: ArrayLike, rounds: int = 3) -> NDArray[np.float64]:
 
 
 def noise(rng: np.random.Generator, width: int, height: int, cells: tuple[float, float]) -> Floats:
-    """Returns smooth noise of about unit spread, H×W, with so many cells across and down."""
+    """Returns smooth noise with a standard deviation of about 1, H×W.
+
+    Args:
+        rng: random generator that determines the noise.
+        width: width of the result in samples.
+        height: height of the result in samples.
+        cells: number of cells of the noise grid across and down.
+    """
     columns, rows = (max(2, round(count)) for count in cells)
     grid = rng.standard_normal((rows, columns), dtype=np.float32)
     picture = Pillow.fromarray(grid).resize((width, height), Pillow.Resampling.BICUBIC)
@@ -209,7 +216,7 @@ def noise(rng: np.random.Generator, width: int, height: int, cells: tuple[float,
 def fractal_noise(
     rng: np.random.Generator, width: int, height: int, cells: tuple[float, float], octaves: int
 ) -> Floats:
-    """Returns noise summed over octaves, each twice as fine and half as strong. H×W."""
+    """Returns the sum of noise over octaves, each twice as fine and half as strong: H×W."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         fine = 2.0**octave

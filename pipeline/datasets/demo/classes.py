@@ -1,6 +1,6 @@
 """The demo's twelve bird classes, each described part by part.
 
-A class is one style for each part that varies. It shares all parts but one with its sister, the
+A class has one style for each part that varies. It shares all parts but one with its sister, the
 other class of its family.
 """
 
@@ -81,11 +81,11 @@ def styles_of(class_name: str, parts_from: Mapping[str, str] | None = None) -> d
     """Returns a class's styles, with single parts taken from other classes.
 
     Args:
-        class_name: one of `CLASS_NAMES`.
+        class_name: name of the class, one of `CLASS_NAMES`.
         parts_from: for each part to replace, the class to take it from.
 
     Raises:
-        ProtoMaskError: no such class or part.
+        ProtoMaskError: there is no such class or part.
     """
     styles = dict(_styles(class_name))
     for part, donor in (parts_from or {}).items():

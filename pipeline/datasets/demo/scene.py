@@ -1,7 +1,7 @@
-"""What chance decides about one image, and a class does not: pose, plumage colours, light.
+"""The random properties of an image, independent of the class: pose, plumage colours, light.
 
-Nothing here knows the class, so that a bird redrawn with another class's part stands in the same
-place, in the same light.
+Nothing here depends on the class, so a bird redrawn with another class's part has the same pose,
+colours and light.
 """
 
 from dataclasses import dataclass
@@ -46,15 +46,15 @@ IRIS = ((54, 32, 22), (30, 24, 24), (112, 54, 24))
 
 @dataclass(frozen=True)
 class Pose:
-    """How a bird stands in the image; angles in radians, positive turns are clockwise.
+    """The pose of a bird; angles are in radians, positive ones clockwise.
 
     Args:
-        x, y: the body's centre, pixels.
-        size: the body's length without head and tail, pixels.
+        x, y: the body's centre in pixels.
+        size: the body's length without head and tail, in pixels.
         facing: 1 looks right, -1 left.
-        body, head, tail, wing, crest: angles against the part that carries each.
-        depth: the body's depth as a multiple of the usual.
-        stance: how far the feet stand in front of the body's centre, in body lengths.
+        body, head, tail, wing, crest: angles relative to the part that carries each.
+        depth: the body's depth, relative to the usual one.
+        stance: distance of the feet in front of the body's centre, in body lengths.
     """
 
     x: float
@@ -92,13 +92,13 @@ class Plumage:
 
 @dataclass(frozen=True)
 class Light:
-    """How the photograph was lit and exposed.
+    """Light and exposure of an image.
 
     Args:
-        direction: (x, y) that light comes from, of length one.
+        direction: unit vector (x, y) towards the light.
         exposure: brightness factor of each channel, (3,).
-        contrast: spread around mid grey.
-        grain: standard deviation of the sensor's noise, in 0..1.
+        contrast: factor of the deviation from mid grey.
+        grain: standard deviation of the sensor's noise, on the scale 0..1.
     """
 
     direction: Floats
@@ -108,7 +108,7 @@ class Light:
 
 
 def random_pose(rng: np.random.Generator, width: int, height: int) -> Pose:
-    """Places a bird, whole or nearly so, in an image of so many pixels."""
+    """Returns a pose in an image of this size in pixels; nearly all of the bird is visible."""
     facing = int(rng.choice([-1, 1]))
     return Pose(
         x=width * (0.5 + 0.08 * facing + rng.uniform(-0.06, 0.06)),
@@ -126,7 +126,7 @@ def random_pose(rng: np.random.Generator, width: int, height: int) -> Pose:
 
 
 def random_plumage(rng: np.random.Generator) -> Plumage:
-    """Mixes a bird's colours; any class may wear any of them."""
+    """Returns random plumage colours, independent of the class."""
     back = _mix(rng, UPPER)
     under = _mix(rng, UNDER)
     face = _mix(rng, UPPER)
@@ -151,7 +151,7 @@ def random_plumage(rng: np.random.Generator) -> Plumage:
 
 
 def random_light(rng: np.random.Generator) -> Light:
-    """Draws a light from above, left or right, with a colour cast."""
+    """Returns a random light from above, left or right, with a colour cast."""
     angle = np.radians(rng.uniform(-60, 60))
     cast = 1 + rng.uniform(-0.07, 0.07, 3)
     return Light(
