@@ -1,1 +1,1 @@
-"""From images to masks: segmenters, and the store that keeps what they found."""
+"""From images to masks: segmenters, and the store of their masks."""

@@ -1,4 +1,4 @@
-"""Batches as large as memory allows."""
+"""Batches as large as the device's memory allows."""
 
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class BatchSize:
-    """How many of something are computed at a time; halved whenever memory runs out.
+    """A batch size that is halved whenever memory runs out.
 
     Args:
-        what: what is counted, for people.
-        value: to start with.
+        what: the name of what is counted, for error messages.
+        value: the batch size to start with.
     """
 
     def __init__(self, what: str, value: int) -> None:
@@ -26,12 +26,12 @@ class BatchSize:
         """Yields the results of `work` on consecutive slices of `range(total)`.
 
         Args:
-            total: how many there are.
-            work: called with a slice; again with a smaller one where memory ran out.
-            width: how many an item of the range counts for.
+            total: number of items in the range.
+            work: called with each slice; again with a smaller one if memory runs out.
+            width: number that each item counts for in the batch size.
 
         Raises:
-            ProtoMaskError: memory runs out with a single one.
+            ProtoMaskError: memory runs out with a batch size of 1.
         """
         done = 0
         while done < total:
@@ -58,6 +58,11 @@ class BatchSize:
 
 
 def keep_memory(device: torch.device, fraction: float) -> None:
-    """Lets this process have no more than a fraction of a GPU's memory."""
+    """Limits this process to a fraction of a GPU's memory.
+
+    Args:
+        device: the device; a CPU has no limit.
+        fraction: the fraction of the device's memory, in (0, 1].
+    """
     if device.type == "cuda":
         torch.cuda.set_per_process_memory_fraction(fraction, device)

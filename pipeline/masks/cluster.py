@@ -1,4 +1,4 @@
-"""Segmenting with Dask: each shard is a task, and the workers write into the folder all can see."""
+"""Segmentation with Dask: each shard is a task, written by a worker into a shared folder."""
 
 import hashlib
 import socket
@@ -29,23 +29,23 @@ def make_on_cluster(
     machine: Machine,
     scheduler: str,
 ) -> Iterator[int]:
-    """Makes the shards of batches on Dask's workers; yields how many images each had.
+    """Makes the shards of batches on Dask's workers; yields the number of images in each.
 
-    The shard of a worker that dies is made by another.
+    If a worker dies, its shard is made by another.
 
     Args:
-        batches: the images of each shard, below a folder that the workers see at the same path.
-        segmenter: finds the masks.
-        shards: where the shards go; the workers see this folder at the same path too.
-        machine: what each worker works with. Unless its device is "cpu", a segmenter that uses a
-            device is given only to workers that offer the resource `GPU`; those of `local:N` share
-            this machine's device.
-        scheduler: the address of Dask's scheduler, or `local:N` for N processes on this machine.
+        batches: the images of each shard, in a folder that the workers see at the same path.
+        segmenter: the segmenter that computes the masks.
+        shards: the shards to write, in a folder that the workers see at the same path.
+        machine: the settings of each worker. Unless the device is "cpu", a segmenter that uses a
+            device runs only on workers that offer the resource `GPU`; those of `local:N` share this
+            machine's device.
+        scheduler: address of Dask's scheduler, or `local:N` for N processes on this machine.
 
     Raises:
-        ProtoMaskError: the scheduler does not answer or has gone; a worker does not see a folder;
-            a worker runs other code; an image is missing or is not the one in the photographs; four
-            workers died of a shard.
+        ProtoMaskError: the scheduler does not answer or has gone; a worker does not see a folder or
+            runs other code; an image is missing or has changed; four workers died at the same
+            shard.
     """
     on_gpu = segmenter.uses_device and machine.device != "cpu" and not scheduler.startswith(LOCAL)
     resources = {"GPU": 1} if on_gpu else {}
@@ -55,8 +55,11 @@ def make_on_cluster(
         running = as_completed(loop=client.loop)
 
         def submit() -> None:
-            """Keeps two shards a thread submitted. All at once would be assigned to workers at
-            once, and the fourth worker to die would have failed all that were waiting for it."""
+            """Keeps two shards for each thread submitted.
+
+            If all were submitted at once, they would be assigned to workers at once, and the fourth
+            worker to die would fail all shards that were waiting for it.
+            """
             wanted = 2 * _threads(client, scheduler) + 1
             for batch in islice(todo, max(0, wanted - running.count())):
                 future = client.submit(
@@ -69,7 +72,7 @@ def make_on_cluster(
         submit()
         for future in running:
             _refuse_failed(future, scheduler)
-            # A result still wanted would be computed again if its worker died now.
+            # Dask would compute a result that is still referenced again if its worker died now.
             future.release()
             yield sizes.pop(future.key)
             submit()
@@ -77,8 +80,10 @@ def make_on_cluster(
 
 @cache
 def code_digest() -> str:
-    """Returns a hash of the package's source files, wherever they lie, as this process first saw
-    them."""
+    """Returns a hash of the package's source files as this process first read them.
+
+    It does not depend on where the files are.
+    """
     folder = Path(pipeline.__file__).parent
     files = sorted(folder.rglob("*.py"))
     lines = [
@@ -146,7 +151,7 @@ def _lost(scheduler: str) -> ProtoMaskError:
 
 @contextmanager
 def _visible_file(folder: Path) -> Iterator[Path]:
-    """Yields a file that is nowhere else, by which a worker knows that it sees the same folder."""
+    """Yields a new file, by which a worker can check that it sees the same folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".seen-by-workers-") as file:
         yield Path(file.name)

@@ -1,4 +1,4 @@
-"""COCO's JSON of masks, read and written."""
+"""Reading and writing masks in COCO's JSON format."""
 
 import codecs
 import json
@@ -32,7 +32,12 @@ Polygons = list[list[FiniteFloat]]
 
 @dataclass(frozen=True, slots=True)
 class RunLengths:
-    """Pixels column by column, outside and inside by turns; `counts` as text is compressed."""
+    """Run lengths in column-major order, alternately outside and inside the mask.
+
+    Args:
+        size: height and width of the image in pixels.
+        counts: the run lengths; text is in COCO's compressed format.
+    """
 
     size: tuple[Side, Side]
     counts: str | list[Run]
@@ -40,7 +45,7 @@ class RunLengths:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One mask. A polygon is x, y, x, y, … in pixels; several together make one mask."""
+    """One mask. A polygon is x, y, x, y, … in pixels; several polygons form one mask."""
 
     id: Id
     image_id: Id
@@ -51,7 +56,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What the file says of an image: `file_name` is its path, or the end of it."""
+    """An image's entry: `file_name` is its path, or the end of it."""
 
     id: Id
     file_name: Annotated[str, Field(min_length=1)]
@@ -61,7 +66,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is read of a file; other keys are passed over."""
+    """The keys of a file that are read; others are ignored."""
 
     images: Annotated[list[Image], Field(min_length=1)]
     annotations: list[Annotation]
@@ -71,10 +76,10 @@ class CocoMasks:
     """Reads the masks in a COCO JSON file.
 
     Args:
-        path: the file.
+        path: path of the JSON file.
 
     Raises:
-        ProtoMaskError: it is no such file, or contradicts itself.
+        ProtoMaskError: the file is missing, has another format, or contradicts itself.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,22 +103,27 @@ class CocoMasks:
         return name in self.images
 
     def related(self, photograph: str) -> list[str]:
-        """Returns the names that may mean a photograph: one path is the end of the other."""
+        """Returns the names in the file that may mean an image: one path is the end of the other.
+
+        Args:
+            photograph: path of the image relative to the data set's root.
+        """
         wanted = PurePosixPath(photograph).parts
         same_last = self._by_last.get(wanted[-1], [])
         return [name for name in same_last if _one_ends_the_other(_parts(name), wanted)]
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
-        """Returns the masks of an image, with their score.
+        """Returns the masks of an image with their scores.
 
         The score is COCO's `score`, else SAM's `predicted_iou`, else 1.
 
         Args:
-            name: one of `images`.
-            height, width: of the photograph.
+            name: name of the image in the file, one of `images`.
+            height: height of the image in pixels.
+            width: width of the image in pixels.
 
         Raises:
-            ProtoMaskError: the file's image is of another size, or a mask is damaged.
+            ProtoMaskError: the image has another size in the file, or a mask is damaged.
         """
         image = self.images[name]
         if (image.height, image.width) != (height, width):
@@ -146,16 +156,16 @@ class CocoMasks:
 
 
 def write_coco(path: Path, store: MaskStore, names: Sequence[str]) -> None:
-    """Writes a mask store as COCO JSON, one mask a line; the same store gives the same bytes.
+    """Writes a mask store as COCO JSON, one mask in each line; the same store gives the same bytes.
 
     Args:
-        path: the file to write; what is there is replaced.
-        store: the masks. An annotation's `score` is the first of a mask's scores; a segmenter's
-            several scores also stand under their own names.
+        path: path of the JSON file, which is replaced.
+        store: the mask store. An annotation's `score` is the first of a mask's scores; several
+            scores are also written under their own names.
         names: the `file_name` of each of the store's images.
 
     Raises:
-        ProtoMaskError: the store is damaged, or a score is no finite number.
+        ProtoMaskError: the store is damaged, or a score is not finite.
     """
     about = store.about
     info = {
@@ -230,7 +240,7 @@ def _parse(path: Path) -> Content:
         problems = error.errors(include_url=False, include_input=False)
     if problems[0]["type"] == "json_invalid":
         raise ProtoMaskError(f"{path} is damaged: {problems[0]['msg']}")
-    # A mask may be of several kinds; the attempt that came furthest is the one that was meant.
+    # A mask may have several formats; the error of the attempt that came furthest is relevant.
     first = [problem for problem in problems if problem["loc"][:2] == problems[0]["loc"][:2]]
     furthest = max(first, key=lambda problem: len(problem["loc"]))
     place = _named(text, furthest["loc"])
@@ -238,20 +248,20 @@ def _parse(path: Path) -> Content:
 
 
 def _named(text: bytes, place: tuple[int | str, ...]) -> str:
-    """Says where something is wrong, with the id of the image or annotation if it has one."""
+    """Returns the location of an error, with the id of the image or annotation if it has one."""
     if len(place) < 2:
         return str(place[0]) if place else "the file"
     section, item, *keys = place
     found = json.loads(text)[section][item]
     number = found.get("id") if isinstance(found, dict) else None
     what = f"{section}.{item}" if number is None else f"{str(section).rstrip('s')} {number}"
-    # pydantic also gives the types that it tried, such as RunLengths and list[int].
+    # pydantic also names the types that it tried, such as RunLengths and list[int].
     fields = [str(key) for key in keys if isinstance(key, int) or re.fullmatch("[a-z_]+", key)]
     return ": ".join([what, ".".join(fields)]) if fields else what
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """Splits a path that may have been written on Windows."""
+    """Splits a path that may have Windows separators."""
     return PurePosixPath("/", name.replace("\\", "/")).parts[1:] or (name,)
 
 
@@ -261,10 +271,10 @@ def _one_ends_the_other(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def _runs(segmentation: RunLengths | Polygons, height: int, width: int) -> NDArray[np.int64]:
-    """Returns the run lengths of a mask, column by column: outside, inside, outside, …
+    """Returns the run lengths of a mask in column-major order, the first of them outside.
 
     Raises:
-        ValueError: they do not make a mask of this size.
+        ValueError: they do not give a mask of this size.
     """
     if isinstance(segmentation, list):
         _refuse_odd_polygons(segmentation, max(height, width))
@@ -299,12 +309,13 @@ def _refuse_odd_polygons(polygons: Polygons, side: int) -> None:
 def _decompressed(counts: bytes) -> NDArray[np.int64]:
     """Returns the run lengths in COCO's compressed counts.
 
-    Each number is written in digits of 5 bits, the lowest first, a 32 added to all but the last,
-    the sign in the highest bit of the last; from the fourth number on it is the difference to the
-    number two before it. pycocotools decodes too, but gives unset memory for counts that end early.
+    Each number is written in digits of 5 bits, the lowest first; 32 is added to all digits but the
+    last, whose highest bit is the sign. From the fourth number on, the difference to the number two
+    before is written. pycocotools decodes as well, but returns uninitialised memory for counts that
+    end early.
 
     Raises:
-        ValueError: they are no such code.
+        ValueError: the counts are invalid.
     """
     digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     last = np.flatnonzero(digits < 32)
@@ -326,7 +337,7 @@ def _decompressed(counts: bytes) -> NDArray[np.int64]:
 
 
 def _tight(runs: NDArray[np.int64], height: int, score: float) -> Region:
-    """Returns a mask in its box; draws only the columns that it touches."""
+    """Returns a mask in its box; only the columns that it touches are decoded."""
     ends = runs.cumsum()
     inside = 2 * np.flatnonzero(runs[1::2]) + 1
     if len(inside) == 0:

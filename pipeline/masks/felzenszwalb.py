@@ -17,17 +17,18 @@ from pipeline.masks.segmenter import Machine, Segmenter
 class Felzenszwalb(Segmenter):
     """Segments at several scales and merges the regions of all; needs no weights and no GPU.
 
-    Args:
-        scales: scikit-image's `scale`, one segmentation each; a larger one gives larger regions.
-        sigma: width of the Gaussian that smooths the image first, in pixels.
-        min_area: regions under this fraction of the image are merged into a neighbour.
-        max_side: images are segmented at no more than this many pixels a side, so that a scale
-            means the same on a thumbnail and on a 12-megapixel photograph; masks are given at the
-            image's own resolution.
-        max_box_iou: of regions whose boxes overlap more than this (intersection over union), only
-            the largest is kept.
+    A mask's score is the share of the scales that found a region with nearly the same box.
 
-    A mask's score is the share of the scales that found a region with nearly its box.
+    Args:
+        scales: scikit-image's parameter `scale` of each segmentation; larger values give larger
+            regions.
+        sigma: standard deviation of the Gaussian that smooths the image first, in pixels.
+        min_area: regions below this fraction of the image, 0..1, are merged into a neighbour.
+        max_side: images are segmented with at most this many pixels a side, so that a scale means
+            the same for a thumbnail and for a 12-megapixel image; masks have the image's own
+            resolution.
+        max_box_iou: of regions whose boxes have a larger IoU than this, in (0, 1], only the largest
+            is kept.
     """
 
     name: Literal["felzenszwalb"] = "felzenszwalb"
@@ -46,6 +47,7 @@ class Felzenszwalb(Segmenter):
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
     ) -> list[Masks]:
+        """Segments images on the CPU; see `Segmenter.segment`."""
         return [self._segment_one(image) for image in images]
 
     def _segment_one(self, image: NDArray[np.uint8]) -> Masks:
@@ -64,10 +66,10 @@ class Felzenszwalb(Segmenter):
         return felzenszwalb(image, scale, self.sigma, min_size=smallest, channel_axis=-1)
 
     def _distinct(self, regions: list[Region]) -> list[Region]:
-        """Drops near-duplicates, and gives the rest their score.
+        """Removes near-duplicates and computes the scores of the other regions.
 
         Args:
-            regions: with the number of the scale that found them in place of a score.
+            regions: the regions, with the index of the scale that found each in place of its score.
         """
         regions.sort(key=lambda region: -int(region.bitmap.sum()))
         boxes = np.array(
@@ -99,7 +101,7 @@ def _regions(labels: NDArray[np.int64], scale: int) -> Iterator[Region]:
 
 
 def _box_iou(boxes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Intersection over union of all pairs of m boxes: float64, m×m."""
+    """Returns the IoU of all pairs of m boxes: float64 m×m, in [0, 1]."""
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     common = np.clip(high - low, 0, None).prod(axis=2)

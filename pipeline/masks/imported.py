@@ -1,4 +1,4 @@
-"""Masks that somebody already has: a COCO JSON file, or a folder of PNG files for each image."""
+"""Masks from existing files: a COCO JSON file, or a folder of PNG files for each image."""
 
 import hashlib
 import re
@@ -25,12 +25,12 @@ OPAQUE = 255
 
 
 class Imported(Segmenter):
-    """Takes masks from the file or folder `Machine.masks`; its place may differ between machines.
+    """Reads masks from the file or folder `Machine.masks`, whose path may differ between machines.
 
-    An image that has none there has no masks.
+    An image without masks there has none.
 
     Args:
-        sha256: the hash of their content, as `content_hash` gives it.
+        sha256: hash of the masks' content, as computed by `content_hash`.
     """
 
     name: Literal["import"] = "import"
@@ -49,22 +49,22 @@ class Imported(Segmenter):
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
     ) -> list[Masks]:
+        """Raises an error: imported masks are found by an image's path, see `segment_sources`."""
         raise ProtoMaskError(
             "there are no masks for other photographs than those of the data set, because the "
             "segmenter is `import`; `protomask predict` needs one that finds masks itself"
         )
 
     def identity(self, source: Source) -> str:
-        """Returns the hash of an image's bytes and path: by the path its masks are found."""
+        """Returns a hash of an image's bytes and path, as its masks are found by the path."""
         return hashlib.sha256(f"{source.sha256} {source.name}".encode()).hexdigest()
 
     def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
-        """Looks up the masks of image files of one data set.
+        """Reads the masks of image files of one data set.
 
         Raises:
-            ProtoMaskError: the masks are not there or not those of `sha256`, they are damaged or of
-                another size than their photograph, none is of this data set, or it is not clear
-                which photograph's they are.
+            ProtoMaskError: the masks are missing, damaged, not those of `sha256`, of another size
+                than their image, or of another data set, or the image of a mask is ambiguous.
         """
         if machine.masks is None:
             raise ProtoMaskError(
@@ -86,13 +86,13 @@ class Imported(Segmenter):
 
 
 class FolderMasks:
-    """Reads `FOLDER/class/photo.jpg/*.png` or `FOLDER/class/photo/*.png`, a mask a file.
+    """Reads `FOLDER/class/photo.jpg/*.png` or `FOLDER/class/photo/*.png`, one mask in each file.
 
     Args:
-        path: the folder.
+        path: path of the folder of masks.
 
     Raises:
-        ProtoMaskError: there are no PNG files in it.
+        ProtoMaskError: the folder contains no PNG file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,15 +107,24 @@ class FolderMasks:
         return name in self._files
 
     def related(self, photograph: str) -> list[str]:
-        """Returns the folders called like a photograph, with and without its extension."""
+        """Returns the folders named after an image, with and without its extension.
+
+        Args:
+            photograph: path of the image relative to the data set's root.
+        """
         names = (photograph, str(PurePosixPath(photograph).with_suffix("")))
         return [name for name in dict.fromkeys(names) if name in self._files]
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
-        """Returns the masks in an image's folder, sorted by name; their score is 1.
+        """Returns the masks in an image's folder, sorted by file name, with a score of 1.
+
+        Args:
+            name: the image's folder, relative to the folder of masks.
+            height: height of the image in pixels.
+            width: width of the image in pixels.
 
         Raises:
-            ProtoMaskError: a file is no PNG, or not of this height and width.
+            ProtoMaskError: a file is no PNG file, or has another size.
         """
         return [self._region(self.path / file, height, width) for file in self._files[name]]
 
@@ -134,10 +143,16 @@ Given = CocoMasks | FolderMasks
 
 
 def content_hash(path: Path) -> str:
-    """Returns the SHA-256 (hex) of masks: of a file's bytes, or of a folder's PNG files.
+    """Returns the SHA-256 of masks: of a file's bytes, or of a folder's PNG files.
 
-    A folder's is that of the lines `HASH  PATH` that `sha256sum` prints of its files, sorted by
+    A folder's is that of the lines `HASH  PATH` that `sha256sum` prints for its files, sorted by
     path.
+
+    Args:
+        path: path of the COCO JSON file or of the folder.
+
+    Returns:
+        64 hex digits.
 
     Raises:
         ProtoMaskError: there is no such file, or no PNG file in the folder.
@@ -160,7 +175,7 @@ def _command(path: Path | str) -> str:
 
 @lru_cache(maxsize=1)
 def _open(path: Path, sha256: str) -> Given:
-    """Checks and reads masks once for all the images of a process."""
+    """Checks and reads the masks, once in each process."""
     found = content_hash(path)
     if found != sha256:
         raise ProtoMaskError(
@@ -171,10 +186,10 @@ def _open(path: Path, sha256: str) -> Given:
 
 
 def _find(given: Given, source: Source) -> str | None:
-    """Returns the name that means an image, or None.
+    """Returns the name in the masks that means an image; None without one.
 
     Raises:
-        ProtoMaskError: several do, or it may mean another photograph as well.
+        ProtoMaskError: several names do, or the name may mean another image as well.
     """
     if source.name in given:
         return source.name
@@ -195,7 +210,7 @@ def _find(given: Given, source: Source) -> str | None:
 
 @lru_cache(maxsize=1)
 def _photographs(given: Given, root: Path) -> dict[str, list[str]]:
-    """Returns the photographs below a folder that each name may mean, where there are any."""
+    """Returns, for each name in the masks, the images below a folder that it may mean, if any."""
     found: dict[str, list[str]] = {}
     for path in listing.visible_files(root):
         if PurePosixPath(path).suffix.lower() in SUFFIXES:
@@ -205,7 +220,7 @@ def _photographs(given: Given, root: Path) -> dict[str, list[str]]:
 
 
 def _refuse_strangers(given: Given, source: Source) -> None:
-    """Checks that the masks are of an image's data set, if not of that image."""
+    """Raises if none of the masks belongs to the image's data set."""
     if not _photographs(given, source.root):
         raise ProtoMaskError(
             f"{given.path} has masks of no photograph in {source.root}: it names "
@@ -215,7 +230,7 @@ def _refuse_strangers(given: Given, source: Source) -> None:
 
 
 def _png_files(folder: Path) -> list[str]:
-    """Returns the paths below a folder of its PNG files, sorted."""
+    """Returns the relative paths of the PNG files in a folder, sorted."""
     if not folder.is_dir():
         raise ProtoMaskError(
             f"no masks at {folder}: name a COCO JSON file or a folder of PNG files"
@@ -230,13 +245,13 @@ def _png_files(folder: Path) -> list[str]:
 
 
 def _inside(file: Path) -> NDArray[np.bool_]:
-    """Returns where the pixels of a PNG file are not 0: bool, height×width.
+    """Returns the mask in a PNG file: where it is not 0, bool height×width.
 
-    In a picture with colours it is any of them, in one with a palette the number. In one with
-    transparent pixels it is where it is not transparent.
+    A colour image is non-zero where any channel is, a palette image where the index is, and an
+    image with transparency where it is not transparent.
 
     Raises:
-        ProtoMaskError: the file is no PNG, or damaged.
+        ProtoMaskError: the file is no PNG file, or damaged.
     """
     try:
         with Image.open(file, formats=["PNG"]) as image:

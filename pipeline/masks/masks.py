@@ -1,4 +1,4 @@
-"""The masks of one image: run lengths inside boxes."""
+"""The masks of one image, as run lengths inside boxes."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ SMALLEST_SIDE = 2
 
 
 class Region(NamedTuple):
-    """What a segmenter found: pixels inside a rectangle.
+    """A region found by a segmenter: pixels inside a rectangle.
 
     Args:
-        x0, y0: the rectangle's upper left corner in the image.
+        x0, y0: the rectangle's upper left corner in pixels of the image.
         bitmap: bool, height×width of the rectangle.
-        scores: one number for each of the segmenter's score names.
+        scores: one value for each of the segmenter's score names.
     """
 
     x0: int
@@ -31,11 +31,11 @@ class Masks:
     """The m masks of one image, largest area first.
 
     Args:
-        height, width: the image's size in pixels.
-        counts: m run-length codes (COCO's compressed counts), each of the mask inside its box.
-        boxes: int64, m×4, tight half-open pixel coordinates (x0, y0, x1, y1).
-        areas: int64, m, pixels.
-        scores: float32, m×s, what the segmenter says of each mask.
+        height, width: size of the image in pixels.
+        counts: COCO's compressed run lengths of each mask inside its box.
+        boxes: int64 m×4, tight boxes, half-open (x0, y0, x1, y1) in pixels.
+        areas: int64 m, number of pixels of each mask.
+        scores: float32 m×s, the segmenter's scores of each mask.
     """
 
     height: int
@@ -47,9 +47,15 @@ class Masks:
 
     @classmethod
     def of(cls, height: int, width: int, regions: Iterable[Region], num_scores: int) -> "Masks":
-        """Trims regions to tight boxes, drops those one pixel wide or high, sorts by area.
+        """Trims regions to tight boxes, drops those one pixel wide or high, and sorts them by area.
 
-        Equal areas keep the order in which the segmenter gave them.
+        Regions of equal area keep their order.
+
+        Args:
+            height: height of the image in pixels.
+            width: width of the image in pixels.
+            regions: the regions found by a segmenter.
+            num_scores: s, number of scores of each region.
         """
         trimmed = [_trim(region) for region in regions]
         kept = [region for region in trimmed if min(region.bitmap.shape) >= SMALLEST_SIDE]
@@ -81,17 +87,17 @@ class Masks:
         return pixels
 
     def coco(self, mask: int) -> dict:
-        """Returns a mask of the whole image as pycocotools and SAM speak it."""
+        """Returns a mask of the whole image in the format of pycocotools and SAM."""
         return rle.encode(np.asfortranarray(self.full(mask), dtype=np.uint8))
 
 
 def encode(bitmap: NDArray[np.bool_]) -> bytes:
-    """Returns COCO's compressed run lengths of a bitmap, without its size."""
+    """Returns COCO's compressed run lengths of a bitmap (bool height×width), without its size."""
     return bytes(rle.encode(np.asfortranarray(bitmap, dtype=np.uint8))["counts"])
 
 
 def decode(counts: bytes, height: int, width: int) -> NDArray[np.bool_]:
-    """Returns the bitmap, bool height×width, that `encode` was given."""
+    """Returns the bitmap, bool height×width, with these compressed run lengths."""
     return rle.decode({"size": [height, width], "counts": counts}).astype(bool)
 
 

@@ -1,4 +1,4 @@
-"""Patches: a grid of equal boxes, the baseline that needs no segmentation."""
+"""Patches: a grid of equal boxes, the baseline without segmentation."""
 
 from collections.abc import Sequence
 from itertools import pairwise, product
@@ -13,7 +13,11 @@ from pipeline.masks.segmenter import Machine, Segmenter
 
 
 class Patches(Segmenter):
-    """Cuts an image into grid×grid boxes; every pixel lies in exactly one of them."""
+    """Divides an image into grid×grid boxes; every pixel lies in exactly one of them.
+
+    Args:
+        grid: number of boxes along each side of the image.
+    """
 
     name: Literal["patches"] = "patches"
     version: Literal[1] = 1
@@ -22,6 +26,7 @@ class Patches(Segmenter):
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
     ) -> list[Masks]:
+        """Returns the boxes as masks; see `Segmenter.segment`."""
         return [self._segment_one(*image.shape[:2]) for image in images]
 
     def _segment_one(self, height: int, width: int) -> Masks:

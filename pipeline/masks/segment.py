@@ -1,4 +1,4 @@
-"""Segmenting a data set: workers write shards, and the store is assembled from them."""
+"""Segmentation of a data set: workers write shards, from which the store is assembled."""
 
 import multiprocessing
 import sys
@@ -33,25 +33,26 @@ def segment_images(
     machine: Machine = Machine(),
     scheduler: str | None = None,
 ) -> int:
-    """Makes the shards of all images of an index that are in none yet.
+    """Makes the shards of all images of an index that are not in a shard yet.
 
     Args:
-        photographs: the images.
-        root: the folder their paths are relative to.
-        segmenter: finds the masks.
-        memory: a folder for the shards of all segmenters, kept from run to run.
-        workers: how many shards are worked on at a time: in as many processes, or, by a segmenter
-            that uses a device, in as many threads, so that one shard's photographs are read and its
-            masks are written while the device works on another's. Where there are several CUDA
-            devices, such a segmenter has one process for each of them instead.
-        machine: what the segmenter works with.
-        scheduler: the address of a Dask scheduler, or `local:N`: its workers make the shards.
+        photographs: the images to segment.
+        root: the folder that their paths are relative to.
+        segmenter: the segmenter that computes the masks.
+        memory: folder of the cache of all segmenters' shards.
+        workers: number of shards that are made at a time: in as many processes, or, for a segmenter
+            that uses a device, in as many threads, so that images are read and masks are written
+            while the device works on another shard. With several CUDA devices, such a segmenter has
+            one process for each of them instead.
+        machine: the device and other settings of this machine.
+        scheduler: address of a Dask scheduler, or `local:N`, whose workers make the shards; None
+            segments without Dask.
 
     Returns:
-        How many images were segmented.
+        The number of images that were segmented.
 
     Raises:
-        ProtoMaskError: an image is missing or is not the one in the photographs; or see
+        ProtoMaskError: an image is missing or has changed; for errors of Dask see
             `cluster.make_on_cluster`.
     """
     root, memory = root.absolute(), memory.absolute()
@@ -70,7 +71,13 @@ def segment_images(
 
 
 def stored_masks(photographs: Photographs, segmenter: Segmenter, memory: Path) -> Iterator[Masks]:
-    """Yields the masks of the index's images, in its order, from the shards."""
+    """Yields the masks of the index's images, in its order, from the shards.
+
+    Args:
+        photographs: the images of the index.
+        segmenter: the segmenter that made the shards.
+        memory: folder of the cache of all segmenters' shards.
+    """
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     holds = shards.images()
     images = [segmenter.identity(source) for source in _sources(photographs, Path())]
@@ -95,10 +102,16 @@ def _sources(photographs: Photographs, root: Path) -> list[Source]:
 def make_shard(
     sources: list[Source], segmenter: Segmenter, shards: Shards, machine: Machine
 ) -> int:
-    """Segments a few images and writes their shard; returns how many there were.
+    """Segments a few images and writes their shard; returns the number of images.
+
+    Args:
+        sources: the images of the shard.
+        segmenter: the segmenter that computes the masks.
+        shards: the segmenter's folder of shards.
+        machine: the device and other settings of this machine.
 
     Raises:
-        ProtoMaskError: an image is missing or is not the one in the photographs.
+        ProtoMaskError: an image is missing or has changed.
     """
     found = segmenter.segment_sources(sources, machine)
     images = [segmenter.identity(source) for source in sources]
@@ -107,7 +120,7 @@ def make_shard(
 
 
 def _cluster() -> ModuleType:
-    """Imports Dask, which is not always installed."""
+    """Imports the module that uses Dask, an optional dependency."""
     try:
         from pipeline.masks import cluster
     except ModuleNotFoundError as error:
@@ -125,7 +138,7 @@ def _make_here(
     workers: int,
     machine: Machine,
 ) -> Iterator[int]:
-    """Yields how many images each shard had."""
+    """Makes shards on this machine; yields the number of images in each."""
     devices = _devices(segmenter, machine)
     workers = min(len(devices) if len(devices) > 1 else workers, len(batches))
     if workers <= 1:
@@ -147,7 +160,7 @@ def _make_here(
 
 
 def _devices(segmenter: Segmenter, machine: Machine) -> list[str]:
-    """Returns the devices to segment with; none where the segmenter uses none."""
+    """Returns the names of the devices to segment with; empty if the segmenter uses none."""
     if not segmenter.uses_device:
         return []
     if machine.device != "cuda":
@@ -173,7 +186,7 @@ _own_device = ""
 
 
 def _take_device(free: "SimpleQueue[str]") -> None:
-    """Gives this process its device."""
+    """Assigns this process its device."""
     global _own_device
     _own_device = free.get()
 

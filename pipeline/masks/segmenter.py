@@ -1,4 +1,4 @@
-"""What a segmenter is to the pipeline."""
+"""The interface of a segmenter."""
 
 import hashlib
 import json
@@ -19,15 +19,14 @@ from pipeline.masks.masks import Masks
 
 @dataclass(frozen=True)
 class Machine:
-    """What a segmenter works with on this machine; nothing here changes what it finds, beyond
-    rounding.
+    """Settings of this machine for segmenters; they change masks by rounding only.
 
     Args:
-        device: PyTorch's name of it: "cpu", "cuda", "cuda:1".
-        weights: the file with the segmenter's weights; None downloads them once for this user.
-        masks: the masks that the segmenter `import` reads.
-        memory_fraction: the share of the device's memory that may be used, in (0, 1].
-        compile: compile the networks (`torch.compile`) before the first image.
+        device: PyTorch's name of the device: "cpu", "cuda", "cuda:1".
+        weights: file with the segmenter's weights; None downloads them once for each user.
+        masks: file or folder of masks that the segmenter `import` reads.
+        memory_fraction: share of the device's memory that may be used, in (0, 1].
+        compile: whether networks are compiled (`torch.compile`) before the first image.
     """
 
     device: str = "cpu"
@@ -43,8 +42,8 @@ class Source:
 
     Args:
         root: the data set's folder.
-        name: the file's path below it, with forward slashes.
-        sha256: what the index has of it.
+        name: path of the file relative to it, with forward slashes.
+        sha256: SHA-256 of its content in the index, 64 hex digits.
     """
 
     root: Path
@@ -52,10 +51,10 @@ class Source:
     sha256: str
 
     def read(self) -> NDArray[np.uint8]:
-        """Returns the photograph: uint8 RGB, height×width×3.
+        """Reads the image: uint8 RGB, height×width×3.
 
         Raises:
-            ProtoMaskError: it is missing or is not the one in the index.
+            ProtoMaskError: the file is missing, unreadable, or has changed since it was listed.
         """
         path = self.root / self.name
         refuse_changed(path, self.sha256)
@@ -63,12 +62,15 @@ class Source:
 
 
 class Segmenter(BaseModel, ABC):
-    """Finds the regions of images. Its fields are its parameters, and exactly those that change
-    what it finds.
+    """Finds the regions of images; its fields are exactly the parameters that change them.
 
-    A change of its algorithm that changes masks raises `version`, a parameter like the others:
-    that is what tells a cache that the masks in it are of another kind. Weights are a parameter by
-    their SHA-256.
+    `version` is raised when the algorithm changes masks, so that a cache can tell old masks from
+    new ones. Weights are identified by their SHA-256.
+
+    Attributes:
+        score_names: names of a mask's scores.
+        images_per_shard: number of images in a shard.
+        uses_device: whether the segmenter computes on `Machine.device`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -83,29 +85,37 @@ class Segmenter(BaseModel, ABC):
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
     ) -> list[Masks]:
-        """Segments photographs.
+        """Segments images.
 
         Args:
-            images: uint8 RGB, each height×width×3, sizes may differ.
-            machine: what to work with.
+            images: RGB images, uint8 height×width×3 each; sizes may differ.
+            machine: the device and other settings of this machine.
 
         Returns:
             The masks of each image, at its own resolution.
         """
 
     def identity(self, source: Source) -> str:
-        """Returns what an image's masks depend on, beside the segmenter: its bytes."""
+        """Returns what an image's masks depend on, beside the segmenter: its content's SHA-256."""
         return source.sha256
 
     def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
-        """Segments image files of a data set."""
+        """Segments image files of a data set.
+
+        Args:
+            sources: the image files to segment.
+            machine: the device and other settings of this machine.
+
+        Raises:
+            ProtoMaskError: an image is missing, unreadable, or has changed since it was listed.
+        """
         return self.segment([source.read() for source in sources], machine)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns everything that decides what this segmenter finds in an image, as JSON values."""
+        """Returns the parameters that determine the segmenter's masks, as JSON values."""
         return self.model_dump(mode="json")
 
     def key(self) -> str:
-        """Returns a short name that only a segmenter with the same fingerprint has."""
+        """Returns a short name that is unique to segmenters with the same fingerprint."""
         canonical = json.dumps(self.fingerprint(), sort_keys=True)
         return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"

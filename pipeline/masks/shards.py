@@ -1,9 +1,9 @@
-"""Finished masks by image content, so that no image is segmented twice.
+"""A cache of masks by image content, so that no image is segmented twice.
 
-A folder of shards for each segmenter; a shard is one Parquet file with the masks of a few images,
-named by the SHA-256 of its bytes: it is complete and undamaged, or it counts as absent. A killed
-run, a grown data set, a changed image and a return to an earlier segmenter then cost only what is
-new.
+Each segmenter has a folder of shards. A shard is a Parquet file with the masks of a few images,
+named by the SHA-256 of its bytes: it is complete and undamaged, or counts as absent. An
+interrupted run, a larger data set, a changed image and a return to an earlier segmenter then cost
+only what is new.
 """
 
 import hashlib
@@ -35,8 +35,8 @@ class Shards:
     """The shards of one segmenter.
 
     Args:
-        folder: where they lie; made when the first one is written.
-        num_scores: how many scores the segmenter gives a mask.
+        folder: folder of the shards, created when the first one is written.
+        num_scores: number of scores of each mask.
     """
 
     def __init__(self, folder: Path, num_scores: int) -> None:
@@ -44,7 +44,11 @@ class Shards:
         self.num_scores = num_scores
 
     def write(self, masks: dict[str, Masks]) -> Path:
-        """Writes one shard, the masks of each image by its identity (`Segmenter.identity`)."""
+        """Writes a shard and returns its path.
+
+        Args:
+            masks: the masks of each image, by its identity (`Segmenter.identity`).
+        """
         rows = [_row(image, found) for image, found in sorted(masks.items())]
         content = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), content, compression="zstd")
@@ -54,7 +58,7 @@ class Shards:
         return path
 
     def images(self) -> dict[str, Path]:
-        """Returns which shard holds each image; a damaged shard is deleted."""
+        """Returns the shard of each image, by its identity; damaged shards are deleted."""
         sweep(self.folder)
         holds: dict[str, Path] = {}
         for path in sorted(self.folder.glob("*.parquet")):
@@ -66,7 +70,12 @@ class Shards:
         return holds
 
     def read(self, path: Path, images: Iterable[str]) -> dict[str, Masks]:
-        """Reads the masks of some of a shard's images."""
+        """Reads the masks of some of a shard's images.
+
+        Args:
+            path: path of the shard.
+            images: identities of the images to read.
+        """
         wanted = set(images)
         table = pq.read_table(path, schema=SCHEMA, partitioning=None)
         rows = (row for row in table.to_pylist() if row["image"] in wanted)

@@ -1,9 +1,9 @@
 """The mask store: all masks of a data set in a few files, readable one image at a time.
 
-A Zarr v3 group with two arrays and, as attributes, what made it:
+A Zarr v3 group with two arrays, and its origin as attributes:
 
-- `counts` (uint8): the run lengths of all masks, one after the other. A mask's are COCO's
-  compressed counts of the mask inside its box.
+- `counts` (uint8): the concatenated run lengths of all masks: COCO's compressed counts of each mask
+  inside its box.
 - `regions` (float64, fields × masks): box, area, number of bytes in `counts`, scores; the
   attribute `fields` names them.
 - attributes of the group: segmenter and its fingerprint, data set, the images in order with size,
@@ -38,14 +38,14 @@ BLANK = "0" * 64
 
 
 class MaskStore:
-    """Reads a store that `write_store` wrote.
+    """Reads a store written by `write_store`.
 
     Args:
-        path: the store's folder.
+        path: path of the store's folder.
 
     Raises:
-        ProtoMaskError: nothing there, or no mask store, or its description (the files zarr.json) is
-            damaged, or a file is missing.
+        ProtoMaskError: there is no mask store, its metadata (the files zarr.json) are damaged, or a
+            file is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,10 +74,13 @@ class MaskStore:
         return len(self.ids)
 
     def masks(self, image: int) -> Masks:
-        """Returns the masks of the image with this number, 0..N-1.
+        """Returns the masks of an image.
+
+        Args:
+            image: index of the image in the store, 0..N−1.
 
         Raises:
-            ProtoMaskError: the store's bytes are damaged there.
+            ProtoMaskError: the store is damaged there.
         """
         first, last = self._first[image], self._first[image + 1]
         regions = self._regions[:, first:last]
@@ -98,14 +101,18 @@ class MaskStore:
         return np.diff(self._first)
 
     def areas(self) -> NDArray[np.int64]:
-        """Returns the area of every mask in pixels, image after image."""
+        """Returns the area of every mask in pixels, int64, image by image."""
         return self._regions[4].astype(np.int64)
 
     def refuse_unless(self, segmenter: "Segmenter", photographs: Photographs) -> None:
         """Checks that the store was made by this segmenter from these images.
 
+        Args:
+            segmenter: the segmenter that is expected.
+            photographs: the images that are expected.
+
         Raises:
-            ProtoMaskError: it was not; the message names both sides.
+            ProtoMaskError: it was not; the message names the differences.
         """
         made_by, wanted = self.about["segmenter"], segmenter.fingerprint()
         if made_by != wanted:
@@ -122,10 +129,13 @@ class MaskStore:
         self.refuse_other_images(photographs)
 
     def refuse_other_images(self, photographs: Photographs) -> None:
-        """Checks that the store holds exactly the images listed in some photographs.
+        """Checks that the store holds exactly these images.
+
+        Args:
+            photographs: the images that are expected.
 
         Raises:
-            ProtoMaskError: it does not.
+            ProtoMaskError: it holds others.
         """
         if self.about["index"] != photographs.digest():
             raise ProtoMaskError(
@@ -135,10 +145,10 @@ class MaskStore:
             )
 
     def verify(self) -> list[str]:
-        """Compares every byte of the store with the hashes that were written with it.
+        """Compares every file of the store with the hashes written with it.
 
         Returns:
-            What is wrong, a line each; an empty list for a store as it was written.
+            A line for each error; empty for an undamaged store.
         """
         wrong = []
         for name, expected in self.about["files"].items():
@@ -185,7 +195,7 @@ class MaskStore:
                 raise ValueError(f"{name} is damaged")
 
     def _refuse_missing_files(self, below: str = "") -> None:
-        """Zarr would read a file that is missing or empty as zeros."""
+        """Raises if a file is missing or empty, which Zarr would read as zeros."""
         names = [name for name in self.about["files"] if name.startswith(below)]
         missing = [name for name in names if _size(self.path / name) == 0]
         if missing:
@@ -197,13 +207,13 @@ class MaskStore:
 def write_store(
     path: Path, photographs: Photographs, segmenter: "Segmenter", masks: Iterable[Masks]
 ) -> None:
-    """Writes a store whole; the same masks give the same bytes.
+    """Writes a store atomically; the same masks give the same bytes.
 
     Args:
-        path: the folder to write; what is there is replaced.
-        photographs: the images.
-        segmenter: what made the masks.
-        masks: the masks of the index's images, in its order.
+        path: folder of the store, which is replaced.
+        photographs: the images of the index.
+        segmenter: the segmenter that made the masks.
+        masks: the masks of these images, in the index's order.
     """
     streams: list[bytes] = []
     tables: list[NDArray[np.float64]] = []
@@ -288,5 +298,5 @@ def _size(file: Path) -> int:
 
 
 def _root_digest(root: Path, written: str) -> str:
-    """Hashes the group's zarr.json as it is without its own hash."""
+    """Hashes the group's zarr.json without its own hash in it."""
     return hashlib.sha256(root.read_bytes().replace(written.encode(), BLANK.encode())).hexdigest()

@@ -1,4 +1,4 @@
-"""A segmenter's weights: a local file, or a download that is verified and kept."""
+"""A segmenter's weights: a local file, or a verified and cached download."""
 
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -9,21 +9,21 @@ from pipeline.errors import ProtoMaskError
 
 
 def find_weights(url: str, sha256: str, local: Path | None) -> Path:
-    """Returns the file with a segmenter's weights; downloads it once for this user.
+    """Returns the file with a segmenter's weights; downloads it once for each user.
 
-    What is downloaded is kept in the folder `weights` of the user's cache.
+    Downloads are kept in the folder `weights` of the user's cache.
 
     Args:
-        url: where the weights are published.
-        sha256: the hex digest of the file.
-        local: the file, where the user has it already; None looks in the cache.
+        url: URL of the published weights.
+        sha256: SHA-256 of the file's content, 64 hex digits.
+        local: path of the file, if the user has it already; None looks in the cache.
 
     Returns:
         A file with exactly that content.
 
     Raises:
-        ProtoMaskError: `local` is missing or another file; the download failed or brought other
-            bytes; the cache folder cannot be written.
+        ProtoMaskError: `local` is missing or another file, the download failed or has other
+            content, or the cache folder cannot be written.
     """
     if local is not None:
         _refuse_other(local, url, sha256)

@@ -1,1 +1,1 @@
-"""SAM 2's automatic mask generation: the published generator, and the same on batches."""
+"""SAM 2's automatic mask generation: the published generator, and a batched one."""

@@ -30,15 +30,21 @@ from pipeline.masks.segmenter import Machine
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-# More at a time would not be faster.
+# Larger batches are not faster.
 MOST_POINTS, MOST_CROPS = {"cpu": 32, "cuda": 1024}, {"cpu": 1, "cuda": 16}
 MOST_PIXELS = 2**26
-# Memory that one of them needs at its peak, in image embeddings (T×C).
+# Peak memory of one point and of one crop, in units of an image embedding (T×C).
 EMBEDDINGS_PER_POINT, EMBEDDINGS_PER_CROP = 12, 250
 
 
 class Job(NamedTuple):
-    """One crop to segment: the number of its photograph, where it lies, and its layer."""
+    """One crop to segment.
+
+    Args:
+        image: index of the image among those segmented.
+        crop: the crop's box and the image's size.
+        layer: the crop's layer; 0 is the whole image.
+    """
 
     image: int
     crop: Crop
@@ -46,7 +52,13 @@ class Job(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What the image encoder says of G crops: tokens G×T×C, and its two finer feature maps."""
+    """The output of the image encoder for G crops.
+
+    Args:
+        tokens: image tokens of the crops, G×T×C.
+        middle: feature maps at half the resolution of the mask logits.
+        fine: feature maps at the resolution of the mask logits.
+    """
 
     tokens: Tensor
     middle: Tensor
@@ -54,12 +66,12 @@ class Encoded(NamedTuple):
 
 
 class BatchedGenerator:
-    """Segments photographs with batches as large as memory allows.
+    """Segments images with batches as large as memory allows.
 
     Args:
-        model: the network.
-        settings: what to look for.
-        machine: how much memory, and whether to compile.
+        model: the network, with its weights, on its device.
+        settings: the parameters of mask generation.
+        machine: the limit of memory, and whether to compile the network.
     """
 
     def __init__(self, model: SAM2Base, settings: Sam2, machine: Machine) -> None:
@@ -83,6 +95,7 @@ class BatchedGenerator:
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Region]]:
+        """Returns the regions of each image; see `Generator`."""
         pixels = [torch.tensor(image).to(self.device).permute(2, 0, 1) for image in images]
         jobs = [job for number, image in enumerate(images) for job in self._jobs(number, image)]
         found: list[list[Proposals]] = [[] for _ in images]
@@ -109,13 +122,13 @@ class BatchedGenerator:
             (height, width), self.settings.crop_n_layers, self.settings.crop_overlap_ratio
         )
         for (x0, y0, x1, y1), layer in zip(boxes, layers, strict=True):
-            if x0 < x1 and y0 < y1:  # a photograph a few pixels wide has no more crops
+            if x0 < x1 and y0 < y1:  # an image a few pixels wide has no more crops
                 yield Job(number, Crop((x0, y0, x1, y1), width, height), layer)
 
     def _segment(
         self, jobs: list[Job], pixels: list[Tensor], points_n2: Tensor
     ) -> Iterator[tuple[Job, Proposals]]:
-        """Yields the proposals of each crop, in order; all crops are asked the same points."""
+        """Yields the proposals of each crop, in order; all crops have the same point prompts."""
         together = max(1, self.points.value // len(points_n2))
         for batch, encoded in self.crops.over(
             len(jobs), lambda part: (jobs[part], self._encode(jobs[part], pixels))
@@ -158,7 +171,7 @@ class BatchedGenerator:
             yield job, Proposals.together(found_in_crop)
 
     def _ask(self, jobs: list[Job], encoded: Encoded, points_n2: Tensor) -> list[Proposals]:
-        """Returns each crop's proposals at some points."""
+        """Returns each crop's proposals for some point prompts."""
         decoded = self.decoder(encoded.tokens, points_n2.expand(len(jobs), -1, -1))
         found = []
         for place, job in enumerate(jobs):
@@ -173,7 +186,10 @@ class BatchedGenerator:
         return found
 
     def _passing(self, decoded: Decoded, middle: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
-        """Makes masks, m×h×w, of points with one whose predicted IoU, m, is high enough."""
+        """Returns the mask logits, m×h×w, and predicted IoUs, m, of points with a passing mask.
+
+        A mask passes if its predicted IoU is above the threshold.
+        """
         least = self.settings.pred_iou_thresh
         passes_BM = decoded.iou_BM > least if least > 0 else torch.ones_like(decoded.iou_BM).bool()
         rows = passes_BM.any(1).nonzero()[:, 0]

@@ -8,10 +8,13 @@ from torch.nn.functional import max_pool2d
 
 
 def connected_components(masks_N1HW: Tensor) -> tuple[Tensor, Tensor]:
-    """Finds what sam2's CUDA extension finds: each pixel's component and its size.
+    """Computes what sam2's CUDA extension does: each pixel's component and its size.
+
+    Args:
+        masks_N1HW: the masks, N×1×H×W, non-zero inside.
 
     Returns:
-        int32, N×1×H×W each; 0 outside the mask.
+        Number and area of each pixel's component, int32 N×1×H×W each; 0 outside the mask.
     """
     labels = np.zeros(masks_N1HW.shape, np.int32)
     areas = np.zeros(masks_N1HW.shape, np.int32)
@@ -28,11 +31,11 @@ def small_components(masks_NHW: Tensor, largest: int) -> Tensor:
     """Finds the components of at most `largest` pixels, on the masks' device.
 
     Args:
-        masks_NHW: bool, fewer than 2²⁴ pixels a mask.
-        largest: pixels, at least 1.
+        masks_NHW: bool N×H×W, with fewer than 2²⁴ pixels in a mask.
+        largest: largest area of a small component in pixels, at least 1.
 
     Returns:
-        bool, N×H×W: the pixels of small components.
+        bool N×H×W, the pixels of small components.
     """
     if masks_NHW.device.type == "cpu":
         _, areas_N1HW = connected_components(masks_NHW[:, None])
@@ -43,8 +46,8 @@ def small_components(masks_NHW: Tensor, largest: int) -> Tensor:
 def spread_numbers(masks_NHW: Tensor, largest: int) -> Tensor:
     """Finds small components without a loop over masks or components.
 
-    The highest pixel number spreads `largest` − 1 steps: far enough to reach all of a small
-    component, whose pixels then have one number that no neighbour differs from.
+    The highest pixel number is propagated `largest` − 1 steps: far enough to reach all of a small
+    component, whose pixels then have the same number, and no neighbour another.
     """
     count, height, width = masks_NHW.shape
     pixels = height * width
@@ -56,7 +59,7 @@ def spread_numbers(masks_NHW: Tensor, largest: int) -> Tensor:
     whole_NHW = (_highest(spread_NHW) == spread_NHW) & (lowest_NHW == spread_NHW)
     first = torch.arange(count, device=masks_NHW.device)[:, None] * (pixels + 1)
     place_Np = spread_NHW.flatten(1).long() + first
-    # A pixel whose number is not all around it makes its component too large.
+    # A pixel with a neighbour of another number shows that its component is too large.
     weight_Np = torch.where(whole_NHW, 1, largest + 1).flatten(1)
     sizes = torch.zeros(count * (pixels + 1), dtype=torch.long, device=masks_NHW.device)
     sizes.scatter_add_(0, place_Np.flatten(), weight_Np.flatten())

@@ -1,17 +1,17 @@
 """SAM 2's mask decoder for many points of the same crop.
 
-The published decoder repeats the crop's image tokens for every point and projects them anew in each
-of its five attentions between image and prompt, which is three quarters of its work. Here, with the
-same weights and the same result up to rounding:
+The published decoder repeats the crop's image tokens for every point and projects them again in
+each of its five attentions between image and prompt, which is three quarters of its computation.
+Here, with the same weights and the same result up to rounding:
 
-- what the first layer needs of the image tokens is computed once a crop, not once a point;
+- what the first layer needs of the image tokens is computed once for each crop, not for each point;
 - elsewhere the projections are applied to the few prompt tokens instead of the 4096 image tokens:
   q·(W k) = (Wᵀ q)·k, and Σ a (W v) = W Σ a v;
 - the predicted IoU is known before the masks are, so only points with a mask that passes are
   upscaled.
 
-Shapes: G crops, n points a crop, B = G·n points, T image tokens, Q prompt tokens, C channels, H
-heads of d channels, M masks a point.
+Shapes: G crops, n points of a crop, B = G·n points, T image tokens, Q prompt tokens, C channels, H
+heads of d channels, M masks of a point.
 """
 
 import copy
@@ -25,12 +25,12 @@ from torch.nn.functional import scaled_dot_product_attention
 
 
 class Decoded(NamedTuple):
-    """What the transformer says of B points, before masks are made of it.
+    """The transformer's output for B points, from which masks are computed.
 
     Args:
-        iou_BM: predicted IoU of the masks of each point.
-        mask_tokens_BMC: their tokens.
-        image_BTC: the image tokens, as each point changed them.
+        iou_BM: predicted IoU of the masks of each point, in [0, 1].
+        mask_tokens_BMC: output tokens of these masks.
+        image_BTC: image tokens, as updated for each point.
     """
 
     iou_BM: Tensor
@@ -39,11 +39,11 @@ class Decoded(NamedTuple):
 
 
 class PointDecoder(nn.Module):
-    """Decodes point prompts, three masks a point (`multimask_output`).
+    """Decodes point prompts, three masks for each point (`multimask_output`).
 
     Args:
-        model: whose weights are used.
-        dtype: in which to compute; points and predicted IoUs stay in float32.
+        model: the network whose prompt encoder and mask decoder are used.
+        dtype: dtype of the computation; points and predicted IoUs are computed in float32.
     """
 
     position_TC: Tensor
@@ -61,8 +61,8 @@ class PointDecoder(nn.Module):
         """Runs the transformer.
 
         Args:
-            tokens_GTC: the crops' image tokens.
-            points_Gn2: pixels of the model's input (x, y in 0–1024).
+            tokens_GTC: image tokens of the crops, G×T×C.
+            points_Gn2: point prompts G×n×2, (x, y) in pixels of the model's input, 0..1024.
         """
         decoder, transformer = self.decoder, self.decoder.transformer
         prompt_BQC = self._prompt_tokens(points_Gn2).to(tokens_GTC.dtype)
@@ -71,7 +71,7 @@ class PointDecoder(nn.Module):
         queries_BQC, image_BTC = _first_layer(first, prompt_BQC, tokens_GTC, position_TC)
         for layer in others:
             queries_BQC, image_BTC = _layer(layer, queries_BQC, prompt_BQC, image_BTC, position_TC)
-        # Of the object score's token and the points' own, nothing is read any more.
+        # The outputs at the object score's token and at the points' own tokens are not used.
         start = int(decoder.pred_obj_scores)
         asked = slice(start, start + 1 + decoder.num_mask_tokens)
         queries_BQC, prompt_BQC = queries_BQC[:, asked], prompt_BQC[:, asked]
@@ -89,9 +89,9 @@ class PointDecoder(nn.Module):
         """Returns the mask logits, B×M×256×256.
 
         Args:
-            decoded: of B points of one crop.
-            middle_1chw: the crop's features at half of that resolution.
-            fine_1chw: those at that resolution.
+            decoded: the transformer's output for B points of one crop.
+            middle_1chw: the crop's feature map at half the resolution of the logits, 1×c×128×128.
+            fine_1chw: the crop's feature map at the resolution of the logits, 1×c×256×256.
         """
         convolve, norm, activate, convolve_again, activate_again = self.decoder.output_upscaling
         image = decoded.image_BTC.transpose(1, 2).unflatten(2, (self.side, -1))
@@ -121,12 +121,12 @@ class PointDecoder(nn.Module):
 def _first_layer(
     layer: TwoWayAttentionBlock, prompt_BQC: Tensor, image_GTC: Tensor, position_TC: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The layer in which all points of a crop still see the same image tokens."""
+    """Computes the first layer, in which all points of a crop have the same image tokens."""
     queries_BQC = layer.norm1(layer.self_attn(q=prompt_BQC, k=prompt_BQC, v=prompt_BQC))
     placed_GTC = image_GTC + position_TC
 
     attention, crops = layer.cross_attn_token_to_image, len(image_GTC)
-    # All points of a crop side by side: one attention of n·Q queries.
+    # The queries of all points of a crop are concatenated: one attention with n·Q queries.
     side_by_side = (queries_BQC + prompt_BQC).unflatten(0, (crops, -1)).flatten(1, 2)
     seen = attention(q=side_by_side, k=placed_GTC, v=image_GTC).view_as(queries_BQC)
     queries_BQC = _think(layer, queries_BQC + seen)
@@ -148,7 +148,7 @@ def _layer(
     image_BTC: Tensor,
     position_TC: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """A later layer: every point has image tokens of its own."""
+    """Computes a later layer, in which each point has its own image tokens."""
     q_BQC = queries_BQC + prompt_BQC
     queries_BQC = layer.norm1(queries_BQC + layer.self_attn(q=q_BQC, k=q_BQC, v=queries_BQC))
     placed_BTC = image_BTC + position_TC
@@ -175,10 +175,10 @@ def _think(layer: TwoWayAttentionBlock, queries_BQC: Tensor) -> Tensor:
 
 
 def _from_image(attention: Attention, q_BQC: Tensor, k_BTC: Tensor, v_BTC: Tensor) -> Tensor:
-    """Attention of prompt tokens to image tokens, projected on the prompt's side.
+    """Attention of prompt tokens to image tokens, with the projections on the prompt's side.
 
-    The bias of the keys' projection adds the same to all of a query's scores: a softmax does not
-    see it.
+    The bias of the keys' projection adds the same value to all of a query's scores and cancels in
+    the softmax.
     """
     heads = attention.num_heads
     q_BHQd = _heads(attention.q_proj(q_BQC), attention)
@@ -193,7 +193,7 @@ def _from_image(attention: Attention, q_BQC: Tensor, k_BTC: Tensor, v_BTC: Tenso
 
 
 def _told(attention: Attention, scores_BHQT: Tensor, values_BQC: Tensor) -> Tensor:
-    """What image tokens are told by the prompt tokens they attend to, B×T×C."""
+    """Returns the update of image tokens by their attention to prompt tokens, B×T×C."""
     v_BHQd = _heads(attention.v_proj(values_BQC), attention)
     out_HdC = attention.out_proj.weight.T.unflatten(0, (attention.num_heads, -1))
     told_BqC = (v_BHQd @ out_HdC).flatten(1, 2)

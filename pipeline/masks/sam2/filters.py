@@ -1,4 +1,4 @@
-"""Which of the masks that the decoder proposes are kept: scores, stability, edges, duplicates.
+"""Filters of the decoder's mask proposals: score, stability, crop edges, duplicates.
 
 Shapes: m masks, h×w the decoder's resolution (256×256).
 """
@@ -21,18 +21,18 @@ from pipeline.masks.masks import Region
 from pipeline.masks.sam2.components import small_components
 from pipeline.masks.sam2.segmenter import Sam2
 
-# Times as many pixels as the decoder's: a crop's, from which on bounds cost less than upsampling.
+# A crop with this many times the decoder's pixels: there, bounds cost less than upsampling.
 MUCH_LARGER = 4
 FILLED = 10.0
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of a photograph that is segmented for itself.
+    """A part of an image that is segmented separately.
 
     Args:
-        box: x0, y0, x1, y1 in the photograph, half-open.
-        width, height: the photograph's, in pixels.
+        box: the crop's box, half-open (x0, y0, x1, y1) in pixels of the image.
+        width, height: size of the image in pixels.
     """
 
     box: tuple[int, int, int, int]
@@ -41,21 +41,21 @@ class Crop:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+        """Height and width of the crop in pixels."""
         x0, y0, x1, y1 = self.box
         return y1 - y0, x1 - x0
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """Masks of one photograph.
+    """The m proposed masks of one image.
 
     Args:
-        logits: float32, m×h×w, of each mask in its crop.
-        iou: float32, m, as predicted.
-        stability: float32, m.
-        boxes: int64, m×4, x0, y0, x1, y1 of the first and last pixels, in the photograph.
-        crops: int64, m×4, the boxes of their crops.
+        logits: float32 m×h×w, mask logits in their crops.
+        iou: float32 m, predicted IoU of each mask.
+        stability: float32 m, stability score of each mask, in [0, 1].
+        boxes: int64 m×4, (x0, y0, x1, y1) of each mask's first and last pixels in the image.
+        crops: int64 m×4, the box of each mask's crop, half-open.
     """
 
     logits: Tensor
@@ -72,16 +72,22 @@ class Proposals:
 
     @classmethod
     def together(cls, parts: list["Proposals"]) -> "Proposals":
+        """Returns the concatenation of proposals of one image."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return cls(*(torch.cat(values) for values in columns))
 
 
 def may_be_stable(logits: Tensor, crop: Crop, settings: Sam2) -> Tensor:
-    """Says at the decoder's resolution which masks can be stable at the crop's: bool, m.
+    """Returns which masks can be stable at the crop's resolution, by a bound: bool m.
 
-    An upsampled logit lies between the lowest and the highest of the four around it. Where that
-    highest is not above a threshold, none of the crop's pixels there is; where that lowest is, all
-    are: bounds of both areas whose quotient is the stability.
+    An upsampled logit lies between the lowest and the highest of the four around it. Where the
+    highest is not above a threshold, none of the crop's pixels is; where the lowest is, all are.
+    This bounds both areas whose quotient is the stability.
+
+    Args:
+        logits: mask logits at the decoder's resolution, float32 m×h×w.
+        crop: the crop that the masks were found in.
+        settings: the parameters of mask generation.
     """
     if crop.size[0] * crop.size[1] < MUCH_LARGER * logits.shape[1] * logits.shape[2]:
         return torch.ones(len(logits), dtype=torch.bool, device=logits.device)
@@ -98,7 +104,7 @@ def _pixels_between(small: Sequence[int], large: Sequence[int]) -> Tensor:
     """Counts the pixels of the large image between each four neighbours of the small one.
 
     Returns:
-        int64, (h + 1)×(w + 1): before the first row and after the last lie pixels as well.
+        int64 (h + 1)×(w + 1), as there are pixels before the first row and after the last as well.
     """
     counts = []
     for few, many in zip(small, large, strict=True):
@@ -108,7 +114,12 @@ def _pixels_between(small: Sequence[int], large: Sequence[int]) -> Tensor:
 
 
 def fill(logits: Tensor, area: int) -> Tensor:
-    """Fills holes and removes specks of at most `area` pixels, as SAM2ImagePredictor does."""
+    """Fills holes and removes specks of at most `area` pixels, as SAM2ImagePredictor does.
+
+    Args:
+        logits: mask logits, float32 m×h×w.
+        area: largest area of a hole or speck, in pixels.
+    """
     if area <= 0:
         return logits
     holes = small_components(logits <= 0, area)
@@ -117,14 +128,14 @@ def fill(logits: Tensor, area: int) -> Tensor:
 
 
 def propose(logits: Tensor, iou: Tensor, crop: Crop, settings: Sam2, pixels: int) -> Proposals:
-    """Keeps the masks that are stable and do not touch an edge that is the crop's alone.
+    """Keeps the masks that are stable and do not touch an edge of the crop inside the image.
 
     Args:
-        logits: float32, m×h×w.
-        iou: float32, m.
-        crop: theirs.
-        settings: the thresholds.
-        pixels: how many may be upsampled at a time.
+        logits: mask logits, float32 m×h×w.
+        iou: predicted IoU of each mask, float32 m.
+        crop: the crop that the masks were found in.
+        settings: the thresholds and other parameters of mask generation.
+        pixels: number of pixels that may be upsampled at a time.
     """
     height, width = crop.size
     parts = []
@@ -144,19 +155,19 @@ def propose(logits: Tensor, iou: Tensor, crop: Crop, settings: Sam2, pixels: int
 
 
 def distinct_in_crop(proposals: Proposals, settings: Sam2) -> Proposals:
-    """Drops near-duplicates among one crop's masks, the better predicted IoU first."""
+    """Removes near-duplicates among one crop's masks by NMS, the larger predicted IoU first."""
     boxes = proposals.boxes.float()
     return proposals[nms(boxes, proposals.iou, settings.box_nms_thresh)]
 
 
 def distinct(proposals: Proposals, settings: Sam2) -> Proposals:
-    """Drops near-duplicates among different crops' masks; those of a smaller crop go first."""
+    """Removes near-duplicates among different crops' masks by NMS, those of smaller crops first."""
     scores = 1 / box_area(proposals.crops.float())
     return proposals[nms(proposals.boxes.float(), scores, settings.crop_nms_thresh)]
 
 
 def regions(proposals: Proposals, settings: Sam2) -> list[Region]:
-    """Returns the masks at the photograph's resolution."""
+    """Returns the masks at the image's resolution."""
     found = []
     scores = torch.stack([proposals.iou, proposals.stability], dim=1).tolist()
     places = zip(proposals.boxes.tolist(), proposals.crops.tolist(), strict=True)
@@ -170,12 +181,12 @@ def regions(proposals: Proposals, settings: Sam2) -> list[Region]:
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns logits, m×h×w, at another size (height, width), bilinearly."""
+    """Resizes logits, m×h×w, bilinearly to another size (height, width)."""
     return interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _stability(logits: Tensor, settings: Sam2) -> Tensor:
-    """Returns the IoU of the masks cut above and below the threshold: NaN where both are empty."""
+    """Returns the IoU of the masks thresholded at both offsets: m, NaN where both are empty."""
     return calculate_stability_score(
         logits, settings.mask_threshold, settings.stability_score_offset
     )

@@ -26,8 +26,13 @@ CONFIGS: dict[ModelName, str] = {
 def load_model(name: ModelName, sha256: str, machine: Machine) -> SAM2Base:
     """Builds a network on the machine's device, with its weights, in evaluation mode.
 
+    Args:
+        name: name of the model.
+        sha256: SHA-256 of the file with its weights, 64 hex digits.
+        machine: the device, and the file with the weights, if it is not to be downloaded.
+
     Raises:
-        ProtoMaskError: the weights cannot be had, or are of another network.
+        ProtoMaskError: the weights are not available, or are those of another network.
     """
     path = find_weights(f"{URL}/{name}.pt", sha256, machine.weights)
     model = build(name, machine.device)
@@ -46,11 +51,11 @@ def build(name: ModelName, device: str, changed: Sequence[str] = ()) -> SAM2Base
     """Builds a network with random weights, in evaluation mode.
 
     Args:
-        name: which.
-        device: where.
-        changed: what differs from its configuration, in Hydra's words.
+        name: name of the model, one of `CONFIGS`.
+        device: PyTorch's name of the device.
+        changed: Hydra overrides of the model's configuration.
     """
-    # A process has one Hydra; sam2 takes it when it is imported, and DVC wants it too.
+    # Hydra's state is global; sam2 initialises it on import, and DVC uses it as well.
     GlobalHydra.instance().clear()
     with initialize_config_module("sam2", version_base="1.2"):
         config = f"configs/sam2.1/{CONFIGS[name]}.yaml"

@@ -1,4 +1,4 @@
-"""sam2's own generator, the one that the batched engine is compared with."""
+"""sam2's own generator, the reference for the batched engine."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,16 +19,16 @@ POINTS_PER_BATCH = 512
 
 
 class ReferenceGenerator:
-    """Runs `SAM2AutomaticMaskGenerator` on one photograph after the other.
+    """Runs `SAM2AutomaticMaskGenerator` on one image after another.
 
     Args:
-        model: the network.
-        settings: what to look for.
+        model: the network, with its weights, on its device.
+        settings: the parameters of mask generation.
     """
 
     def __init__(self, model: SAM2Base, settings: Sam2) -> None:
         if not hasattr(sam2, "_C"):
-            # Without its CUDA extension sam2 warns and leaves holes and specks as they are.
+            # Without its CUDA extension, sam2 warns and keeps holes and specks.
             sam2.utils.misc.get_connected_components = connected_components
         self.precision = settings.precision
         self.device = model.device.type
@@ -48,20 +48,21 @@ class ReferenceGenerator:
             min_mask_region_area=settings.min_mask_region_area,
             output_mode="coco_rle",
         )
-        # sam2 knows only the maps of its 1024×1024 input.
+        # sam2 supports only the feature maps of its 1024×1024 input.
         finest = model.image_size // 4
         self.generator.predictor._bb_feat_sizes = [
             (side, side) for side in (finest, finest // 2, finest // 4)
         ]
 
     def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Region]]:
+        """Returns the regions of each image; see `Generator`."""
         with torch.inference_mode(), self._precision():
             return [self._segment(image) for image in images]
 
     def _segment(self, image: NDArray[np.uint8]) -> list[Region]:
         try:
             return [_region(mask) for mask in self.generator.generate(image)]
-        except IndexError:  # sam2's way of saying that no crop has any mask
+        except IndexError:  # raised by sam2 if no crop has any mask
             return []
 
     def _precision(self) -> AbstractContextManager:

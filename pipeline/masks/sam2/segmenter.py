@@ -1,4 +1,4 @@
-"""SAM 2 (Ravi et al., 2024), asked at a grid of points on the photograph and on crops of it."""
+"""SAM 2 (Ravi et al., 2024), prompted with a grid of points on the image and on crops of it."""
 
 import threading
 from collections.abc import Sequence
@@ -20,36 +20,44 @@ ModelName = Literal[
 
 
 class Generator(Protocol):
-    """Finds the regions of each of a few photographs."""
+    """Finds the regions of RGB images, uint8 height×width×3 each."""
 
-    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Region]]: ...
+    def __call__(self, images: Sequence[NDArray[np.uint8]]) -> list[list[Region]]:
+        """Returns the regions of each image.
+
+        Args:
+            images: RGB images, uint8 height×width×3 each; sizes may differ.
+        """
+        ...
 
 
 class Sam2(Segmenter):
     """Automatic mask generation with SAM 2.1; the defaults are the published settings.
 
+    A mask's scores are its predicted IoU and its stability.
+
     Args:
-        model: which of the four.
-        weights_sha256: hash of its weights.
-        engine: `batched`, or sam2's own `SAM2AutomaticMaskGenerator` as the `reference`, which
-            finds the same masks one crop at a time.
-        precision: in which the networks compute; `bfloat16` finds slightly other masks.
-        points_per_side: of the grid of prompts on each crop.
-        pred_iou_thresh: masks whose predicted IoU is not above it are dropped.
-        stability_score_thresh: masks whose stability is below it are dropped.
-        stability_score_offset: stability is the IoU of the masks cut this far above and below
-            `mask_threshold`.
-        mask_threshold: logits above it are inside.
-        box_nms_thresh: of masks of one crop whose boxes overlap more (IoU), one is kept.
-        crop_n_layers: layer i cuts the photograph into 2^i×2^i crops that overlap.
-        crop_nms_thresh: the same as `box_nms_thresh`, among all crops.
-        crop_overlap_ratio: by which share of the photograph's shorter side crops of the first layer
+        model: the size of the network, one of four.
+        weights_sha256: SHA-256 of the file with its weights, 64 hex digits.
+        engine: `batched`, or `reference` for sam2's own `SAM2AutomaticMaskGenerator`, which finds
+            the same masks one crop at a time.
+        precision: dtype of the networks' computation; `bfloat16` gives slightly different masks.
+        points_per_side: number of point prompts along each side of a crop.
+        pred_iou_thresh: masks with a predicted IoU not above this are dropped.
+        stability_score_thresh: masks with a stability below this are dropped.
+        stability_score_offset: stability is the IoU of the masks thresholded this far above and
+            below `mask_threshold`.
+        mask_threshold: logits above this are inside the mask.
+        box_nms_thresh: of masks of one crop whose boxes have an IoU above this, one is kept.
+        crop_n_layers: number of layers of crops; layer i divides the image into 2^i×2^i crops that
             overlap.
-        crop_n_points_downscale_factor: points a side are divided by it from layer to layer.
+        crop_nms_thresh: like `box_nms_thresh`, among the masks of different crops.
+        crop_overlap_ratio: overlap of the crops of the first layer, as a share of the image's
+            shorter side.
+        crop_n_points_downscale_factor: factor by which the number of points along a side decreases
+            from layer to layer.
         min_mask_region_area: holes and specks of at most this many pixels at the decoder's
             resolution are filled and removed.
-
-    A mask's scores are its predicted IoU and its stability.
     """
 
     name: Literal["sam2"] = "sam2"
@@ -77,6 +85,7 @@ class Sam2(Segmenter):
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
     ) -> list[Masks]:
+        """Segments images; see `Segmenter.segment`."""
         with _loading:
             generate = _generator(self, machine)
         with _on_device:
@@ -92,7 +101,7 @@ _loading, _on_device = threading.Lock(), threading.Lock()
 
 @lru_cache(maxsize=1)
 def _generator(settings: Sam2, machine: Machine) -> Generator:
-    """Builds the network once a process."""
+    """Builds the network, once in each process."""
     try:
         from pipeline.masks.sam2.batched import BatchedGenerator
         from pipeline.masks.sam2.model import load_model

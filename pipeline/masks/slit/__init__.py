@@ -1,1 +1,1 @@
-"""SLIT: regions between the boundaries that a network sees."""
+"""SLIT: regions between the boundaries found by a network."""

@@ -1,4 +1,4 @@
-"""The network that sees boundaries, DirectSAM (Chen et al., 2024)."""
+"""Boundary detection by the network DirectSAM (Chen et al., 2024)."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,23 +21,23 @@ from pipeline.masks.slit.segmenter import WEIGHTS, Slit
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-# What the published network needs for each pixel of its input at its peak, in float32: 2000 was
-# measured. A guess that is too small costs one halving.
+# Peak memory of the published network for each pixel of its input, in float32; measured: 2000.
+# An estimate that is too small costs one halving of the batch size.
 BYTES_PER_PIXEL = 2500
 
 _device = threading.Lock()
 
 
 class Boundaries:
-    """The network on its device, with as many images at a time as there is room for.
+    """The network on its device, with batches as large as memory allows.
 
     Args:
-        network: has `logits`, n×1×h×w, for n×3×side×side normalised RGB images.
-        slit: how the network sees an image.
-        machine: what to work with.
+        network: returns `logits`, n×1×h×w, for normalised RGB images, n×3×side×side.
+        slit: the parameters of the segmenter.
+        machine: the device and other settings of this machine.
 
     Attributes:
-        batch: images at a time; halved whenever the device has no room for them.
+        batch: number of images in a batch; halved whenever memory runs out.
     """
 
     def __init__(self, network: nn.Module, slit: Slit, machine: Machine) -> None:
@@ -49,10 +49,13 @@ class Boundaries:
         self.batch = BatchSize("photographs", _guess_batch(self.device, slit.side, machine))
 
     def probabilities(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:
-        """Yields for each image the probability that a pixel is boundary, float32 height×width.
+        """Yields each image's boundary probabilities, float32 height×width in [0, 1].
+
+        Args:
+            images: RGB images, uint8 height×width×3 each; sizes may differ.
 
         Raises:
-            ProtoMaskError: the device has no room for a single image.
+            ProtoMaskError: memory does not suffice for a single image.
         """
         for seen in self.batch.over(len(images), lambda rows: self._see(images[rows])):
             yield from seen
@@ -72,13 +75,14 @@ class Boundaries:
 
 
 def load_network(path: Path, architecture: Mapping[str, Any]) -> nn.Module:
-    """Builds a SegFormer with one output and loads its weights.
+    """Builds a SegFormer with one output channel and loads its weights.
 
-    The published weights have the names of transformers 4; `from_pretrained` knows both.
+    The published weights have the names of transformers 4; `from_pretrained` reads both these and
+    current ones.
 
     Args:
-        path: a safetensors file.
-        architecture: of the SegFormer, in the words of transformers' SegformerConfig.
+        path: path of the weights, a safetensors file.
+        architecture: parameters of transformers' SegformerConfig.
 
     Raises:
         ProtoMaskError: transformers is not installed, or the file holds no weights, or another
@@ -108,6 +112,11 @@ def load_network(path: Path, architecture: Mapping[str, Any]) -> nn.Module:
 
 
 def import_transformers() -> Any:
+    """Returns the module transformers, an optional dependency.
+
+    Raises:
+        ProtoMaskError: it is not installed.
+    """
     try:
         import transformers
     except ImportError:
@@ -127,13 +136,13 @@ def _guess_batch(device: torch.device, side: int, machine: Machine) -> int:
 
 
 def _resize(image: NDArray[np.uint8], side: int) -> Tensor:
-    """Returns the image as the network was trained on it, uint8 side×side×3."""
+    """Returns the image resized as in the network's training, uint8 side×side×3."""
     resized = Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(resized))
 
 
 def _normalise(images: Tensor) -> Tensor:
-    """Turns n×h×w×3 of uint8 into n×3×h×w of float32 with ImageNet's mean and deviation."""
+    """Converts uint8 n×h×w×3 to float32 n×3×h×w, with ImageNet's normalisation."""
     mean, std = (torch.tensor(values, device=images.device) for values in (MEAN, STD))
     return ((images / 255 - mean) / std).permute(0, 3, 1, 2)
 

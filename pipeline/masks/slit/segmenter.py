@@ -1,4 +1,4 @@
-"""SLIT: the regions between the boundaries that DirectSAM sees (Chen et al., 2024)."""
+"""SLIT: the regions between the boundaries found by DirectSAM (Chen et al., 2024)."""
 
 import re
 import threading
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.masks.slit.boundaries import Boundaries
 
 WEIGHTS = "https://huggingface.co/chendelong/DirectSAM-1800px-0424/resolve/main/model.safetensors"
-# SegFormer-B5; what is not here is as in transformers' SegformerConfig.
+# SegFormer-B5; other parameters have the defaults of transformers' SegformerConfig.
 PUBLISHED = {
     "depths": (3, 6, 40, 3),
     "hidden_sizes": (64, 128, 320, 512),
@@ -42,19 +42,19 @@ def _sha256(value: Any) -> Any:
 
 
 class Slit(Segmenter):
-    """Cuts an image along the boundaries that the network DirectSAM finds in it.
+    """Divides an image along the boundaries found by the network DirectSAM.
 
     A pixel is boundary where its probability is above `threshold`, or where one of its four
     neighbours is. The masks are the connected components (8-neighbourhood) of all other pixels.
 
-    Args:
-        weights_sha256: of the network's weights, a safetensors file.
-        side: the network sees the image resized to this many pixels a side, whatever its shape.
-        threshold: of the boundary probability.
-        precision: what the network computes in; `bfloat16` is faster on a GPU.
+    A mask's score is 1 − (mean boundary probability inside it)/threshold: 1 if the network finds no
+    trace of a boundary in it, 0 if all its probabilities are at the threshold.
 
-    A mask's score is 1 − (mean boundary probability inside it)/threshold: 1 where the network sees
-    no trace of a boundary, 0 where all of the mask is as near to one as a mask can be.
+    Args:
+        weights_sha256: SHA-256 of the network's weights, a safetensors file.
+        side: side of the square that images are resized to for the network, in pixels.
+        threshold: threshold of the boundary probability, in (0, 1).
+        precision: dtype of the network's computation; `bfloat16` is faster on a GPU.
     """
 
     name: Literal["slit"] = "slit"
@@ -69,6 +69,7 @@ class Slit(Segmenter):
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
     ) -> list[Masks]:
+        """Segments images; see `Segmenter.segment`."""
         if not images:
             return []
         with _loading:
@@ -77,11 +78,11 @@ class Slit(Segmenter):
 
 
 def cut(probability: NDArray[np.float32], threshold: float) -> Masks:
-    """Returns the regions between boundaries.
+    """Returns the regions between boundaries (method.md, "Segmenters").
 
     Args:
-        probability: that a pixel is boundary, height×width, in 0–1.
-        threshold: a pixel with more is boundary, and so are its four neighbours.
+        probability: boundary probabilities, float32 height×width in [0, 1].
+        threshold: pixels above this and their four neighbours are boundary.
     """
     boundary = ndimage.binary_dilation(probability > threshold)
     labels, count = ndimage.label(~boundary, EIGHT_NEIGHBOURS)
