@@ -1,1 +1,1 @@
-"""Many runs beside one another: their table, and which differences are more than chance."""
+"""Comparison of many runs: their table, and which differences are statistically significant."""

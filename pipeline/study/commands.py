@@ -13,27 +13,28 @@ RESERVED = {"null", "true", "false", "nan", "inf"}
 
 
 Compose = Callable[[list[str]], Params]
-"""Returns the parameters that DVC would run with these overrides."""
+"""Returns the parameters that DVC would compose with these overrides."""
 
 
 def overrides_of(
     wanted: Params, compose: Compose, groups: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """Returns the overrides that give exactly these parameters, save `runtime`.
+    """Returns the overrides that give exactly these parameters, `runtime` excepted.
 
-    Presets stand for as many of them as they can, and that of a model for the model of its name.
+    Presets replace as many single overrides as possible; a model's parameters start from the preset
+    of its name.
 
     Args:
-        wanted: the parameters.
-        compose: see `Compose`.
-        groups: a group of presets → its presets, as in `-S dataset=cub200`.
+        wanted: the parameters that the overrides must give.
+        compose: function that composes parameters from overrides, as DVC does.
+        groups: names of the presets in each group, as in `-S dataset=cub200`.
     """
     chosen: list[str] = []
     for group, presets in groups.items():
         choices: list[list[str]] = [[], *([f"{group}={preset}"] for preset in presets)]
         distances = [_distance(wanted, compose(choice), group) for choice in choices]
         chosen.extend(choices[distances.index(min(distances))])
-    # By itself an experiment is closer than none if it is of the same segmenter; beside that
+    # Alone, an experiment is closer than none if it has the same segmenter; beside that
     # segmenter's preset, it may be further away.
     for choice in list(chosen):
         others, group = [other for other in chosen if other != choice], choice.partition("=")[0]
@@ -47,14 +48,14 @@ def overrides_of(
 
 
 def queue_command(overrides: Sequence[str]) -> str:
-    """Returns `dvc exp run --queue -S …`."""
+    """Returns the command `dvc exp run --queue -S …` with these overrides."""
     return " ".join(
         ["dvc exp run --queue", *(f"-S {shlex.quote(override)}" for override in overrides)]
     )
 
 
 def _differences(wanted: Params, given: Params) -> list[str]:
-    """Overrides that make one of the other, as Hydra writes them."""
+    """Returns the overrides that turn `given` into `wanted`, in Hydra's syntax."""
     there, here = _of_every_machine(wanted), _of_every_machine(given)
     changed = [
         f"{name}={_value(value)}" if name in here else f"+{name}={_value(value)}"
@@ -65,12 +66,12 @@ def _differences(wanted: Params, given: Params) -> list[str]:
 
 
 def _distance(wanted: Params, given: Params, group: str) -> tuple[bool, int]:
-    """Whether a preset is of another name (another model, say), and how many overrides it takes.
+    """Returns whether a preset's name differs from the wanted one, and how many overrides it needs.
 
     Args:
-        wanted: the parameters.
-        given: those of the preset.
-        group: the preset's.
+        wanted: the parameters that the overrides must give.
+        given: the parameters that the preset gives.
+        group: the group that the preset belongs to.
     """
     return _name(wanted, group) != _name(given, group), len(_differences(wanted, given))
 
@@ -85,7 +86,7 @@ def _of_every_machine(params: Params) -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
-    """Writes a value in Hydra's grammar of overrides."""
+    """Formats a value in Hydra's override grammar."""
     if isinstance(value, list):
         return "[" + ",".join(map(_value, value)) + "]"
     if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in RESERVED:

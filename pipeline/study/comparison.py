@@ -1,4 +1,4 @@
-"""Which row of a table is best in a column, and which are as good as far as images can tell."""
+"""The best row of a table in each column, and the rows that do not differ significantly from it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
@@ -15,22 +15,30 @@ FEW = 20
 
 
 class Metric(Protocol):
-    """What is compared: `group.metric`, its label, and which direction is better."""
+    """A column of the comparison."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The metric's name, `group.metric`."""
+        ...
+
     @property
-    def label(self) -> str: ...
+    def label(self) -> str:
+        """The metric's label in a table."""
+        ...
+
     @property
-    def better(self) -> str: ...
+    def better(self) -> str:
+        """Which values are better: `higher`, `lower` or `depends`."""
+        ...
 
 
 class Compared(NamedTuple):
-    """The rows beside one another.
+    """The result of a comparison of rows.
 
     Args:
-        standings: of each row in each column; "" where nothing is compared.
-        notes: how it was tested, and what was not.
+        standings: standing of each row (outer list) in each column; "" where nothing is compared.
+        notes: how the differences were tested, and which were not, in sentences.
     """
 
     standings: list[list[Standing]]
@@ -52,14 +60,14 @@ def compare(
     """Finds the best row of each column, and tests the others against it.
 
     The test is a paired bootstrap over the images that both rows have. Two rows are not tested if
-    they share less than half of their images, or fewer than `FEW` with a value in both.
+    they share less than half of their images, or fewer than `FEW` images with a value in both.
 
     Args:
-        means_RC: the rows' means, NaN where there is none.
-        images: of each row, a value an image (index) and metric (column), NaN where undefined;
-            None if they are not to be had.
-        columns: C metrics.
-        labels: the rows' names.
+        means_RC: the rows' means, float64 R×C; NaN where there is none.
+        images: for each row, a table with a value for each image (index) and metric (column), NaN
+            where undefined; None if it is not available.
+        columns: the C metrics that are compared.
+        labels: names of the R rows, for the notes.
     """
     pairs = list(_pairs(means_RC, columns))
     standings: list[list[Standing]] = [["" for _ in columns] for _ in labels]
@@ -82,7 +90,7 @@ def compare(
 
 
 def _pairs(means_RC: NDArray[np.float64], columns: Sequence[Metric]) -> Iterator[_Pair]:
-    """Every row but the best with the best of its column, where more or less is better."""
+    """Yields each row but the best with the best of its column, where a direction is better."""
     for number, column in enumerate(columns):
         means_R = means_RC[:, number] * (-1 if column.better == "lower" else 1)
         there = np.flatnonzero(np.isfinite(means_R))

@@ -51,12 +51,12 @@ class Tested:
     """A finished run, and what draws it.
 
     Args:
-        run: its name and parameters.
-        index: the images.
-        answers: what it says of the test images.
-        measured: a value an image and metric, see `pipeline.metrics.summary.per_image`.
-        looks: draws what its scores are made of.
-        gallery: draws photographs.
+        run: the run's name and parameters.
+        index: the data set's images, with ids and classes.
+        answers: the model's outputs on the test images.
+        measured: a value for each image and metric, see `pipeline.metrics.summary.per_image`.
+        looks: draws the contributions to its scores.
+        gallery: draws the data set's images.
     """
 
     run: Run
@@ -68,24 +68,26 @@ class Tested:
 
     @property
     def ids(self) -> list[str]:
+        """The test images' ids, in the order of `answers`."""
         every = self.index.ids
         return [every[row] for row in self.answers.rows_N.tolist()]
 
     @property
     def right_N(self) -> NDArray[np.bool_]:
+        """Whether each test image was classified correctly, bool N."""
         return self.answers.predicted_N == self.answers.labels_N
 
 
 class Compared(NamedTuple):
-    """Two runs beside one another.
+    """The comparison of two runs.
 
     Args:
-        pairs: the images that both were tested on; what follows is of these.
-        ids: of the images.
-        outcome: who was right, how often.
-        metrics: how the runs differ in other metrics.
+        pairs: the images that both were tested on; the other fields refer to these.
+        ids: the ids of these images.
+        outcome: numbers of images that both, one or neither classified correctly.
+        metrics: the differences in other metrics.
         chosen: the images to look at.
-        classes: by how much the runs differ in a class.
+        classes: the classes in which accuracy differs.
     """
 
     pairs: Pairs
@@ -97,7 +99,7 @@ class Compared(NamedTuple):
 
     @property
     def shown(self) -> list[int]:
-        """The images that have a card, as places among the pairs."""
+        """The images that have a card, as positions among the pairs."""
         return [place for places in self.chosen for place in places[:NUM_CARDS]]
 
 
@@ -105,11 +107,11 @@ class Line(NamedTuple):
     """A line of "this looks like that".
 
     Args:
-        points: what it adds to the score.
-        class_name: the prototype's.
-        share: its bar's length, 0..1.
+        points: the contribution to the score: similarity, weight and points.
+        class_name: name of the prototype's class.
+        share: length of the line's bar relative to the largest, in [0, 1].
         this: the image's view with the relevance of its pixels.
-        that: the prototype; None of a black box, which has none.
+        that: the prototype's training view; None for a black box, which has none.
     """
 
     points: Points
@@ -120,15 +122,15 @@ class Line(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What one run says of an image.
+    """One run's prediction for an image.
 
     Args:
-        right: whether it is.
-        name: the class that it named.
-        score: of that class, taken apart and rounded.
-        lines: what makes most of that score.
-        next_name, next_score: the runner-up.
-        right_score: that of the image's own class.
+        right: whether the prediction is correct.
+        name: name of the predicted class.
+        score: the score of that class, split into contributions and rounded.
+        lines: the largest contributions to that score.
+        next_name, next_score: name and logit of the runner-up.
+        right_score: logit of the image's own class.
     """
 
     right: bool
@@ -141,7 +143,17 @@ class Verdict(NamedTuple):
 
 
 class Card(NamedTuple):
-    """An image with what both runs say of it; `whole` if only what a network sees is at hand."""
+    """An image with the predictions of both runs.
+
+    Args:
+        image: id of the image.
+        label: number of its class, 0..C−1.
+        actual: name of its class.
+        photograph: picture of the image.
+        whole: whether the picture is drawn from the crop store, as the image's file is not
+            available.
+        verdicts: the predictions of runs A and B.
+    """
 
     image: str
     label: int
@@ -152,7 +164,12 @@ class Card(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A parameter that differs; None where a run has none such."""
+    """A parameter in which two runs differ.
+
+    Args:
+        name: dotted name of the parameter.
+        a, b: its value in each run, as text; None where a run does not have it.
+    """
 
     name: str
     a: str | None
@@ -160,10 +177,10 @@ class Setting(NamedTuple):
 
 
 def compare(a: Tested, b: Tested) -> Compared:
-    """Pairs two runs' images and finds where they differ.
+    """Pairs two runs' test images and finds the differences.
 
     Raises:
-        ProtoMaskError: they are of different data sets.
+        ProtoMaskError: the runs have different data sets.
     """
     _refuse_other_data(a, b)
     pairs = pair(a.ids, b.ids)
@@ -203,11 +220,14 @@ def _data(tested: Tested) -> str:
 
 
 def photographs(tested: Tested, places: Sequence[int]) -> list[tuple[Picture, bool]]:
-    """Draws test images: the photograph, or what is stored of it where that is not here; and which.
+    """Draws test images, each from its file, or from the crop store if that is not available.
 
     Args:
-        tested: a run that has them.
-        places: which, among its test images.
+        tested: a run that was tested on the images.
+        places: positions of the images among its test images.
+
+    Returns:
+        The pictures, and whether each was drawn from the crop store.
     """
     return [_photograph(tested, int(tested.answers.rows_N[place])) for place in places]
 
@@ -222,7 +242,12 @@ def _photograph(tested: Tested, row: int) -> tuple[Picture, bool]:
 
 
 def verdicts(tested: Tested, places: Sequence[int]) -> list[Verdict]:
-    """Draws what a run says of test images, given by their places among its test images."""
+    """Draws a run's predictions for test images.
+
+    Args:
+        tested: the run, which was tested on the images.
+        places: positions of the images among its test images.
+    """
     return [_verdict(tested, place) for place in track(places, f"Drawing {tested.run.name}")]
 
 
@@ -267,7 +292,7 @@ def _lines(tested: Tested, row: int, score: Score) -> list[Line]:
 
 
 def _prototype(tested: Tested, prototype: int) -> Picture | None:
-    """Draws the training view that a prototype is, without relevance: that takes half the time."""
+    """Draws a prototype's training view without relevance, which would take twice the time."""
     looks, prototypes = tested.looks, tested.looks.prototypes
     if looks.views.kind == "image":
         return None
@@ -304,11 +329,12 @@ def write_comparison(
     """Writes the page; the same inputs give the same bytes.
 
     Args:
-        path: where to.
-        a, b: the runs.
-        compared: from `compare`.
+        path: path of the HTML file.
+        a: the first run, with its drawings.
+        b: the second run, with its drawings.
+        compared: the comparison of the two runs, from `compare`.
         drawn: the images in `compared.shown`, from `photographs`.
-        said: of each run, what it says of them, from `verdicts`.
+        said: each run's predictions for these images, from `verdicts`.
     """
     both = zip(*said, strict=True)
     cards = [_card(a, compared, *of) for of in zip(compared.shown, drawn, both, strict=True)]
@@ -347,12 +373,12 @@ def _card(
 
 
 def _names(a: Run, b: Run) -> tuple[str, str]:
-    """The models' names, or where these are the same, the runs'."""
+    """Returns the models' names; if they are the same, the runs' names."""
     return (a.model, b.model) if a.model != b.model else (a.name, b.name)
 
 
 def _filters(cards: Sequence[Card]) -> list[tuple[int, str, int]]:
-    """The classes that cards have: label, name and how many, by name."""
+    """Returns the classes of the cards, sorted by name: label, name and number of cards."""
     counts: dict[tuple[str, int], int] = {}
     for card in cards:
         counts[card.actual, card.label] = counts.get((card.actual, card.label), 0) + 1
@@ -360,7 +386,7 @@ def _filters(cards: Sequence[Card]) -> list[tuple[int, str, int]]:
 
 
 def _notes(a: Tested, b: Tested, metrics: Sequence[Difference]) -> list[str]:
-    """What is to be known of the metrics of runs that do not show the same."""
+    """Returns notes on metrics of runs whose explanations are of different kinds."""
     if not any(of.column.name.partition(".")[0] in BY_EXPLANATION for of in metrics):
         return []
     notes = []
@@ -382,17 +408,18 @@ def _of(params: Mapping[str, Any], name: str) -> str:
 
 
 def signed(value: float, decimals: int) -> str:
-    """Writes a number with its sign; 0 without."""
+    """Formats a number with its sign; 0 has none."""
     text = f"{value:+.{decimals}f}"
     return text.replace("-", "−") if float(text) else text[1:]
 
 
 def probability(p: float) -> str:
+    """Formats a p-value with three decimals; smaller ones as "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def winner(difference: Difference) -> str:
-    """Returns `a` or `b` where it is better by more than chance, or else ""."""
+    """Returns `a` or `b`, whichever is significantly better, or "" if neither is."""
     better = difference.column.better
     if better == "depends" or difference.p is None or difference.p >= LEVEL:
         return ""

@@ -1,4 +1,4 @@
-"""Two runs on the same test images: who is right where, and by how much the runs differ."""
+"""Two runs on the same test images: which are classified correctly, and how the metrics differ."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class Pairs(NamedTuple):
     """The N images that both runs were tested on.
 
     Args:
-        a_N, b_N: int64, their places among the test images of each run, rising in A's.
-        only_a, only_b: how many test images the other run does not have.
+        a_N, b_N: int64 N, their positions among the test images of each run, ascending in A's.
+        only_a, only_b: numbers of test images that the other run does not have.
     """
 
     a_N: NDArray[np.int64]
@@ -32,7 +32,7 @@ class Pairs(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How many images both runs, one or neither named right."""
+    """Numbers of images that both runs, one of them or neither classified correctly."""
 
     both: int
     only_a: int
@@ -41,22 +41,25 @@ class Outcome(NamedTuple):
 
     @property
     def images(self) -> int:
+        """The number of images."""
         return sum(self)
 
     @property
     def right_a(self) -> int:
+        """The number of images that run A classified correctly."""
         return self.both + self.only_a
 
     @property
     def right_b(self) -> int:
+        """The number of images that run B classified correctly."""
         return self.both + self.only_b
 
     @property
     def p(self) -> float:
-        """McNemar's exact test that both are as often right, two-sided: 0..1.
+        """p-value of McNemar's exact test of equal accuracies, two-sided, in [0, 1].
 
-        Only images count that one run named right and the other wrong; under the hypothesis each of
-        them is a toss of a coin. 1 where there are none.
+        Only images that exactly one run classified correctly count; under the hypothesis each of
+        them is a fair coin toss. 1 if there are none.
         """
         tossed = self.only_a + self.only_b
         return float(binomtest(self.only_a, tossed).pvalue) if tossed else 1.0
@@ -66,10 +69,10 @@ class Difference(NamedTuple):
     """A metric in both runs, over the images in which both have a finite value.
 
     Args:
-        column: which.
-        a, b: the means, in the column's unit.
-        images: how many there are.
-        p: that there is no difference; None of fewer than `FEW` images.
+        column: the metric, as a column of a table.
+        a, b: mean of each run, in the column's unit.
+        images: number of these images.
+        p: p-value of the hypothesis that the means are equal; None for fewer than `FEW` images.
     """
 
     column: Column
@@ -80,7 +83,7 @@ class Difference(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """Images by who named them right, as places among the pairs, the clearest first."""
+    """Images by who classified them correctly, as positions among the pairs, the clearest first."""
 
     only_a: list[int]
     only_b: list[int]
@@ -88,7 +91,7 @@ class Chosen(NamedTuple):
 
 
 class ClassCount(NamedTuple):
-    """A class: how many images it has, and how many of them each run named right."""
+    """A class's number of test images, and how many of them each run classified correctly."""
 
     label: int
     images: int
@@ -98,6 +101,10 @@ class ClassCount(NamedTuple):
 
 def pair(ids_a: Sequence[str], ids_b: Sequence[str]) -> Pairs:
     """Finds the test images that both runs have.
+
+    Args:
+        ids_a: ids of run A's test images.
+        ids_b: ids of run B's test images.
 
     Raises:
         ProtoMaskError: there are none.
@@ -113,7 +120,12 @@ def pair(ids_a: Sequence[str], ids_b: Sequence[str]) -> Pairs:
 
 
 def outcome(right_a_N: NDArray[np.bool_], right_b_N: NDArray[np.bool_]) -> Outcome:
-    """Counts who was right."""
+    """Counts the images that both, one or neither of the runs classified correctly.
+
+    Args:
+        right_a_N: bool N, whether run A classified each image correctly.
+        right_b_N: bool N, whether run B did.
+    """
     return Outcome(
         int((right_a_N & right_b_N).sum()),
         int((right_a_N & ~right_b_N).sum()),
@@ -123,11 +135,14 @@ def outcome(right_a_N: NDArray[np.bool_], right_b_N: NDArray[np.bool_]) -> Outco
 
 
 def leads(logits_NC: NDArray[np.floating], labels_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns the logit of the right class less the largest of the others: negative if wrong.
+    """Returns the margin of each image: the right class's logit minus the largest other one.
 
     Args:
-        logits_NC: at least two classes.
-        labels_N: the right classes.
+        logits_NC: logits of at least two classes, float N×C.
+        labels_N: the images' classes, int64 N in 0..C−1.
+
+    Returns:
+        float64 N, negative for misclassified images.
     """
     places = np.arange(len(labels_N))
     others_NC = logits_NC.astype(np.float64)
@@ -142,15 +157,17 @@ def choose(
     lead_a_N: NDArray[np.float64],
     lead_b_N: NDArray[np.float64],
 ) -> Chosen:
-    """Orders the images that a run named wrong.
+    """Sorts the images that at least one run misclassified.
 
-    Where one run is right, the largest lead of its right class comes first. Where both are wrong,
-    the largest lead of their wrong classes, both together; since the logits of two models are of
-    different sizes, each in units of the run's mean lead.
+    Where one run is right, by its margin, in descending order. Where both are wrong, by the sum of
+    the runs' margins, the most negative first; since the logits of two models have different
+    scales, each is in units of the run's mean absolute margin.
 
     Args:
-        right_a_N, right_b_N: whether each run is right.
-        lead_a_N, lead_b_N: see `leads`.
+        right_a_N: bool N, whether run A classified each image correctly.
+        right_b_N: bool N, whether run B did.
+        lead_a_N: run A's margins, float64 N, from `leads`.
+        lead_b_N: run B's margins, float64 N, from `leads`.
     """
     wrong_N = -_of_size_one(lead_a_N) - _of_size_one(lead_b_N)
     return Chosen(
@@ -173,7 +190,13 @@ def _largest(which_N: NDArray[np.bool_], by_N: NDArray[np.float64]) -> list[int]
 def by_class(
     labels_N: NDArray[np.int64], right_a_N: NDArray[np.bool_], right_b_N: NDArray[np.bool_]
 ) -> list[ClassCount]:
-    """Counts the classes in which accuracy differs, those with the largest difference first."""
+    """Returns the classes in which accuracy differs, the largest difference first.
+
+    Args:
+        labels_N: the images' classes, int64 N in 0..C−1.
+        right_a_N: bool N, whether run A classified each image correctly.
+        right_b_N: bool N, whether run B did.
+    """
     C = int(labels_N.max()) + 1
     images_C, right_a_C, right_b_C = (
         np.bincount(labels_N[which], minlength=C) for which in (slice(None), right_a_N, right_b_N)
@@ -189,11 +212,13 @@ def by_class(
 def differences(
     images_a: pd.DataFrame, images_b: pd.DataFrame, ids: Sequence[str]
 ) -> list[Difference]:
-    """Compares the metrics that both runs have image by image, save accuracy and controls.
+    """Compares the metrics that both runs have image by image, without accuracy and controls.
 
     Args:
-        images_a, images_b: see `pipeline.metrics.summary.per_image`.
-        ids: the images to compare.
+        images_a: run A's value of each metric on each image, from
+            `pipeline.metrics.summary.per_image`.
+        images_b: the same of run B.
+        ids: ids of the images to compare.
     """
     a, b = (
         table.set_index("image").reindex(list(ids)).replace([np.inf, -np.inf], np.nan)

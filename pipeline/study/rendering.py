@@ -12,7 +12,7 @@ from pipeline.report.pages import page_templates
 from pipeline.study.table import Cell, Column, Missing, Row, Table
 
 PAGE = 6
-"""Columns that a page carries beside the rows' names; a table with more goes on below."""
+"""Number of columns that fit on a page beside the rows' names; wider tables are continued below."""
 
 ARROWS = {"higher": "↑", "lower": "↓", "depends": ""}
 DASH = "–"
@@ -38,7 +38,14 @@ LATEX = {
 
 
 class Figure(NamedTuple):
-    """A cell ready to print: number, mark and how many runs it is of; and whether it is bold."""
+    """A formatted cell.
+
+    Args:
+        text: mean and standard deviation as text.
+        mark: mark of the cell's standing in its column; empty for none.
+        runs: number of runs as text, if it is not the expected one.
+        bold: whether the cell is printed in bold.
+    """
 
     text: str
     mark: str
@@ -47,31 +54,31 @@ class Figure(NamedTuple):
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """Returns the tables as GitHub's Markdown, in columns that a terminal shows as well."""
+    """Returns the tables in GitHub's Markdown, with columns aligned for a terminal."""
     return "\n\n".join(_markdown(table) for table in tables) + "\n"
 
 
 def latex(tables: Sequence[Table]) -> str:
-    """Returns the tables as LaTeX floats, which take the package booktabs and no other.
+    """Returns the tables as LaTeX floats, which need only the package booktabs.
 
-    Missing runs, and the commands that run them, stand in comments.
+    Missing runs, and the commands that run them, are given in comments.
     """
     return "% \\usepackage{booktabs}\n\n" + "\n\n".join(_latex(table) for table in tables) + "\n"
 
 
 def html(tables: Sequence[Table]) -> str:
-    """Returns the tables as a page of its own that fetches nothing."""
+    """Returns the tables as a self-contained HTML page."""
     template = _templates().get_template("study.html.jinja")
     return template.render(tables=tables)
 
 
 def figure(cell: Cell | None, column: Column, expected: int) -> Figure:
-    """Writes a cell.
+    """Formats a cell.
 
     Args:
-        cell: None is written as a dash.
-        column: of the cell.
-        expected: how many runs the row should have.
+        cell: the cell to format; None is written as a dash.
+        column: the column that the cell is in.
+        expected: number of runs that the row should have.
     """
     if cell is None:
         return Figure(DASH, "", "", False)
@@ -82,7 +89,7 @@ def figure(cell: Cell | None, column: Column, expected: int) -> Figure:
 
 
 def heading(column: Column) -> list[str]:
-    """Returns what stands above a column, in lines: its name; unit and direction."""
+    """Returns a column's heading in lines: its label; unit and direction."""
     unit = f"({column.unit})" if column.unit else ""
     below = " ".join(part for part in (unit, ARROWS[column.better]) if part)
     return [
@@ -92,7 +99,7 @@ def heading(column: Column) -> list[str]:
 
 
 def pages(table: Table) -> list[tuple[list[Column], list[Row]]]:
-    """Returns the table in parts that a page is wide enough for."""
+    """Returns the table divided into parts of at most `PAGE` columns."""
     starts = range(0, len(table.columns), PAGE)
     return [
         (
@@ -104,14 +111,14 @@ def pages(table: Table) -> list[tuple[list[Column], list[Row]]]:
 
 
 def told(table: Table) -> str:
-    """Says what the table is of."""
+    """Returns a description of the table: its numbers of runs and images."""
     runs = f"{table.num_runs} run" + ("s" if table.num_runs > 1 else "")
     images = f", {table.num_images:,} test images" if table.num_images else ""
     return runs + images
 
 
 def why(missing: Missing) -> str:
-    """Says why a run is missing."""
+    """Returns the reason why a run is missing."""
     if missing.task is None:
         return "never run"
     name = missing.task.name
@@ -221,7 +228,7 @@ def _tex(text: str) -> str:
 
 @cache
 def _templates() -> jinja2.Environment:
-    """The page of a study stands on that of the report."""
+    """Returns the template environment of studies, which extends that of the report."""
     environment = page_templates(Path(__file__).parent / "templates")
     environment.globals |= {"figure": figure, "pages": pages, "told": told, "why": why}
     environment.globals |= {"arrows": ARROWS}

@@ -1,4 +1,4 @@
-"""A run of the experiment, and which runs are the same but for fold and seed."""
+"""A run of the experiment, and which runs differ in fold and seed only."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -31,12 +31,12 @@ APART = ("dataset.name", "dataset.num_classes")
 REPEATED = ("seed", "dataset.fold")
 WITHOUT_EFFECT = ("dataset.root", "dataset.source", "dataset.scanned", "dataset.code", "model.code")
 LATER = ("runtime.", "explain.", "evaluate.")
-"""Sections that change neither the model nor what a metric means, but for `MEANING`."""
+"""Sections that change neither the model nor the meaning of a metric, except `MEANING`."""
 
 MEANING = "evaluate.top_k"
 
 SIDE = ("crops.side", "crops.size")
-"""The side that images are brought to: its name, and that in runs of earlier versions."""
+"""The parameter of the crops' side: its name, and its name in earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class Run:
     """One run of the experiment.
 
     Args:
-        name: of DVC's experiment, or of the commit.
-        params: what params.yaml held.
+        name: name of DVC's experiment, or of the commit.
+        params: content of the run's params.yaml.
         state: `finished`, or why there are no metrics.
-        metrics: group → metric → number, as in metrics.json.
-        images: returns the table of images.parquet, or None where it is not to be had.
-        made: when, in seconds since 1970.
+        metrics: value by group and metric, as in metrics.json.
+        images: returns the table of images.parquet; None if it is not available.
+        made: time of the run, in seconds since 1970.
     """
 
     name: str
@@ -61,19 +61,19 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        """The data set's name, with the number of classes where only some are kept."""
+        """The data set's name, with the number of classes if only some are kept."""
         dataset = self.params["dataset"]
         kept = dataset.get("num_classes")
         return dataset["name"] + (f" ({kept} classes)" if kept else "")
 
     @property
     def repeat(self) -> tuple[int, int]:
-        """Fold and seed."""
+        """The run's fold and seed."""
         return self.params["dataset"].get("fold", 0), self.params["seed"]
 
     @property
     def model(self) -> str:
-        """The model's name as papers write it, and what ProtoMask's crops are cut along."""
+        """The model's name as in papers; for ProtoMask with the segmenter of its crops."""
         name = _model(self.params)
         if name != "protomask":
             return MODELS.get(name, name)
@@ -81,16 +81,16 @@ class Run:
         return f"{MODELS[name]} ({SEGMENTERS.get(segmenter, segmenter)})"
 
     def settings(self) -> dict[str, str]:
-        """Parameter → value, for those in which runs of one row agree."""
+        """The parameters, as text by dotted name, in which the runs of a row agree."""
         flattened = flat(self.params).items()
         return {name: written(value) for name, value in flattened if self.depends_on(name)}
 
     def completed_by(self, older: "Run") -> "Run":
-        """Adds the metrics that only an older run has measured.
+        """Returns the run with the metrics added that only an older run has measured.
 
         Args:
-            older: a run of the same settings, fold and seed, of which other groups of metrics or
-                other explanations may have been asked.
+            older: a run with the same settings, fold and seed, which may have measured other groups
+                of metrics or other explanations.
         """
         added = {
             group: {name: value for name, value in of.items() if not self._measured(group, name)}
@@ -103,22 +103,22 @@ class Run:
         return replace(self, metrics=metrics, images=lambda: _joined(self.images(), older.images()))
 
     def _measured(self, group: str, name: str) -> bool:
-        """Whether it has this metric, or says in how many images the metric is undefined."""
+        """Returns whether it has a metric, or the number of images in which it is undefined."""
         metric = name.removesuffix(UNDEFINED)
         return not {metric, metric + UNDEFINED}.isdisjoint(self.metrics.get(group, {}))
 
     def depends_on(self, name: str) -> bool:
-        """Whether runs with another value of a parameter, or another preset, are another row.
+        """Returns whether a parameter or group of presets distinguishes rows for this run's model.
 
-        Models other than ProtoMask look at whole images: the parameters of masks and crops say
-        nothing of them, but for the size that images are brought to.
+        Models other than ProtoMask see whole images: of the parameters of masks and crops, only the
+        side that images are resized to matters to them.
         """
         whole = _model(self.params) != "protomask"
         return _tells_apart(name) and not (whole and _of_crops(name))
 
 
 def written(value: Any) -> str:
-    """Writes a parameter's value; 1 and 1.0 alike."""
+    """Formats a parameter's value; 1 and 1.0 are the same."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return value if isinstance(value, str) else json.dumps(value)
@@ -139,7 +139,7 @@ def _of_crops(name: str) -> bool:
 
 
 def _joined(newer: pd.DataFrame | None, older: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Adds the columns that only the older table has, image by image; None if one is not there."""
+    """Adds the columns that only the older table has, image by image; None without both tables."""
     if newer is None or older is None:
         return None
     only_older = older.columns.difference(newer.columns, sort=False)

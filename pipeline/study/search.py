@@ -1,7 +1,7 @@
-"""A search for parameters: which are tried next, when a trial is given up, which were best.
+"""Hyperparameter search: which parameters are tried, which trials are pruned, which were best.
 
-It is an Optuna study in one SQLite file. A trial's score is the highest accuracy on the validation
-split that any of its epochs reached: that epoch is the one that training keeps.
+It is an Optuna study in an SQLite file. A trial's score is the highest validation accuracy of its
+epochs, as training keeps the weights of that epoch.
 """
 
 from collections.abc import Collection, Mapping
@@ -37,12 +37,12 @@ ERROR = "error"
 
 
 def space_of(train: TrainSettings, given: Collection[str] = ()) -> dict[str, Distribution]:
-    """Returns the part of `SPACE` that a search goes through.
+    """Returns the part of `SPACE` that is searched.
 
     Args:
-        train: how is trained; where the backbone stands still, its learning rate and the warm-up
-            mean nothing.
-        given: parameters of `train` that the user has set, and that stay so.
+        train: the parameters of training; with a frozen backbone, its learning rate and the warm-up
+            have no effect and are not searched.
+        given: names of parameters of `train` that the user has set and that are not searched.
 
     Raises:
         ProtoMaskError: nothing is left to search.
@@ -55,17 +55,17 @@ def space_of(train: TrainSettings, given: Collection[str] = ()) -> dict[str, Dis
 
 
 def pruner_of(epochs: int, space: Mapping[str, Distribution]) -> MedianPruner:
-    """Returns what gives up a trial whose best epoch so far is below the median of the trials that
-    went to their end, at the same epoch.
+    """Returns the pruner, which stops trials that are worse than the median of the finished ones.
 
-    Successive halving would judge most of 20 to 40 trials at one early epoch, where a learning rate
-    that is halved after 30 has not shown what it can; a median is asked at every epoch. Nothing is
-    given up among the first five trials, in the first fifth of the epochs, or before the longest
-    warm-up ends.
+    A trial is stopped if its best epoch so far is below the median of the finished trials' best at
+    the same epoch. Successive halving would judge most of 20 to 40 trials at one early epoch,
+    before a learning rate that is halved after 30 epochs shows its effect; the median is compared
+    at every epoch. Nothing is stopped among the first five trials, in the first fifth of the
+    epochs, or before the longest warm-up ends.
 
     Args:
-        epochs: joint epochs.
-        space: what is searched.
+        epochs: number of joint epochs.
+        space: the distributions of the searched parameters, by name.
     """
     warmup = space["warmup_epochs"].high if "warmup_epochs" in space else 0
     return MedianPruner(n_startup_trials=5, n_warmup_steps=int(max(epochs // 5, warmup)))
@@ -78,17 +78,17 @@ def open_search(
     seed: int,
     pruner: MedianPruner,
 ) -> Study:
-    """Begins a search, or opens the one that was begun.
+    """Creates a search, or opens an existing one.
 
     Args:
-        file: where it is remembered.
-        space: what is searched.
-        params: everything else that decides a trial's result, as JSON values by dotted name.
-        seed: of the choice of parameters.
-        pruner: what gives trials up.
+        file: path of the search's SQLite file.
+        space: the distributions of the searched parameters, by name.
+        params: all other parameters that determine a trial's result, as JSON values by dotted name.
+        seed: seed of the sampling of parameters.
+        pruner: the pruner that stops trials.
 
     Raises:
-        ProtoMaskError: the search in the file is of something else, or the file is damaged.
+        ProtoMaskError: the file holds a search with other parameters, or is damaged.
     """
     ranges = {f"range of {name}": _range(searched) for name, searched in space.items()}
     about = {"--seed": seed, **ranges, **params}
@@ -113,10 +113,10 @@ def open_search(
 
 
 def next_trial(study: Study, space: Mapping[str, Distribution], seed: int) -> Trial:
-    """Begins a trial: one that is to be run again, or one with new parameters.
+    """Starts a trial: one that was interrupted, or one with new parameters.
 
-    These follow from the seed and the trials that ended before, so that a search which was
-    interrupted tries what it would have tried anyway.
+    New parameters follow from the seed and the trials that ended before, so an interrupted search
+    continues as it would have without the interruption.
     """
     state = np.random.SeedSequence([seed, len(ended(study))]).generate_state(1)
     study.sampler = TPESampler(seed=int(state[0]))
@@ -124,7 +124,7 @@ def next_trial(study: Study, space: Mapping[str, Distribution], seed: int) -> Tr
 
 
 def ended(study: Study) -> list[FrozenTrial]:
-    """Returns the trials that came to an end by themselves: done, pruned or failed."""
+    """Returns the trials that completed, were pruned or failed."""
     return [
         trial
         for trial in study.get_trials(deepcopy=False)
@@ -138,13 +138,18 @@ def interrupted(study: Study) -> list[FrozenTrial]:
 
 
 def run_again(study: Study, trial: FrozenTrial) -> None:
-    """Puts an interrupted trial's parameters first in the queue, as a trial with a new number."""
+    """Enqueues an interrupted trial's parameters first, as a trial with a new number."""
     study.tell(trial.number, state=TrialState.FAIL)
     study.enqueue_trial(trial.params)
 
 
 def gives_up(trial: Trial, epoch: int, values: Mapping[str, float]) -> bool:
-    """Takes note of an epoch, and returns whether the trial is not worth going on with.
+    """Reports an epoch's values, and returns whether the trial should be pruned.
+
+    Args:
+        trial: the trial that is running.
+        epoch: the epoch's number, counted from 0.
+        values: the epoch's values by name, such as val/accuracy.
 
     Raises:
         ProtoMaskError: there is no validation split.
@@ -154,7 +159,11 @@ def gives_up(trial: Trial, epoch: int, values: Mapping[str, float]) -> bool:
 
 
 def finish(trial: Trial, curve: Curve) -> None:
-    """Ends a trial that was trained to the end, with the score of its best epoch.
+    """Completes a trial with the score of its best epoch.
+
+    Args:
+        trial: the trial that was running.
+        curve: the values of each epoch.
 
     Raises:
         ProtoMaskError: there is no validation split, or no epoch.
@@ -168,32 +177,34 @@ def finish(trial: Trial, curve: Curve) -> None:
 
 
 def give_up(trial: Trial) -> None:
-    """Ends a trial that is not worth going on with."""
+    """Ends a trial as pruned."""
     trial.study.tell(trial, state=TrialState.PRUNED)
 
 
 def fail(trial: Trial, error: str) -> None:
-    """Ends a trial whose training failed."""
+    """Ends a trial as failed, with the error's message."""
     trial.set_user_attr(ERROR, error)
     trial.study.tell(trial, state=TrialState.FAIL)
 
 
 def score_of(trial: FrozenTrial) -> float | None:
-    """Returns the highest validation accuracy that a trial reached, as far as it got."""
+    """Returns a trial's highest validation accuracy so far; None before its first epoch."""
     if trial.state == TrialState.COMPLETE:
         return trial.value
     return max(trial.intermediate_values.values(), default=None)
 
 
 def best_of(study: Study) -> FrozenTrial | None:
-    """Returns the trial with the highest score, of those the one with the lowest loss in its best
-    epoch; None if none was trained to the end."""
+    """Returns the completed trial with the highest score; None if there is none.
+
+    Of equal ones, it is the one with the lowest validation loss in its best epoch.
+    """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return max(done, key=lambda trial: (trial.value, -trial.user_attrs["loss"]), default=None)
 
 
 def settings_of(trial: Trial | FrozenTrial) -> list[str]:
-    """Returns a trial's parameters as `dvc exp run -S` takes them, to three digits."""
+    """Returns a trial's parameters as overrides of `dvc exp run -S`, with three digits."""
     return [f"train.{name}={value:.3g}" for name, value in trial.params.items()]
 
 

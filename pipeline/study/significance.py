@@ -1,4 +1,4 @@
-"""Whether two rows differ by more than the chance of which images were in the test split."""
+"""Tests whether two rows differ by more than the random choice of test images explains."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,25 +12,25 @@ ROUNDING = 1e-12
 def paired_bootstrap(
     differences_NT: NDArray[np.float64], resamples: int = RESAMPLES, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Tests of T mean differences over the same N images whether they are 0, two-sided.
+    """Tests, two-sided, whether T mean differences over the same N images are 0.
 
     Images are drawn with replacement, the same ones for all tests. An image whose difference is
     not finite in a test does not count in its means. p = 2·min(share of means ≤ 0, share of means
     ≥ 0), at most 1; a share is (r + 1) / (R + 1), so that it is never 0 (Davison & Hinkley, 1997).
 
     Args:
-        differences_NT: an image's value in one row minus that in the other, float64. Each column
-            has a finite value.
-        resamples: R.
-        seed: of the drawing.
+        differences_NT: an image's value in one row minus that in the other, float64 N×T. Each
+            column has a finite value.
+        resamples: R, the number of bootstrap resamples.
+        seed: seed of the resampling.
 
     Returns:
-        p of each test, in (0, 1]: float64, T.
+        p-value of each test, float64 T, in (0, 1].
     """
     N, T = differences_NT.shape
     finite_NT = np.isfinite(differences_NT)
     clean_NT = np.where(finite_NT, differences_NT, 0.0)
-    # What rounding makes of a sum that is 0.
+    # Rounding error of a sum that is 0.
     zero_T = ROUNDING * np.abs(clean_NT).sum(axis=0)
     counted_NT, kinds_T = np.unique(finite_NT, axis=1, return_inverse=True)
     random = np.random.default_rng(seed)
@@ -39,7 +39,7 @@ def paired_bootstrap(
     for start in range(0, resamples, block):
         counts_RN = _drawn(random, min(block, resamples - start), N)
         sums_RT = counts_RN @ clean_NT
-        # A resample without any image that counts has no mean.
+        # A resample without a finite difference has no mean.
         some_RT = (counts_RN @ counted_NT > 0)[:, kinds_T.reshape(-1)]
         at_most_T += (some_RT & (sums_RT <= zero_T)).sum(axis=0)
         at_least_T += (some_RT & (sums_RT >= -zero_T)).sum(axis=0)
@@ -48,7 +48,7 @@ def paired_bootstrap(
 
 
 def _drawn(random: np.random.Generator, R: int, N: int) -> NDArray[np.float64]:
-    """How often each of N images is in each of R resamples: R×N."""
+    """Returns how often each of N images is in each of R resamples: R×N."""
     drawn_RN = (
         random.integers(0, N, (R, N), dtype=np.int32) + N * np.arange(R, dtype=np.int32)[:, None]
     )

@@ -1,4 +1,4 @@
-"""The table of a study: runs that differ in fold and seed alone become a row."""
+"""The table of a study: runs that differ in fold and seed only form a row."""
 
 import difflib
 from collections import Counter
@@ -38,28 +38,28 @@ USUAL = [
     "truth.purity",
     "truth.discrimination",
 ]
-"""What the table shows unless it is told, as far as it was measured."""
+"""The metrics shown by default, if they were measured."""
 
 DECIMALS = {PERCENT: 1, "prototypes": 1, "an image": 1}
 Overrides = Callable[[Params], list[str]]
-"""Returns the overrides of the presets that give these parameters."""
+"""Returns the overrides of presets that give these parameters."""
 
 STATES = ("running", "queued", "failed", "unfinished")
 
 NAMED = ("dataset", "model", "segmenter")
-"""Sections whose `name` stands in the table's title or in a row's name."""
+"""Sections whose `name` appears in the table's title or in a row's name."""
 
 
 class Column(NamedTuple):
-    """A metric.
+    """A metric's column.
 
     Args:
-        name: `group.metric`.
-        label: its name in the table.
-        unit: of the numbers in the table, "" without one.
-        better: which direction is better.
-        factor: what a number of metrics.json is multiplied by.
-        decimals: how many are printed.
+        name: name of the metric, `group.metric`.
+        label: its label in the table.
+        unit: unit of the values in the table; "" without one.
+        better: which direction is better: `higher`, `lower` or `depends`.
+        factor: factor from the value in metrics.json to the unit.
+        decimals: number of decimals printed.
     """
 
     name: str
@@ -71,12 +71,12 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A row's metric.
+    """A metric of a row.
 
     Args:
-        mean: over runs.
-        std: sample standard deviation over runs; None of one run.
-        runs: how many have the metric.
+        mean: mean over the row's runs, in the column's unit.
+        std: sample standard deviation over runs; None for one run.
+        runs: number of runs that have the metric.
         standing: `best` in the column; `same`: no significant difference from the best; `worse`;
             `untested`.
     """
@@ -88,20 +88,25 @@ class Cell(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Runs that differ in fold and seed alone; None in place of a cell that none has measured."""
+    """Runs that differ in fold and seed only.
+
+    Args:
+        label: name of the row.
+        cells: a cell for each column; None if no run has measured the metric.
+    """
 
     label: str
     cells: list[Cell | None]
 
 
 class Missing(NamedTuple):
-    """A run that other rows have and this one has not.
+    """A run that other rows have and this row lacks.
 
     Args:
-        label: of the row.
-        fold, seed: of the run.
-        task: the run that was to be it, if there is one.
-        command: queues it.
+        label: name of the row that lacks it.
+        fold, seed: fold and seed of the missing run.
+        task: the queued, running or failed run in its place, if there is one.
+        command: the command that queues the run.
     """
 
     label: str
@@ -112,16 +117,16 @@ class Missing(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A data set's table.
+    """The table of a data set.
 
     Args:
-        dataset: its name.
-        columns, rows: what was measured of what.
-        num_runs: how many there are in all rows.
-        num_images: test images in all runs together.
+        dataset: name of the data set.
+        columns, rows: the metrics, and their values in each row.
+        num_runs: number of runs in all rows.
+        num_images: number of distinct test images in all runs.
         repeats: fold and seed of every run that a row should have.
-        notes: what the reader has to know, a sentence or two each.
-        missing: the runs that are not there.
+        notes: notes for the reader, in sentences.
+        missing: the runs that are missing in a row.
     """
 
     dataset: str
@@ -135,7 +140,7 @@ class Table(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """A row before its label and cells: its finished runs, and others that were to be."""
+    """A row without label and cells: its finished runs, and those that are not finished."""
 
     runs: dict[tuple[int, int], Run]
     tasks: dict[tuple[int, int], Run]
@@ -144,13 +149,14 @@ class _Group(NamedTuple):
 def tables(runs: Iterable[Run], metrics: Sequence[str], overrides: Overrides) -> list[Table]:
     """Returns a table for each data set.
 
-    Of runs with the same parameters, the one that was made last counts, completed by metrics that
-    only earlier ones have measured.
+    Of runs with the same parameters, the latest counts, completed by metrics that only earlier ones
+    have measured.
 
     Args:
-        runs: finished or not, of any data sets.
-        metrics: which, as `group.metric` or, in whatever groups it is, `metric`; none: `USUAL`.
-        overrides: see `Overrides`.
+        runs: finished and other runs, of any data sets.
+        metrics: the metrics to show, as `group.metric`, or as `metric` in any group; empty for
+            `USUAL`.
+        overrides: function that returns the overrides for given parameters.
 
     Raises:
         ProtoMaskError: no run is finished, or none has a metric of that name.
@@ -223,7 +229,7 @@ def _table(runs: list[Run], names: list[str], overrides: Overrides) -> Table:
 
 
 def _groups(runs: Iterable[Run]) -> list[_Group]:
-    """Puts the runs of a row together; rows in the order of `MODELS`."""
+    """Groups the runs of each row; rows are in the order of `MODELS`."""
     groups: dict[tuple, _Group] = {}
     for run in sorted(runs, key=lambda run: run.made):
         group = groups.setdefault(tuple(sorted(run.settings().items())), _Group({}, {}))
@@ -239,7 +245,7 @@ def _groups(runs: Iterable[Run]) -> list[_Group]:
 
 
 def _asked_for(group: _Group) -> list[tuple[int, int]]:
-    """Fold and seed of all its runs, save those that were never meant to be measured."""
+    """Returns fold and seed of a row's runs, except those that were not meant to be evaluated."""
     asked = [repeat for repeat, task in group.tasks.items() if task.state != "unfinished"]
     return [*group.runs, *asked]
 
@@ -249,12 +255,12 @@ def _place(order: list[str], model: str) -> int:
 
 
 def _any(group: _Group) -> Run:
-    """The newest of a group's runs."""
+    """Returns the latest of a group's runs."""
     return max((group.runs or group.tasks).values(), key=lambda run: run.made)
 
 
 def _labels(groups: list[_Group], overrides: Overrides) -> list[str]:
-    """The models' names, with the overrides that not all rows share."""
+    """Returns the models' names, with the overrides that not all rows share."""
     runs = [_any(group) for group in groups]
     told = [_told(run, overrides) for run in runs]
     return [
@@ -264,7 +270,7 @@ def _labels(groups: list[_Group], overrides: Overrides) -> list[str]:
 
 
 def _shared(override: str, runs: list[Run], told: list[list[str]]) -> bool:
-    """Whether all rows that depend on its parameter have it; a row alone shares with none."""
+    """Returns whether all of several rows that depend on an override's parameter have it."""
     name = _overridden(override)
     having = [
         override in words for run, words in zip(runs, told, strict=True) if run.depends_on(name)
@@ -273,10 +279,10 @@ def _shared(override: str, runs: list[Run], told: list[list[str]]) -> bool:
 
 
 def _told(run: Run, overrides: Overrides) -> list[str]:
-    """The overrides that make another row, as in `crops.side=96`.
+    """Returns the overrides that distinguish a row, as in `crops.side=96`.
 
-    Those are left out which the table's title or the row's name says: that a preset of the data
-    set, model or segmenter is the one of that name.
+    Overrides that the table's title or the row's name implies are left out: that a preset of the
+    data set, model or segmenter is the one of that name.
     """
     said = {
         f"{key}={run.params[section].get('name')}"
@@ -291,12 +297,12 @@ def _told(run: Run, overrides: Overrides) -> list[str]:
 
 
 def _overridden(override: str) -> str:
-    """The parameter, or the group of presets: `crops.side` of `+crops.side=96`."""
+    """Returns an override's parameter or group of presets: `crops.side` of `+crops.side=96`."""
     return override.lstrip("+~").partition("=")[0]
 
 
 def columns_of(names: list[str]) -> list[Column]:
-    """Says of metrics, given as `group.metric`, how a table shows them."""
+    """Returns the columns of metrics given as `group.metric`."""
     columns = []
     for name in names:
         group, _, metric = name.partition(".")
@@ -326,9 +332,9 @@ def _values(group: _Group, column: Column) -> NDArray[np.float64]:
 
 
 def _images(group: _Group) -> pd.DataFrame | None:
-    """An image's values, a mean over runs; None unless they are there for all runs.
+    """Returns an image's values as means over runs; None unless all runs have them.
 
-    A run in which an image's value is not finite does not count in that mean.
+    Runs in which an image's value is not finite do not count in the mean.
     """
     found = [run.images() for run in group.runs.values()]
     if any(table is None for table in found):
