@@ -1,8 +1,8 @@
-"""A download that is verified, resumed and made once, however many processes want the file.
+"""Downloads that are verified, resumable, and made once for several processes.
 
-The SHA-256 says which bytes are meant, so a part of a file that an earlier run left is continued
-without asking whether the server still has the same file: other bytes fail the check at the end,
-are deleted, and the next run starts over.
+The SHA-256 identifies the file, so a partial file that an earlier run left is continued without
+asking whether the server still has the same file: other content fails the check at the end and is
+deleted, and the next run starts again.
 """
 
 import os
@@ -32,29 +32,32 @@ BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.Chunke
 
 
 def cache(kind: str) -> Path:
-    """Returns the folder where this user's downloads of a kind are kept, such as "weights".
+    """Returns the folder for this user's downloads of a kind, such as "weights".
 
-    It lies in the user's cache folder, or in the one that the environment variable PROTOMASK_CACHE
-    names.
+    It is in the user's cache folder, or in the one named by the environment variable
+    PROTOMASK_CACHE.
+
+    Args:
+        kind: name of the subfolder.
     """
     folder = os.environ.get("PROTOMASK_CACHE") or platformdirs.user_cache_path("protomask")
     return Path(folder) / kind
 
 
 def download(url: str, sha256: str, path: Path, by_hand: str) -> None:
-    """Puts a published file at a path, unless it is there already.
+    """Downloads a published file to a path, unless it is there already.
 
-    A second process that wants the same file waits for the first. A broken connection is taken up
-    where it broke, by this run or the next.
+    A second process that wants the same file waits for the first. An interrupted download is
+    resumed by this run or the next.
 
     Args:
-        url: where the file is published.
-        sha256: the hex digest of its content.
-        path: where it belongs; what has come so far lies beside it.
-        by_hand: what to do without this download, for the errors.
+        url: URL of the file.
+        sha256: SHA-256 of its content, 64 hex digits.
+        path: path of the file; a partial download is kept beside it.
+        by_hand: what to do without this download, for error messages.
 
     Raises:
-        ProtoMaskError: the download failed or brought other bytes; the folder cannot be written.
+        ProtoMaskError: the download failed or has other content, or the folder cannot be written.
     """
     try:
         if not _is(path, sha256):
@@ -62,7 +65,7 @@ def download(url: str, sha256: str, path: Path, by_hand: str) -> None:
             with FileLock(f"{path}.lock"):
                 if not _is(path, sha256):
                     _download(url, sha256, path, by_hand)
-    except OSError as error:  # those of requests are OSErrors too
+    except OSError as error:  # includes the exceptions of requests
         raise ProtoMaskError(
             f"{url} could not be downloaded ({_in_short(error)}){_kept(_part(path))}; {by_hand}"
         ) from None
@@ -105,16 +108,16 @@ def _bar() -> Progress:
 
 
 def _fetch(url: str, part: Path) -> Iterator[tuple[int, int | None]]:
-    """Fetches what a part lacks, over as many connections as that takes.
+    """Downloads the missing part of a file, over several connections if they break.
 
-    After a connection that broke and had brought new bytes there are as many further tries as
-    pauses, and new ones each time new bytes come; a first connection that brings none is the last.
+    After a connection that brought new bytes and broke, there are as many further tries as
+    `PAUSES`; new bytes reset their number. A first connection that brings no bytes is the last.
 
     Yields:
-        How many bytes the part has, and how many the file has if the server says so.
+        The number of bytes so far, and the total number if the server gives it.
 
     Raises:
-        requests.RequestException: no tries are left, or the server refuses.
+        requests.RequestException: all tries failed, or the server refuses.
         OSError: the part cannot be written.
     """
     pauses: Iterator[float] = iter(())
@@ -162,7 +165,7 @@ def _size(part: Path) -> int:
 
 
 def _in_short(error: OSError) -> str:
-    """Names an error by its kind and by what first caused it."""
+    """Returns the class of an error and the message of its first cause."""
     cause: BaseException = error
     while (earlier := cause.__cause__ or cause.__context__) is not None:
         cause = earlier

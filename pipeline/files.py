@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the hashes of their contents."""
+"""Atomic writing of files and folders, and hashes of file contents."""
 
 import hashlib
 import os
@@ -16,9 +16,15 @@ STALE = 24 * 3600
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path to write to, which becomes `path` when the block ends well.
+    """Yields a temporary path to write to, which replaces `path` if the block succeeds.
 
-    After an exception, or a kill, `path` is what it was before.
+    After an exception or a kill, `path` is unchanged.
+
+    Args:
+        path: path of the file; its folder is created if missing.
+
+    Raises:
+        ProtoMaskError: a file lies where its folder belongs.
     """
     _make_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -34,7 +40,14 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `path` that replaces `path` when the block ends well."""
+    """Yields a temporary folder beside `path`, which replaces `path` if the block succeeds.
+
+    Args:
+        path: path of the folder; its parent is created if missing.
+
+    Raises:
+        ProtoMaskError: a file lies where its parent belongs.
+    """
     _make_folder(path.parent)
     sweep(path.parent)
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -55,10 +68,10 @@ def sha256(path: Path) -> str:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed runs left half-written in a folder.
+    """Removes temporary files and folders that killed runs left in a folder.
 
-    Another process may be writing there at this moment (`dvc exp run --queue --jobs 2`, or a
-    second machine on the same disk): only what nobody has written to for `STALE` seconds goes.
+    Another process may be writing there (`dvc exp run --queue --jobs 2`, or a second machine with
+    the same disk): only what has not been written to for `STALE` seconds is removed.
     """
     for part in folder.glob(".*.part"):
         if time.time() - _last_written(part) < STALE:
@@ -79,7 +92,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _last_written(part: Path) -> float:
-    """Returns the latest time of modification in a file or folder; infinite if it has just gone."""
+    """Returns the latest modification time in a file or folder; infinite if it no longer exists."""
     try:
         return max(path.stat().st_mtime for path in (part, *part.rglob("*")))
     except FileNotFoundError:

@@ -1,14 +1,19 @@
-"""Parameters as params.yaml holds them, and by their names."""
+"""Parameters as in params.yaml, and by their dotted names."""
 
 from collections.abc import Mapping
 from typing import Any
 
 Params = Mapping[str, Any]
-"""What params.yaml holds."""
+"""Content of params.yaml: parameters and sections by name."""
 
 
 def flat(params: Params, prefix: str = "") -> dict[str, Any]:
-    """Takes sections apart: {"train": {"lr": 1}} becomes {"train.lr": 1}."""
+    """Flattens sections to dotted names: {"train": {"lr": 1}} becomes {"train.lr": 1}.
+
+    Args:
+        params: parameters and sections, nested to any depth.
+        prefix: prefix of all names, with a dot at its end; for recursion.
+    """
     leaves: dict[str, Any] = {}
     for name, value in params.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Progress bars with the time left, on standard error."""
+"""Progress bars with the remaining time, on standard error."""
 
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
@@ -18,12 +18,12 @@ console = Console(stderr=True)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yields the items and shows how many are done and how long the rest will take.
+    """Yields the items and shows a progress bar with the remaining time.
 
     Args:
-        items: what is worked on.
-        what: what the bar is called, such as "Segmenting images".
-        total: how many there are, where `items` does not know. For none there is no bar.
+        items: the items to iterate over.
+        what: the bar's label, such as "Segmenting images".
+        total: number of items, if `items` has no length. For 0 there is no bar.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
