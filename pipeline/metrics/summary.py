@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from pipeline.metrics import Values
+from pipeline.metrics.resampling import resampled_sums
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -100,15 +101,11 @@ def wilson(values_N: NDArray[np.float64]) -> tuple[float, float]:
 
 def bootstrap(values_N: NDArray[np.float64], seed: int) -> tuple[float, float]:
     """Returns the bootstrap 95 % interval of the mean of the finite values, at least one."""
-    finite_N = np.isfinite(values_N)
-    clean_N = np.where(finite_N, values_N, 0.0)
-    N = len(values_N)
-    # How often each image is drawn; a product with it is a resample's sum.
-    counts_RN = np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), RESAMPLES)
+    blocks = resampled_sums(values_N[:, None], RESAMPLES, seed)
     with np.errstate(invalid="ignore"):
-        means_R = (counts_RN @ clean_N) / (counts_RN @ finite_N)
+        means = np.concatenate([sums_R1 / counted_R1 for sums_R1, counted_R1 in blocks])
     tail = 50 * (1 - CONFIDENCE)
-    low, high = np.nanpercentile(means_R, [tail, 100 - tail])
+    low, high = np.nanpercentile(means, [tail, 100 - tail])
     return float(low), float(high)
 
 
