@@ -4,7 +4,6 @@ Its rows are sorted by id and contain no path of the machine that wrote it, so t
 with the same images write the same bytes.
 """
 
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -196,20 +195,6 @@ class Index:
     def rows(self, *splits: Split) -> NDArray[np.int64]:
         """Returns the rows of the images of one or more splits: int64, ascending."""
         return np.flatnonzero(self.table["split"].isin(splits).to_numpy()).astype(np.int64)
-
-    def row(self, image: str) -> int:
-        """Returns the row of the image with this id or path.
-
-        Raises:
-            ProtoMaskError: there is no such image; the message names the closest ids.
-        """
-        for column in ("id", "path"):
-            found = np.flatnonzero((self.table[column] == image).to_numpy())
-            if len(found):
-                return int(found[0])
-        near = difflib.get_close_matches(image, self.ids, n=3, cutoff=0.3)
-        hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ProtoMaskError(f"no image {image!r} in the index of {self.dataset!r}{hint}")
 
     @property
     def object_masks_from(self) -> Literal["mask", "box"] | None:

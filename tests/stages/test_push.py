@@ -80,7 +80,7 @@ def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> 
     assert len(record) == trained.num_prototypes
     places = {row: place for place, row in enumerate(rows)}
     for j, found in enumerate(record.itertuples()):
-        image = places[index.row(found.image)]
+        image = places[index.ids.index(found.image)]
         assert (found.crop, found.mask) == (0, -1) and own_PN[j, image]
         best = scores_NVP[own_PN[j], :, j].max().item()
         assert scores_NVP[image, found.cell, j].item() == pytest.approx(best, rel=1e-4)
@@ -111,7 +111,7 @@ def test_similarities_are_those_of_the_pushed_prototypes(run_folder: Path) -> No
     places = {row: place for place, row in enumerate(rows)}
     for j, image in enumerate(record["image"]):
         # log(1 / ε) = 9.2103; a distance of 1e-6 takes log(1.01) = 0.01 off.
-        assert similarities[places[index.row(image)], j] > 9.2
+        assert similarities[places[index.ids.index(image)], j] > 9.2
 
 
 def test_frozen_features_are_those_that_training_remembered(

@@ -120,7 +120,7 @@ def test_boxes_serve_as_object_masks(devkit: Path) -> None:
         "cars_test/00001": (4, 5, 40, 30),  # it reaches beyond the image
         "cars_test/00002": (7, 8, 8, 9),
     }.items():
-        row = index.row(name)
+        row = index.ids.index(name)
         expected = np.zeros((30, 40), bool)
         expected[y0:y1, x0:x1] = True
         found = index.object_mask(row)

@@ -64,14 +64,14 @@ def test_boxes_serve_as_object_masks(dogs_root: Path, tmp_path: Path) -> None:
     """Cut to the image where they reach beyond it."""
     index = _build(dogs_root)
     assert index.object_masks_from == "box"
-    row = index.row(f"{MALTESE}_8")
+    row = index.ids.index(f"{MALTESE}_8")
     expected = np.zeros((30, 40), bool)
     expected[6:30, 5:40] = True
     found = index.object_mask(row)
     assert found is not None
     assert np.array_equal(found, expected)
     assert list(index.table.at[row, "object_box"]) == [5, 6, 40, 30]
-    without = index.row(f"{CHIHUAHUA}_3")
+    without = index.ids.index(f"{CHIHUAHUA}_3")
     assert index.object_mask(without) is None
     assert index.table.at[without, "object_box"] is None
     index.write(tmp_path / "x.parquet")
@@ -82,7 +82,7 @@ def test_a_box_beside_the_image_is_none(dogs_root: Path) -> None:
     path = dogs_root / "Annotation" / f"{CHIHUAHUA}_1"
     path.write_text(path.read_text().replace(">12<", ">-2<"))
     index = _build(dogs_root)
-    row = index.row(f"{CHIHUAHUA}_1")
+    row = index.ids.index(f"{CHIHUAHUA}_1")
     assert index.object_mask(row) is None
     assert index.table.at[row, "object_box"] is None
 

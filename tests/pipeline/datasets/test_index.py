@@ -163,13 +163,3 @@ def test_a_repository_in_a_folder_that_looks_like_a_partition(index: Index, tmp_
     folder.mkdir(parents=True)
     index.write(folder / "x.parquet")
     assert Index.read(folder / "x.parquet").ids == index.ids
-
-
-def test_images_are_found_by_id_and_path(index: Index) -> None:
-    assert index.row("id b") == 1
-    assert index.row("images/c.jpg") == 2
-    with pytest.raises(ProtoMaskError, match=r"no image 'id d' in .*'birds'; did you mean .*id a"):
-        index.row("id d")
-    with pytest.raises(ProtoMaskError, match="no image '§§§'") as error:
-        index.row("§§§")
-    assert "did you mean" not in str(error.value)

@@ -67,14 +67,14 @@ def test_cub_segmentations(cub: Path) -> None:
     Pillow.fromarray(agreement).save(path)
     index, unreadable = build_index("cub200", cub, list_files(cub))
     assert unreadable == []
-    row = index.row(CUB_IMAGES[1])
+    row = index.ids.index(CUB_IMAGES[1])
     expected = np.zeros((8, 10), bool)
     expected[1:4, 4:6] = True
     found = index.object_mask(row)
     assert found is not None
     assert np.array_equal(found, expected)
     assert list(index.table.at[row, "object_box"]) == [0, 0, 4, 3]  # CUB's own, not the mask's
-    assert index.object_mask(index.row(CUB_IMAGES[0])) is None
+    assert index.object_mask(index.ids.index(CUB_IMAGES[0])) is None
     assert index.object_masks_from == "mask"
 
 
@@ -84,7 +84,7 @@ def test_cub_without_segmentations(cub: Path) -> None:
     assert index.object_masks_from == "box"
     expected = np.zeros((8, 10), bool)
     expected[1:5, 2:7] = True
-    found = index.object_mask(index.row(CUB_IMAGES[0]))
+    found = index.object_mask(index.ids.index(CUB_IMAGES[0]))
     assert found is not None
     assert np.array_equal(found, expected)
 
@@ -180,12 +180,12 @@ def test_trimaps_are_object_masks(pet: Path) -> None:
     index, _ = build_index("pets", pet, list_files(pet))
     expected = np.zeros((8, 10), bool)
     expected[2:6, 3:8] = True
-    row = index.row("Bengal_1")
+    row = index.ids.index("Bengal_1")
     found = index.object_mask(row)
     assert found is not None
     assert np.array_equal(found, expected)
     assert list(index.table.at[row, "object_box"]) == [3, 2, 8, 6]
-    assert index.table.at[index.row("Bengal_2"), "object_box"] is None
+    assert index.table.at[index.ids.index("Bengal_2"), "object_box"] is None
 
 
 def test_pets_without_lists(pet: Path) -> None:

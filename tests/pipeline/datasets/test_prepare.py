@@ -36,7 +36,7 @@ def test_sizes_are_those_of_the_upright_image(photograph_folder: Path) -> None:
     exif[0x0112] = 6
     Pillow.new("RGB", (40, 30)).save(photograph_folder / "class 0" / "turned.jpg", exif=exif)
     index, _ = _build(photograph_folder)
-    turned = index.table.iloc[index.row("class 0/turned.jpg")]
+    turned = index.table.iloc[index.ids.index("class 0/turned.jpg")]
     assert (turned["width"], turned["height"]) == (30, 40)
 
 
@@ -141,7 +141,7 @@ def test_a_class_with_one_image_trains_on_it(photograph_folder: Path) -> None:
     for path in sorted((photograph_folder / "class 1").iterdir())[1:]:
         path.unlink()
     index, _ = _build(photograph_folder)
-    assert index.table.at[index.row("class 1/000.png"), "split"] == "train"
+    assert index.table.at[index.ids.index("class 1/000.png"), "split"] == "train"
 
 
 def test_a_class_without_a_training_image(photograph_folder: Path) -> None:
