@@ -48,11 +48,6 @@ def measure(
 
     A metric of saliency maps by another explanation than `mask` ends in its name: `vlc_prp`.
     """
-    unknown = [name for name in groups if name not in GROUPS]
-    if unknown:
-        raise ProtoMaskError(
-            f"unknown metric group {', '.join(unknown)}: choose from {', '.join(GROUPS)}"
-        )
     if not evidence.ids:
         raise ProtoMaskError("no metric can be measured: the split holds no image")
     values: dict[str, Values] = {name: {} for name in groups}

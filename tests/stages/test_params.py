@@ -168,6 +168,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ({"segmenter.name": REMOVED}, r"segmenter\.name: input should be 'felzenszwalb' or"),
         ({"dataset.name": "imagenet"}, r"'cars196', .* or 'pets', but is 'imagenet'"),
         ({"crops.background": "blur"}, r"'original', 'mean' or 'zero', but is 'blur'"),
+        ({"evaluate.groups": ["typo"]}, r"groups\.0: .*'general', .* 'truth', but is 'typo'"),
         # Of another version than this code's.
         ({"segmenter.version": 99}, r"segmenter\.version: input should be \d+, but is 99"),
         # Missing.

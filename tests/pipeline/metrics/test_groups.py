@@ -107,11 +107,6 @@ def test_views_are_counted_crop_after_crop(make_evidence):
     assert batch.crop_Bk.tolist() == [[view // 6] for (view,) in view_B1.tolist()]
 
 
-def test_unknown_group_names_the_choices(make_evidence):
-    with pytest.raises(ProtoMaskError, match=r"typo.*choose from general, compactness"):
-        groups.measure(make_evidence(), ["general", "typo"])
-
-
 def test_empty_split_is_refused(make_evidence):
     with pytest.raises(ProtoMaskError, match="no image"):
         groups.measure(make_evidence(images=0), ["general"])
