@@ -3,7 +3,7 @@
 import sys
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.crops.extraction import Crops, cut_as_stored, whole_image
 from pipeline.crops.store import CropStore
@@ -32,7 +32,7 @@ from pipeline.saliency.prototypes import Points, Prototypes
 from pipeline.training.devices import make_fabric
 from stages import workspace
 from stages.finished import Finished
-from stages.params import Params, read_params
+from stages.params import AnySegmenter, Params, read_params
 
 RANKS, ROWS, EXPLAINED = 3, 5, 2
 SOURCE = "ProtoMask photograph"
@@ -174,16 +174,13 @@ def rebuild_segmenter(fingerprint: dict[str, Any]) -> Segmenter:
     Raises:
         ProtoMaskError: this version of ProtoMask has none such.
     """
-    kinds = get_args(Params.model_fields["segmenter"].annotation)
-    known = {kind.model_fields["name"].default: kind for kind in kinds}
     try:
-        segmenter: Segmenter = known[fingerprint["name"]](**fingerprint)
-    except (KeyError, ValidationError) as error:
+        return TypeAdapter(AnySegmenter).validate_python(fingerprint)
+    except ValidationError as error:
         raise ProtoMaskError(
             f"the model was trained on masks of a segmenter that this version of ProtoMask does "
             f"not have ({error}): run `dvc repro`"
         ) from None
-    return segmenter
 
 
 def _write(picture: Image.Image, photograph: Path, out: Path) -> Path:

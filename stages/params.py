@@ -28,13 +28,15 @@ from pipeline.model.base.models import MODELS
 from pipeline.model.base.settings import BackboneSettings
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
-SEGMENTERS = {
-    "felzenszwalb": Felzenszwalb,
-    "import": Imported,
-    "patches": Patches,
-    "sam2": Sam2,
-    "slit": Slit,
+AnySegmenter = Annotated[
+    Felzenszwalb | Imported | Patches | Sam2 | Slit, Field(discriminator="name")
+]
+
+KINDS: dict[str, dict[str, Any]] = {
+    section: {kind.model_fields["name"].default: kind for kind in get_args(get_args(union)[0])}
+    for section, union in {"segmenter": AnySegmenter, "model": ModelSettings}.items()
 }
+"""The sections that have other keys for each `name`."""
 
 
 class DatasetParams(BaseModel):
@@ -134,9 +136,7 @@ class Params(BaseModel):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dataset: DatasetParams
-    segmenter: Annotated[
-        Felzenszwalb | Imported | Patches | Sam2 | Slit, Field(discriminator="name")
-    ]
+    segmenter: AnySegmenter
     crops: CropSettings
     model: SerializeAsAny[BackboneSettings]
     train: TrainSettings
