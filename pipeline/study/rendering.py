@@ -1,12 +1,13 @@
 """A study's tables as Markdown, LaTeX and HTML."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
+import pandas as pd
 
 from pipeline.report.pages import page_templates
 from pipeline.study.table import Cell, Column, Missing, Row, Table
@@ -132,19 +133,9 @@ def why(missing: Missing) -> str:
 
 def _markdown(table: Table) -> str:
     lines = [f"## {table.dataset}", "", told(table)]
-    for columns, rows in pages(table):
-        head = ["", *(" ".join(heading(column)) for column in columns)]
-        body = [
-            [
-                _plain(row.label),
-                *(
-                    _marked(figure(cell, column, len(table.repeats)))
-                    for cell, column in zip(row.cells, columns, strict=True)
-                ),
-            ]
-            for row in rows
-        ]
-        lines += ["", *_aligned([head, *body])]
+    for frame in _frames(table, _plain, _marked, lambda column: " ".join(heading(column))):
+        align = ["left", *["right"] * len(frame.columns)]
+        lines += ["", frame.to_markdown(colalign=align, disable_numparse=True)]
     lines += ["", *(f"- {note}" for note in table.notes)]
     if table.missing:
         lines += ["", f"### Missing: {len(table.missing)} of {_wanted(table)} runs"]
@@ -152,6 +143,27 @@ def _markdown(table: Table) -> str:
         what = f"{_plain(missing.label)}, fold {missing.fold}, seed {missing.seed}"
         lines += ["", f"- {what}: {why(missing)}", "", f"      {missing.command}"]
     return "\n".join(lines)
+
+
+def _frames(
+    table: Table,
+    label: Callable[[str], str],
+    cell: Callable[[Figure], str],
+    head: Callable[[Column], str],
+) -> Iterator[pd.DataFrame]:
+    """The table's pages, written by functions for its rows' names, its cells and its columns."""
+    for columns, rows in pages(table):
+        yield pd.DataFrame(
+            [
+                [
+                    cell(figure(value, column, len(table.repeats)))
+                    for value, column in zip(row.cells, columns, strict=True)
+                ]
+                for row in rows
+            ],
+            index=[label(row.label) for row in rows],
+            columns=[head(column) for column in columns],
+        )
 
 
 def _wanted(table: Table) -> int:
@@ -169,18 +181,6 @@ def _plain(text: str) -> str:
     return "".join(f"\\{sign}" if sign in "\\|*`[]<>" else sign for sign in text)
 
 
-def _aligned(rows: list[list[str]]) -> Iterable[str]:
-    widths = [max(3, *(len(row[n]) for row in rows)) for n in range(len(rows[0]))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    for row in (rows[0], rule, *rows[1:]):
-        name, *cells = row
-        shown = [
-            name.ljust(widths[0]),
-            *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True)),
-        ]
-        yield f"| {' | '.join(shown)} |"
-
-
 def _latex(table: Table) -> str:
     lines = [
         r"\begin{table*}",
@@ -189,17 +189,9 @@ def _latex(table: Table) -> str:
         rf"\caption{{{_tex(table.dataset)}: {_tex(told(table))}.}}",
         rf"\label{{tab:{''.join(c if c.isalnum() else '-' for c in table.dataset)}}}",
     ]
-    for columns, rows in pages(table):
-        lines += [
-            rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
-            r"\toprule",
-            " & ".join(["", *map(_tex_heading, columns)]) + r" \\",
-            r"\midrule",
-            *(_tex_row(row, columns, len(table.repeats)) for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\par\medskip",
-        ]
+    for frame in _frames(table, _tex, _tex_figure, _tex_heading):
+        columns = "l" + "c" * len(frame.columns)
+        lines += [frame.style.to_latex(hrules=True, column_format=columns) + r"\par\medskip"]
     notes = " ".join(map(_tex, table.notes))
     lines += [rf"\parbox{{\textwidth}}{{\footnotesize {notes}}}", r"\end{table*}"]
     for missing in table.missing:
@@ -212,14 +204,10 @@ def _tex_heading(column: Column) -> str:
     return r"\shortstack{" + r"\\".join(map(_tex, heading(column))) + "}"
 
 
-def _tex_row(row: Row, columns: list[Column], expected: int) -> str:
-    cells = []
-    for cell, column in zip(row.cells, columns, strict=True):
-        found = figure(cell, column, expected)
-        text = rf"\textbf{{{_tex(found.text)}}}" if found.bold else _tex(found.text)
-        runs = rf" {{\scriptsize ({_tex(found.runs)})}}" if found.runs else ""
-        cells.append(text + _tex(found.mark) + runs)
-    return " & ".join([_tex(row.label), *cells]) + r" \\"
+def _tex_figure(found: Figure) -> str:
+    text = rf"\textbf{{{_tex(found.text)}}}" if found.bold else _tex(found.text)
+    runs = rf" {{\scriptsize ({_tex(found.runs)})}}" if found.runs else ""
+    return text + _tex(found.mark) + runs
 
 
 def _tex(text: str) -> str:
