@@ -1,8 +1,9 @@
 """The table of a study: runs that differ in fold and seed only form a row."""
 
 import difflib
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,10 @@ USUAL = [
 """The metrics shown by default, if they were measured."""
 
 DECIMALS = {PERCENT: 1, "prototypes": 1, "an image": 1}
+
+Repeat = tuple[int, int]
+"""Fold and seed."""
+
 Overrides = Callable[[Params], list[str]]
 """Returns the overrides of presets that give these parameters."""
 
@@ -134,16 +139,77 @@ class Table(NamedTuple):
     rows: list[Row]
     num_runs: int
     num_images: int
-    repeats: list[tuple[int, int]]
+    repeats: list[Repeat]
     notes: list[str]
     missing: list[Missing]
 
 
-class _Group(NamedTuple):
-    """A row without label and cells: its finished runs, and those that are not finished."""
+@dataclass
+class _Group:
+    """A row in the making: its finished runs and others that were to be, by fold and seed."""
 
-    runs: dict[tuple[int, int], Run]
-    tasks: dict[tuple[int, int], Run]
+    label: str = ""
+    runs: dict[Repeat, Run] = field(default_factory=dict)
+    tasks: dict[Repeat, Run] = field(default_factory=dict)
+
+    def add(self, run: Run) -> None:
+        """Takes a run that was made after those it has."""
+        if run.state == "finished":
+            earlier = self.runs.get(run.repeat)
+            self.runs[run.repeat] = run.completed_by(earlier) if earlier else run
+        else:
+            rivals = [run, self.tasks.get(run.repeat, run)]
+            self.tasks[run.repeat] = min(rivals, key=lambda task: STATES.index(task.state))
+
+    @property
+    def asked_for(self) -> list[Repeat]:
+        """Fold and seed of all its runs, save those that were never meant to be measured."""
+        asked = [repeat for repeat, task in self.tasks.items() if task.state != "unfinished"]
+        return [*self.runs, *asked]
+
+    @property
+    def newest(self) -> Run:
+        return max((self.runs or self.tasks).values(), key=lambda run: run.made)
+
+    def values(self, column: Column) -> NDArray[np.float64]:
+        """Returns a metric of the runs that have it."""
+        of, _, metric = column.name.partition(".")
+        found = (run.metrics.get(of, {}).get(metric) for run in self.runs.values())
+        return column.factor * np.array([value for value in found if value is not None], np.float64)
+
+    def mean(self, column: Column) -> float:
+        values = self.values(column)
+        return float(values.mean()) if len(values) else np.nan
+
+    def cell(self, column: Column, standing: Standing) -> Cell | None:
+        values = self.values(column)
+        if len(values) == 0:
+            return None
+        std = float(values.std(ddof=1)) if len(values) > 1 else None
+        return Cell(float(values.mean()), std, len(values), standing)
+
+    def row(self, columns: Sequence[Column], standings: Sequence[Standing]) -> Row:
+        return Row(self.label, [self.cell(*of) for of in zip(columns, standings, strict=True)])
+
+    def images(self) -> pd.DataFrame | None:
+        """Returns an image's values, a mean over runs; None unless they are there for all runs.
+
+        A run in which an image's value is not finite does not count in that mean.
+        """
+        found = [run.images() for run in self.runs.values()]
+        if any(table is None for table in found):
+            return None
+        every = pd.concat([table.set_index("image") for table in found if table is not None])
+        return every.replace([np.inf, -np.inf], np.nan).groupby(level=0).mean()
+
+    def missing(self, repeats: Sequence[Repeat], overrides: Overrides) -> Iterator[Missing]:
+        """Yields what it lacks of the runs that a row should have."""
+        params = self.newest.params
+        for fold, seed in repeats:
+            if (fold, seed) not in self.runs:
+                dataset = {**params["dataset"], "fold": fold}
+                command = queue_command(overrides({**params, "seed": seed, "dataset": dataset}))
+                yield Missing(self.label, fold, seed, self.tasks.get((fold, seed)), command)
 
 
 def tables(runs: Iterable[Run], metrics: Sequence[str], overrides: Overrides) -> list[Table]:
@@ -197,25 +263,19 @@ def _measured(runs: Iterable[Run]) -> list[str]:
 
 
 def _table(runs: list[Run], names: list[str], overrides: Overrides) -> Table:
-    groups = _groups(runs)
-    labels = _labels(groups, overrides)
-    finished = [run for group in groups for run in group.runs.values()]
-    columns = columns_of([name for name in names if name in _measured(finished)])
-    repeats = sorted({repeat for group in groups for repeat in _asked_for(group)})
-    kept = [number for number, group in enumerate(groups) if group.runs]
-    shown, names_shown = [groups[n] for n in kept], [labels[n] for n in kept]
-    values = [[_values(group, column) for column in columns] for group in shown]
-    images = [_images(group) for group in shown]
-    means = np.array([[v.mean() if len(v) else np.nan for v in row] for row in values])
-    compared = compare(means.reshape(len(shown), len(columns)), images, columns, names_shown)
+    groups = _groups(runs, overrides)
+    shown = [group for group in groups if group.runs]
+    finished = [run for group in shown for run in group.runs.values()]
+    measured = _measured(finished)
+    columns = columns_of([name for name in names if name in measured])
+    repeats = sorted({repeat for group in groups for repeat in group.asked_for})
+    images = [group.images() for group in shown]
+    means = np.array([[group.mean(column) for column in columns] for group in shown])
+    compared = compare(means, images, columns, [group.label for group in shown])
     rows = [
-        Row(label, [_cell(*of) for of in zip(row, columns, standings, strict=True)])
-        for label, row, standings in zip(names_shown, values, compared.standings, strict=True)
+        group.row(columns, standings)
+        for group, standings in zip(shown, compared.standings, strict=True)
     ]
-    some_missing = any(cell and cell.runs < len(repeats) for row in rows for cell in row.cells)
-    notes = [_about_runs(repeats, some_missing), *compared.notes]
-    if any(cell is None for row in rows for cell in row.cells):
-        notes.append("–: not measured.")
     return Table(
         runs[0].dataset,
         columns,
@@ -223,45 +283,33 @@ def _table(runs: list[Run], names: list[str], overrides: Overrides) -> Table:
         len(finished),
         len({image for table in images if table is not None for image in table.index}),
         repeats,
-        notes,
-        _missing(groups, labels, repeats, overrides),
+        _notes(rows, repeats, compared.notes),
+        [missing for group in groups for missing in group.missing(repeats, overrides)],
     )
 
 
-def _groups(runs: Iterable[Run]) -> list[_Group]:
-    """Groups the runs of each row; rows are in the order of `MODELS`."""
-    groups: dict[tuple, _Group] = {}
+def _groups(runs: Iterable[Run], overrides: Overrides) -> list[_Group]:
+    """Puts the runs of a row together; rows in the order of `MODELS`."""
+    found: dict[tuple, _Group] = defaultdict(_Group)
     for run in sorted(runs, key=lambda run: run.made):
-        group = groups.setdefault(tuple(sorted(run.settings().items())), _Group({}, {}))
-        if run.state == "finished":
-            earlier = group.runs.get(run.repeat)
-            group.runs[run.repeat] = run.completed_by(earlier) if earlier else run
-        else:
-            rivals = [run, group.tasks.get(run.repeat, run)]
-            group.tasks[run.repeat] = min(rivals, key=lambda task: STATES.index(task.state))
-    found = [group for group in groups.values() if _asked_for(group)]
+        found[tuple(sorted(run.settings().items()))].add(run)
     order = list(MODELS.values())
-    return sorted(found, key=lambda group: (_place(order, _any(group).model), _any(group).model))
-
-
-def _asked_for(group: _Group) -> list[tuple[int, int]]:
-    """Returns fold and seed of a row's runs, except those that were not meant to be evaluated."""
-    asked = [repeat for repeat, task in group.tasks.items() if task.state != "unfinished"]
-    return [*group.runs, *asked]
+    groups = sorted(
+        (group for group in found.values() if group.asked_for),
+        key=lambda group: (_place(order, group.newest.model), group.newest.model),
+    )
+    for group, label in zip(groups, _labels(groups, overrides), strict=True):
+        group.label = label
+    return groups
 
 
 def _place(order: list[str], model: str) -> int:
     return next((n for n, name in enumerate(order) if model.startswith(name)), len(order))
 
 
-def _any(group: _Group) -> Run:
-    """Returns the latest of a group's runs."""
-    return max((group.runs or group.tasks).values(), key=lambda run: run.made)
-
-
 def _labels(groups: list[_Group], overrides: Overrides) -> list[str]:
-    """Returns the models' names, with the overrides that not all rows share."""
-    runs = [_any(group) for group in groups]
+    """The models' names, with the overrides that not all rows share."""
+    runs = [group.newest for group in groups]
     told = [_told(run, overrides) for run in runs]
     return [
         ", ".join([run.model, *(word for word in words if not _shared(word, runs, told))])
@@ -325,32 +373,14 @@ def columns_of(names: list[str]) -> list[Column]:
     ]
 
 
-def _values(group: _Group, column: Column) -> NDArray[np.float64]:
-    of, _, metric = column.name.partition(".")
-    found = (run.metrics.get(of, {}).get(metric) for run in group.runs.values())
-    return column.factor * np.array([value for value in found if value is not None], np.float64)
+def _notes(rows: list[Row], repeats: list[Repeat], on_tests: list[str]) -> list[str]:
+    cells = [cell for row in rows for cell in row.cells]
+    some_missing = any(cell and cell.runs < len(repeats) for cell in cells)
+    not_measured = ["–: not measured."] if None in cells else []
+    return [_about_runs(repeats, some_missing), *on_tests, *not_measured]
 
 
-def _images(group: _Group) -> pd.DataFrame | None:
-    """Returns an image's values as means over runs; None unless all runs have them.
-
-    Runs in which an image's value is not finite do not count in the mean.
-    """
-    found = [run.images() for run in group.runs.values()]
-    if any(table is None for table in found):
-        return None
-    every = pd.concat([table.set_index("image") for table in found if table is not None])
-    return every.replace([np.inf, -np.inf], np.nan).groupby(level=0).mean()
-
-
-def _cell(values: NDArray[np.float64], column: Column, standing: Standing) -> Cell | None:
-    if len(values) == 0:
-        return None
-    std = float(values.std(ddof=1)) if len(values) > 1 else None
-    return Cell(float(values.mean()), std, len(values), standing)
-
-
-def _about_runs(repeats: list[tuple[int, int]], some_missing: bool) -> str:
+def _about_runs(repeats: list[Repeat], some_missing: bool) -> str:
     folds, seeds = ({repeat[place] for repeat in repeats} for place in (0, 1))
     if len(repeats) == 1:
         return "One run a row."
@@ -362,22 +392,3 @@ def _about_runs(repeats: list[tuple[int, int]], some_missing: bool) -> str:
 
 def _several(of: set[int], noun: str) -> str:
     return f"{len(of)} {noun}" + ("s" if len(of) > 1 else "")
-
-
-def _missing(
-    groups: list[_Group],
-    labels: list[str],
-    repeats: list[tuple[int, int]],
-    overrides: Overrides,
-) -> list[Missing]:
-    found = []
-    for group, label in zip(groups, labels, strict=True):
-        for fold, seed in repeats:
-            if (fold, seed) not in group.runs:
-                params = _any(group).params
-                dataset = {**params["dataset"], "fold": fold}
-                wanted = {**params, "seed": seed, "dataset": dataset}
-                task = group.tasks.get((fold, seed))
-                command = queue_command(overrides(wanted))
-                found.append(Missing(label, fold, seed, task, command))
-    return found
