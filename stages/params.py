@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -32,11 +32,9 @@ AnySegmenter = Annotated[
     Felzenszwalb | Imported | Patches | Sam2 | Slit, Field(discriminator="name")
 ]
 
-KINDS: dict[str, dict[str, Any]] = {
-    section: {kind.model_fields["name"].default: kind for kind in get_args(get_args(union)[0])}
-    for section, union in {"segmenter": AnySegmenter, "model": ModelSettings}.items()
+SEGMENTERS: dict[str, Any] = {
+    kind.model_fields["name"].default: kind for kind in get_args(get_args(AnySegmenter)[0])
 }
-"""The sections that have other keys for each `name`."""
 
 
 class DatasetParams(BaseModel):

@@ -13,13 +13,12 @@ from pipeline.datasets.prepare import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.patches import Patches
-from pipeline.model.build import MODELS
-from stages.params import KINDS, Params, read_params
+from pipeline.model.base.models import MODELS
+from stages.params import SEGMENTERS, Params, read_params
 
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
 REMOVED = object()
-SEGMENTERS = KINDS["segmenter"]
 
 
 def _with(changes: dict[str, Any]) -> dict[str, Any]:
