@@ -111,6 +111,27 @@ def test_another_fold_leaves_masks_and_crops_alone(clone: Clone) -> None:
     assert not {"masks", "crops"} & set(ran(output))
 
 
+@pytest.mark.parametrize(
+    ("file", "comment", "rerun"),
+    [
+        ("pipeline/model/pipnet.py", "# a comment", []),
+        ("pipeline/model/protomask.py", "# a comment", ["train", "push", "finetune", "evaluate"]),
+        ("pipeline/report/templates/report.html.jinja", "{# a comment #}", ["explain"]),
+        ("pipeline/datasets/demo/bird.py", "# a comment", ["evaluate"]),
+        ("commands/predict.py", "# a comment", []),
+    ],
+)
+def test_an_edit_reruns_what_it_can_change(
+    clone: Clone, file: str, comment: str, rerun: list[str]
+) -> None:
+    with (clone.folder / file).open("a") as text:
+        text.write(f"{comment}\n")
+    status = clone.run("dvc", "status")
+    changed = [stage for stage in STAGES if f"{stage}:\n" in status]
+    with_explain = ["explain"] if rerun == ["train", "push", "finetune", "evaluate"] else []
+    assert changed == ["scan@root", *rerun, *with_explain]
+
+
 def test_runtime_is_nobodys_dependency(clone: Clone) -> None:
     assert ran(clone.exp_run("-S", "runtime.workers=1")) == ["scan@root"]
 

@@ -355,7 +355,7 @@ def best_cells(network: PrototypeNetwork, crops: Tensor, prototypes: Tensor) -> 
 
 
 def explained(model: str, network: Any, crops: Tensor, prototypes: Tensor) -> Tensor:
-    """What the sum of a map has to be, n, worked out without `pipeline.explain`."""
+    """What the sum of a map has to be, n, worked out without `pipeline.saliency`."""
     if model == "blackbox":
         features = network.backbone(crops.permute(0, 3, 1, 2) / 255)
         weights = network.classifier.weight[prototypes] / network.feature_std
