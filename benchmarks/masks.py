@@ -35,13 +35,13 @@ from pipeline.datasets.index import PHOTOGRAPHS, Photographs
 from pipeline.datasets.photograph import read_photograph
 from pipeline.files import sha256
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.sam2 import batched
-from pipeline.masks.sam2.batched import BatchedGenerator
-from pipeline.masks.sam2.filters import Proposals, distinct_in_crop
-from pipeline.masks.sam2.model import ModelName, build
-from pipeline.masks.sam2.reference import ReferenceGenerator
-from pipeline.masks.sam2.segmenter import Generator, Sam2
 from pipeline.masks.segmenter import Machine
+from pipeline.masks.segmenters.sam2 import batched
+from pipeline.masks.segmenters.sam2.batched import BatchedGenerator
+from pipeline.masks.segmenters.sam2.filters import Proposals, distinct_in_crop
+from pipeline.masks.segmenters.sam2.model import ModelName, build
+from pipeline.masks.segmenters.sam2.reference import ReferenceGenerator
+from pipeline.masks.segmenters.sam2.segmenter import Generator, Sam2
 from pipeline.masks.shards import Shards
 from pipeline.masks.store import write_store
 

@@ -1,6 +1,9 @@
 """`python3 -m commands`: the command `protomask`, with the code of the current folder."""
 
-from commands.app import main
+from commands.app import app
+from stages import launch
+from stages.app import run
 
 if __name__ == "__main__":
-    main()
+    launch.refuse_other_code()
+    run(app)

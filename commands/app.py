@@ -70,7 +70,7 @@ def hash_masks(
     masks: Annotated[Path, typer.Argument(help="A COCO JSON file, or a folder of PNG files.")],
 ) -> None:
     """Print the hash of masks to import, which `segmenter.sha256` wants."""
-    from pipeline.masks.imported import content_hash
+    from pipeline.masks.segmenters.imported import content_hash
 
     print(content_hash(masks))
 

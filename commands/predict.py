@@ -11,14 +11,14 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from pipeline.crops.extraction import Crops, cut_as_stored, whole_image
 from pipeline.crops.store import CropStore
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256, whole_file
-from pipeline.masks.segmenter import Machine, Segmenter
+from pipeline.masks.segmenter import SEGMENTERS, Machine, Segmenter
 from pipeline.model.base.inference import Answers, answers
 from pipeline.model.base.network import PrototypeNetwork, views
 from pipeline.model.base.saved import About
@@ -32,7 +32,7 @@ from pipeline.saliency.prototypes import Points, Prototypes
 from pipeline.training.devices import make_fabric
 from stages import workspace
 from stages.finished import Finished
-from stages.params import AnySegmenter, Params, read_params
+from stages.params import Params, read_params
 
 RANKS, ROWS, EXPLAINED = 3, 5, 2
 SOURCE = "ProtoMask photograph"
@@ -175,8 +175,8 @@ def rebuild_segmenter(fingerprint: dict[str, Any]) -> Segmenter:
         ProtoMaskError: this version of ProtoMask has none such.
     """
     try:
-        return TypeAdapter(AnySegmenter).validate_python(fingerprint)
-    except ValidationError as error:
+        return SEGMENTERS[fingerprint["name"]].model_validate(fingerprint)
+    except (ProtoMaskError, ValidationError) as error:
         raise ProtoMaskError(
             f"the model was trained on masks of a segmenter that this version of ProtoMask does "
             f"not have ({error}): run `dvc repro`"

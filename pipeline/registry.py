@@ -20,7 +20,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: what they are called in messages, as in `model`.
-        package: the package whose modules register components, each under the module's name.
+        package: the package whose modules register components, mostly under the module's name.
         group: the group of entry points by which other packages add components: a component's name
             and the module that registers it.
     """
@@ -39,8 +39,10 @@ class Registry(Generic[T]):
             raise ProtoMaskError(f"two components are called {name!r}: rename one {self.kind}")
 
     def names(self) -> list[str]:
-        """Returns the names of all components, sorted; imports none."""
-        return sorted(self._modules())
+        """Returns the names of all components, sorted; imports all."""
+        for module in self._modules().values():
+            import_module(module)
+        return sorted(self._known)
 
     def __getitem__(self, name: str) -> T:
         """Returns the component of a name.
@@ -48,24 +50,28 @@ class Registry(Generic[T]):
         Raises:
             ProtoMaskError: there is none; the message names those there are.
         """
-        modules = self._modules()
-        if name not in self._known and name in modules:
-            import_module(modules[name])
-        if name not in self._known:
-            near = difflib.get_close_matches(str(name), modules, n=1)
+        if name not in self:
+            near = difflib.get_close_matches(str(name), self.names(), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ProtoMaskError(
                 f"there is no {self.kind} {name!r}{hint} (there are: {', '.join(self.names())})"
             )
         return self._known[name]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a component of a name; imports it, and others only if it is not found
+        in a module of its name."""
+        modules = self._modules()
+        if name not in self._known and name in modules:
+            import_module(modules[str(name)])
+        return name in self._known or name in self.names()
+
     def _modules(self) -> dict[str, str]:
-        """Returns a component's name → its module."""
-        path = import_module(self.package).__path__
+        """Returns the modules that register components, by their names; that of a component in a
+        package of its own is called like the kind."""
         own = {
-            module.name: f"{self.package}.{module.name}"
-            for module in iter_modules(path)
+            module.name: ".".join([self.package, module.name, *[self.kind] * module.ispkg])
+            for module in iter_modules(import_module(self.package).__path__)
             if module.name != "base"
         }
-        others = {entry.name: entry.module for entry in entry_points(group=self.group)}
-        return {**dict.fromkeys(self._known, ""), **others, **own}
+        return {entry.name: entry.module for entry in entry_points(group=self.group)} | own

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -19,22 +19,14 @@ from pydantic_core import PydanticCustomError
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.fetch import COPIES, PUBLICATIONS
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.felzenszwalb import Felzenszwalb
-from pipeline.masks.imported import Imported
-from pipeline.masks.patches import Patches
-from pipeline.masks.sam2.segmenter import Sam2
-from pipeline.masks.slit.segmenter import Slit
+from pipeline.masks.segmenter import SEGMENTERS, Segmenter
 from pipeline.model.base.models import MODELS
 from pipeline.model.base.settings import BackboneSettings
+from pipeline.registry import Registry
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
-AnySegmenter = Annotated[
-    Felzenszwalb | Imported | Patches | Sam2 | Slit, Field(discriminator="name")
-]
-
-SEGMENTERS: dict[str, Any] = {
-    kind.model_fields["name"].default: kind for kind in get_args(get_args(AnySegmenter)[0])
-}
+REGISTRIES: dict[str, Registry[Any]] = {"segmenter": SEGMENTERS, "model": MODELS}
+"""The sections that have other parameters for each `name`."""
 
 
 class DatasetParams(BaseModel):
@@ -134,7 +126,7 @@ class Params(BaseModel):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     dataset: DatasetParams
-    segmenter: AnySegmenter
+    segmenter: SerializeAsAny[Segmenter]
     crops: CropSettings
     model: SerializeAsAny[BackboneSettings]
     train: TrainSettings
@@ -187,44 +179,47 @@ def read_params(path: Path) -> Params:
 
 
 def params_type(values: Any) -> type[Params]:
-    """Returns `Params` with the settings of the model that the values name.
+    """Returns `Params` with the parameters of the segmenter and the model that the values name.
 
     Args:
         values: what params.yaml holds, checked or not.
     """
-    section = values.get("model") if isinstance(values, dict) else None
-    if not isinstance(section, dict):
-        return Params
-    name = section.get("name")
-    settings = MODELS[name].settings_type if name in MODELS.names() else _Unknown
-    return create_model("Params", __base__=Params, model=(settings, ...))
+    kinds: dict[str, Any] = {}
+    for section, registry in REGISTRIES.items():
+        given = values.get(section) if isinstance(values, dict) else None
+        if isinstance(given, dict):
+            kinds[section] = (_parameters_of(given.get("name"), registry), ...)
+    return create_model("Params", __base__=Params, **kinds)
 
 
-class _Unknown(BackboneSettings):
-    """The section of a model that is not registered."""
+def _parameters_of(name: Any, registry: Registry[Any]) -> type[BaseModel]:
+    if name not in registry:
+        return _Unknown
+    component = registry[name]
+    parameters: type[BaseModel] = getattr(component, "settings_type", component)
+    return parameters
 
-    model_config = ConfigDict(frozen=True, extra="allow")
 
-    name: Any = None
-    code: str = ""
+class _Unknown(BaseModel):
+    """The section of a component that is not registered."""
+
+    model_config = ConfigDict(extra="allow")
 
     @model_validator(mode="after")
     def _refused(self) -> "_Unknown":
-        raise PydanticCustomError("unknown_model", "unknown", {})
+        raise PydanticCustomError("unknown_component", "unknown", {})
 
 
 def _explain(problem: Any, kind: type[Params]) -> str:
     place = [str(key) for key in problem["loc"]]
-    if place[:1] == ["segmenter"] and len(place) > 1:
-        del place[1]
     name = ".".join(place) or "the file"
     if problem["type"] == "extra_forbidden":
-        allowed = _allowed_keys([str(key) for key in problem["loc"][:-1]], kind)
+        allowed = _allowed_keys(place[:-1], kind)
         near = difflib.get_close_matches(place[-1], allowed, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         return f"  {name}: no such parameter{meant} (there are: {', '.join(allowed)})"
-    if problem["type"] in ("union_tag_invalid", "union_tag_not_found", "unknown_model"):
-        allowed = list(SEGMENTERS) if place[0] == "segmenter" else MODELS.names()
+    if problem["type"] == "unknown_component":
+        allowed = REGISTRIES[place[0]].names()
         found = problem["input"].get("name")
         return f"  {name}.name: input should be {' or '.join(map(repr, allowed))}, but is {found!r}"
     if problem["type"] in ("model_type", "model_attributes_type"):
@@ -240,8 +235,5 @@ def _explain(problem: Any, kind: type[Params]) -> str:
 def _allowed_keys(place: list[str], kind: type[Params]) -> list[str]:
     section: Any = kind
     for key in place:
-        if key in SEGMENTERS:
-            section = SEGMENTERS[key]
-        elif key != "segmenter":
-            section = section.model_fields[key].annotation
+        section = section.model_fields[key].annotation
     return sorted(section.model_fields)

@@ -20,7 +20,7 @@ from pipeline.datasets.listing import list_files
 from pipeline.datasets.photograph import read_photograph
 from pipeline.datasets.prepare import build_index
 from pipeline.files import whole_folder
-from pipeline.masks.patches import Patches
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.report.image_page import Asked, write_photograph_page
 from pipeline.report.image_pictures import Gallery

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from pipeline.datasets.listing import refuse_changed
 from pipeline.datasets.photograph import read_photograph
 from pipeline.masks.masks import Masks
+from pipeline.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -119,3 +120,17 @@ class Segmenter(BaseModel, ABC):
         """Returns a short name that is unique to segmenters with the same fingerprint."""
         canonical = json.dumps(self.fingerprint(), sort_keys=True)
         return f"{self.name}-{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
+
+
+SEGMENTERS: Registry[type[Segmenter]] = Registry(
+    "segmenter", "pipeline.masks.segmenters", "protomask.segmenters"
+)
+
+Kind = TypeVar("Kind", bound=type[Segmenter])
+
+
+def register(segmenter: Kind) -> Kind:
+    """Registers a segmenter under the default of its parameter `name`; a decorator of its class."""
+    parameters: type[BaseModel] = segmenter
+    SEGMENTERS.add(parameters.model_fields["name"].default, segmenter)
+    return segmenter

@@ -8,17 +8,13 @@ from typing import Any, Literal
 import pandas as pd
 
 from pipeline.metrics.descriptions import UNDEFINED
+from pipeline.model.base.models import MODELS
 from pipeline.parameters import Params, flat
 
 State = Literal["finished", "failed", "queued", "running", "unfinished"]
 
-MODELS = {
-    "protomask": "ProtoMask",
-    "protopnet": "ProtoPNet",
-    "pipnet": "PIP-Net",
-    "protopool": "ProtoPool",
-    "blackbox": "Black box",
-}
+ORDER = ("ProtoMask", "ProtoPNet", "PIP-Net", "ProtoPool", "Black box")
+"""Models in the order of a table's rows; others follow."""
 SEGMENTERS = {
     "felzenszwalb": "Felzenszwalb",
     "import": "imported masks",
@@ -75,10 +71,11 @@ class Run:
     def model(self) -> str:
         """The model's name as in papers; for ProtoMask with the segmenter of its crops."""
         name = _model(self.params)
-        if name != "protomask":
-            return MODELS.get(name, name)
+        label = MODELS[name].label if name in MODELS else name
+        if _sees_whole_images(name):
+            return label
         segmenter = self.params["segmenter"]["name"]
-        return f"{MODELS[name]} ({SEGMENTERS.get(segmenter, segmenter)})"
+        return f"{label} ({SEGMENTERS.get(segmenter, segmenter)})"
 
     def settings(self) -> dict[str, str]:
         """The parameters, as text by dotted name, in which the runs of a row agree."""
@@ -113,7 +110,7 @@ class Run:
         Models other than ProtoMask see whole images: of the parameters of masks and crops, only the
         side that images are resized to matters to them.
         """
-        whole = _model(self.params) != "protomask"
+        whole = _sees_whole_images(_model(self.params))
         return _tells_apart(name) and not (whole and _of_crops(name))
 
 
@@ -122,6 +119,11 @@ def written(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _sees_whole_images(name: str) -> bool:
+    """Whether a model looks at whole images; one that is not registered here, at crops."""
+    return name in MODELS and MODELS[name].sees == "whole"
 
 
 def _model(params: Params) -> str:

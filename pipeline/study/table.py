@@ -23,7 +23,7 @@ from pipeline.metrics.descriptions import (
 from pipeline.parameters import Params
 from pipeline.study.commands import queue_command
 from pipeline.study.comparison import Standing, compare
-from pipeline.study.runs import MODELS, Run
+from pipeline.study.runs import ORDER, Run
 
 USUAL = [
     "general.accuracy",
@@ -289,11 +289,11 @@ def _table(runs: list[Run], names: list[str], overrides: Overrides) -> Table:
 
 
 def _groups(runs: Iterable[Run], overrides: Overrides) -> list[_Group]:
-    """Puts the runs of a row together; rows in the order of `MODELS`."""
+    """Puts the runs of a row together; rows in the order of `ORDER`."""
     found: dict[tuple, _Group] = defaultdict(_Group)
     for run in sorted(runs, key=lambda run: run.made):
         found[tuple(sorted(run.settings().items()))].add(run)
-    order = list(MODELS.values())
+    order = list(ORDER)
     groups = sorted(
         (group for group in found.values() if group.asked_for),
         key=lambda group: (_place(order, group.newest.model), group.newest.model),

@@ -11,8 +11,8 @@ from typer.testing import CliRunner, Result
 
 from commands.app import app
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.imported import Imported
 from pipeline.masks.segmenter import Machine, Source
+from pipeline.masks.segmenters.imported import Imported
 from pipeline.masks.store import MaskStore
 from stages import workspace
 

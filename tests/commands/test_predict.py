@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from commands import predict
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.felzenszwalb import Felzenszwalb
-from pipeline.masks.patches import Patches
+from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
+from pipeline.masks.segmenters.patches import Patches
 from stages import workspace
 from stages.params import read_params
 

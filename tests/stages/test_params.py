@@ -11,10 +11,11 @@ from dvc.utils.hydra import compose_and_dump
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.prepare import DATASETS
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.felzenszwalb import Felzenszwalb
-from pipeline.masks.patches import Patches
+from pipeline.masks.segmenter import SEGMENTERS
+from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.model.base.models import MODELS
-from stages.params import SEGMENTERS, Params, read_params
+from stages.params import Params, read_params
 
 REPOSITORY = Path(__file__).parents[2]
 COMMITTED = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
@@ -96,11 +97,11 @@ def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, exper
 
 def test_there_is_a_preset_for_everything_with_a_name() -> None:
     assert {f"dataset={name}" for name in DATASETS} <= set(PRESETS)
-    assert {f"segmenter={name}" for name in SEGMENTERS} <= set(PRESETS)
+    assert {f"segmenter={name}" for name in SEGMENTERS.names()} <= set(PRESETS)
     assert {f"model={name}" for name in MODELS.names()} <= set(PRESETS)
 
 
-@pytest.mark.parametrize("name", SEGMENTERS)
+@pytest.mark.parametrize("name", SEGMENTERS.names())
 def test_a_segmenters_preset_holds_its_defaults(tmp_path: Path, name: str) -> None:
     composed = _compose(tmp_path, f"segmenter={name}")["segmenter"]
     assert set(composed) == set(SEGMENTERS[name].model_fields)

@@ -20,7 +20,7 @@ from pipeline.datasets.index import Photographs
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
-from pipeline.masks.patches import Patches
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 SETTINGS = CropSettings(side=20, per_image=3)

@@ -21,9 +21,9 @@ from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.cluster import _make_shard, code_digest
 from pipeline.masks.masks import Masks
-from pipeline.masks.patches import Patches
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.shards import Shards
 from pipeline.masks.store import write_store
 

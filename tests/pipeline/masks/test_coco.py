@@ -19,8 +19,8 @@ from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.coco import CocoMasks, RunLengths, _runs, _tight, write_coco
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.patches import Patches
 from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 HEIGHT, WIDTH = 6, 9

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.masks import Masks
-from pipeline.masks.patches import Patches
+from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 Make = Callable[..., Masks]

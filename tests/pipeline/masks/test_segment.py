@@ -16,11 +16,11 @@ from PIL import Image as Pillow
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.felzenszwalb import Felzenszwalb
 from pipeline.masks.masks import Masks
-from pipeline.masks.patches import Patches
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
+from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 ReadPhotographs = Callable[[Path], Photographs]
@@ -205,7 +205,7 @@ RUN = """
 import sys
 from pathlib import Path
 from pipeline.datasets.index import Photographs
-from pipeline.masks.felzenszwalb import Felzenszwalb
+from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.store import write_store
 

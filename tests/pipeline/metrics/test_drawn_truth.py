@@ -19,7 +19,7 @@ from pipeline.datasets.listing import list_files
 from pipeline.datasets.photograph import read_label_image, read_photograph
 from pipeline.datasets.prepare import build_index
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.patches import Patches
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.metrics.drawn_truth import DrawnTruth, sister
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-from pipeline.masks.sam2.decoder import PointDecoder
+from pipeline.masks.segmenters.sam2.decoder import PointDecoder
 
 
 @pytest.fixture(scope="module")

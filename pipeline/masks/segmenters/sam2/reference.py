@@ -12,8 +12,8 @@ from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.modeling.sam2_base import SAM2Base
 
 from pipeline.masks.masks import Region
-from pipeline.masks.sam2.components import connected_components
-from pipeline.masks.sam2.segmenter import Sam2
+from pipeline.masks.segmenters.sam2.components import connected_components
+from pipeline.masks.segmenters.sam2.segmenter import Sam2
 
 POINTS_PER_BATCH = 512
 

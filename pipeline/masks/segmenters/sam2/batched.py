@@ -14,8 +14,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from pipeline.masks.batches import BatchSize, keep_memory
 from pipeline.masks.masks import Region
-from pipeline.masks.sam2.decoder import Decoded, PointDecoder
-from pipeline.masks.sam2.filters import (
+from pipeline.masks.segmenter import Machine
+from pipeline.masks.segmenters.sam2.decoder import Decoded, PointDecoder
+from pipeline.masks.segmenters.sam2.filters import (
     Crop,
     Proposals,
     distinct,
@@ -25,8 +26,7 @@ from pipeline.masks.sam2.filters import (
     propose,
     regions,
 )
-from pipeline.masks.sam2.segmenter import Sam2
-from pipeline.masks.segmenter import Machine
+from pipeline.masks.segmenters.sam2.segmenter import Sam2
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.batches import BatchSize, keep_memory
 from pipeline.masks.segmenter import Machine
-from pipeline.masks.slit.segmenter import WEIGHTS, Slit
+from pipeline.masks.segmenters.slit.segmenter import WEIGHTS, Slit
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

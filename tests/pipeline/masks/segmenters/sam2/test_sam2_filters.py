@@ -7,7 +7,7 @@ import pytest
 import torch
 from sam2.utils.amg import calculate_stability_score
 
-from pipeline.masks.sam2.filters import (
+from pipeline.masks.segmenters.sam2.filters import (
     Crop,
     Proposals,
     distinct,
@@ -18,7 +18,7 @@ from pipeline.masks.sam2.filters import (
     regions,
     upsample,
 )
-from pipeline.masks.sam2.segmenter import Sam2
+from pipeline.masks.segmenters.sam2.segmenter import Sam2
 
 MakeSettings = Callable[..., Sam2]
 

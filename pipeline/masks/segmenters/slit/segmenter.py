@@ -12,11 +12,11 @@ from pydantic import BeforeValidator, Field
 from scipy import ndimage
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Machine, Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter, register
 from pipeline.masks.weights import find_weights
 
 if TYPE_CHECKING:
-    from pipeline.masks.slit.boundaries import Boundaries
+    from pipeline.masks.segmenters.slit.boundaries import Boundaries
 
 WEIGHTS = "https://huggingface.co/chendelong/DirectSAM-1800px-0424/resolve/main/model.safetensors"
 # SegFormer-B5; other parameters have the defaults of transformers' SegformerConfig.
@@ -41,6 +41,7 @@ def _sha256(value: Any) -> Any:
     )
 
 
+@register
 class Slit(Segmenter):
     """Divides an image along the boundaries found by the network DirectSAM.
 
@@ -99,7 +100,11 @@ def cut(probability: NDArray[np.float32], threshold: float) -> Masks:
 
 @lru_cache(maxsize=1)
 def _boundaries(slit: Slit, machine: Machine) -> "Boundaries":
-    from pipeline.masks.slit.boundaries import Boundaries, import_transformers, load_network
+    from pipeline.masks.segmenters.slit.boundaries import (
+        Boundaries,
+        import_transformers,
+        load_network,
+    )
 
     import_transformers()
     path = find_weights(WEIGHTS, slit.weights_sha256, machine.weights)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Machine, Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter, register
 
 
+@register
 class Patches(Segmenter):
     """Divides an image into grid×grid boxes; every pixel lies in exactly one of them.
 

@@ -11,8 +11,8 @@ pytest.importorskip("sam2", reason="sam2 is not installed")
 
 from hydra.core.global_hydra import GlobalHydra
 
-from pipeline.masks.sam2.model import build
-from pipeline.masks.sam2.segmenter import Sam2
+from pipeline.masks.segmenters.sam2.model import build
+from pipeline.masks.segmenters.sam2.segmenter import Sam2
 
 # Importing sam2 takes the process's one Hydra, with which tests of DVC compose parameters.
 GlobalHydra.instance().clear()

@@ -27,8 +27,8 @@ from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Machine
-from pipeline.masks.slit.boundaries import Boundaries, _normalise, _resize, load_network
-from pipeline.masks.slit.segmenter import PUBLISHED, WEIGHTS, Slit, _boundaries, cut
+from pipeline.masks.segmenters.slit.boundaries import Boundaries, _normalise, _resize, load_network
+from pipeline.masks.segmenters.slit.segmenter import PUBLISHED, WEIGHTS, Slit, _boundaries, cut
 
 SMALL = {
     "depths": (1, 2, 1, 1),

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
-from pipeline.masks.felzenszwalb import Felzenszwalb, _box_iou
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.patches import Patches
 from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb, _box_iou
+from pipeline.masks.segmenters.patches import Patches
 
 
 def _picture(height: int = 60, width: int = 80) -> NDArray[np.uint8]:

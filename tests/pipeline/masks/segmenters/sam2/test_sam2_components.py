@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.masks.sam2.components import connected_components, small_components, spread_numbers
+from pipeline.masks.segmenters.sam2.components import (
+    connected_components,
+    small_components,
+    spread_numbers,
+)
 
 
 def drawn(*rows: str) -> Tensor:

@@ -19,11 +19,12 @@ from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.coco import CocoMasks
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Machine, Segmenter, Source
+from pipeline.masks.segmenter import Machine, Segmenter, Source, register
 
 OPAQUE = 255
 
 
+@register
 class Imported(Segmenter):
     """Reads masks from the file or folder `Machine.masks`, whose path may differ between machines.
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Machine, Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter, register
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ModelName = Literal[
@@ -31,6 +31,7 @@ class Generator(Protocol):
         ...
 
 
+@register
 class Sam2(Segmenter):
     """Automatic mask generation with SAM 2.1; the defaults are the published settings.
 
@@ -103,9 +104,9 @@ _loading, _on_device = threading.Lock(), threading.Lock()
 def _generator(settings: Sam2, machine: Machine) -> Generator:
     """Builds the network, once in each process."""
     try:
-        from pipeline.masks.sam2.batched import BatchedGenerator
-        from pipeline.masks.sam2.model import load_model
-        from pipeline.masks.sam2.reference import ReferenceGenerator
+        from pipeline.masks.segmenters.sam2.batched import BatchedGenerator
+        from pipeline.masks.segmenters.sam2.model import load_model
+        from pipeline.masks.segmenters.sam2.reference import ReferenceGenerator
     except ModuleNotFoundError as error:
         raise ProtoMaskError(
             f"segmenter=sam2 needs the package {error.name}, which is not installed: "

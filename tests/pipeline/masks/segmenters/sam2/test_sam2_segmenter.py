@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from skimage.data import astronaut
 
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.sam2 import segmenter
-from pipeline.masks.sam2.model import CONFIGS, build, load_model
-from pipeline.masks.sam2.segmenter import Sam2
 from pipeline.masks.segmenter import Machine
+from pipeline.masks.segmenters.sam2 import segmenter
+from pipeline.masks.segmenters.sam2.model import CONFIGS, build, load_model
+from pipeline.masks.segmenters.sam2.segmenter import Sam2
 
 SHA256 = "0" * 64
 
@@ -95,7 +95,7 @@ def test_other_weights_than_the_presets(weights: Path) -> None:
 
 def test_sam2_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(sys.modules):
-        if name.startswith("pipeline.masks.sam2.") and not name.endswith("segmenter"):
+        if name.startswith("pipeline.masks.segmenters.sam2.") and not name.endswith("segmenter"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sam2", None)
     for name in ("sam2.modeling.sam2_base", "sam2.modeling.sam.transformer", "sam2.utils.amg"):

@@ -11,9 +11,10 @@ from skimage.segmentation import felzenszwalb
 from skimage.transform import resize
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Machine, Segmenter
+from pipeline.masks.segmenter import Machine, Segmenter, register
 
 
+@register
 class Felzenszwalb(Segmenter):
     """Segments at several scales and merges the regions of all; needs no weights and no GPU.
 

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from pipeline.masks.masks import Region
-from pipeline.masks.sam2 import batched
-from pipeline.masks.sam2.batched import BatchedGenerator
-from pipeline.masks.sam2.reference import ReferenceGenerator
-from pipeline.masks.sam2.segmenter import Sam2
 from pipeline.masks.segmenter import Machine
+from pipeline.masks.segmenters.sam2 import batched
+from pipeline.masks.segmenters.sam2.batched import BatchedGenerator
+from pipeline.masks.segmenters.sam2.reference import ReferenceGenerator
+from pipeline.masks.segmenters.sam2.segmenter import Sam2
 
 MakeModel = Callable[[int], torch.nn.Module]
 MakeSettings = Callable[..., Sam2]

@@ -17,12 +17,12 @@ from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.coco import write_coco
-from pipeline.masks.felzenszwalb import Felzenszwalb
-from pipeline.masks.imported import Imported, content_hash
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.patches import Patches
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
+from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
+from pipeline.masks.segmenters.imported import Imported, content_hash
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 HEIGHT, WIDTH = 8, 12

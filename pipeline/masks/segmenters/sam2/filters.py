@@ -18,8 +18,8 @@ from torch.nn.functional import interpolate, max_pool2d, pad
 from torchvision.ops import box_area, nms
 
 from pipeline.masks.masks import Region
-from pipeline.masks.sam2.components import small_components
-from pipeline.masks.sam2.segmenter import Sam2
+from pipeline.masks.segmenters.sam2.components import small_components
+from pipeline.masks.segmenters.sam2.segmenter import Sam2
 
 # A crop with this many times the decoder's pixels: there, bounds cost less than upsampling.
 MUCH_LARGER = 4

@@ -1,0 +1,1 @@
+"""The segmenters, a module or a package each, registered under the name that presets use."""
