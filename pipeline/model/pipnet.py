@@ -1,4 +1,4 @@
-"""PIP-Net: each cell of the feature map is one of D prototypes, and few of them make a class."""
+"""PIP-Net: each cell of the feature map is softly assigned to D prototypes; V is sparse."""
 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
@@ -19,10 +19,12 @@ SHRINKAGE = 1e-3
 
 
 class PipNetSettings(BackboneSettings):
-    """The parameters of PIP-Net.
+    """Parameters of PIP-Net.
 
     Args:
-        prototypes: D, or null for as many as the backbone has features.
+        name: name that the model is registered under.
+        code: path of the model's code relative to the repository; a dependency of DVC stages.
+        prototypes: D, the number of prototypes, ≥ 1; None takes the number of backbone features F.
     """
 
     loss_terms = ("alignment", "presence")
@@ -35,18 +37,26 @@ class PipNetSettings(BackboneSettings):
 class PipNet(PrototypeNetwork):
     """PIP-Net (Nauta et al., 2023): a view is a cell of the feature map of the whole image.
 
-    A cell's embedding is softmax(W·f), how much it is each prototype; an image has as much of a
-    prototype as its best cell, p. A class's score is p·ω with ω ≥ 0; in training, the cross-entropy
-    is of log((p·ω)² + 1), which drives weights to 0. W is the identity at first where D = F, as if
-    it were not there.
+    The embedding of a cell is z = softmax(W·f), its assignment to the D prototypes; the presence
+    p_d of prototype d in an image is the maximum of z_d over the cells. The score of a class is p·ω
+    with ω ≥ 0; in training, the cross-entropy is computed on log((p·ω)² + 1), which drives weights
+    to 0. W is the identity at initialisation if D = F.
 
     The warm-up is the paper's pretraining: no cross-entropy, a presence loss of weight 5, and an
-    alignment loss whose weight rises to 1. There is no push: a prototype is shown by the training
-    cell that has most of it.
+    alignment loss whose weight increases linearly to 1. There is no push: a prototype is shown by
+    the training cell with the largest presence of it.
+
+    Args:
+        settings: parameters of the model, such as D and the backbone.
+        num_classes: C, the number of classes, ≥ 1.
+        backbone: the feature extractor; None builds it from the settings.
 
     Attributes:
-        projection: W with its bias, F → D.
-        classifier: ω, C×D; 1 with a deviation of 0.1 at first.
+        projection: the linear layer W with bias, F → D.
+        classifier: ω, float C×D; normal with mean 1 and standard deviation 0.1 at initialisation.
+
+    Raises:
+        ProtoMaskError: the backbone cannot be built from the settings.
     """
 
     settings_type = PipNetSettings
@@ -70,13 +80,22 @@ class PipNet(PrototypeNetwork):
 
     @property
     def own_CP(self) -> Tensor:
+        """All true, bool C×D: a prototype may be shown by images of every class."""
         return torch.ones_like(self.classifier, dtype=torch.bool)
 
     def embed(self, features_F: Tensor) -> Tensor:
-        """Returns how much a cell is each prototype, (…)×D; sums to 1."""
+        """Returns the assignment z = softmax(W·f) of cells to prototypes, float (…)×D; sums to 1.
+
+        Args:
+            features_F: backbone features, float (…)×F.
+        """
         return self.projection(self.standard(features_F)).softmax(-1)
 
     def score(self, embedding_BVD: Tensor, valid_BV: Tensor) -> Output:
+        """Scores images by p·ω; for arguments and result see `PrototypeNetwork.score`.
+
+        In evaluation mode, presences below 0.1 count as 0. The output has no distances.
+        """
         if self.training:
             most_BD = largest_score(embedding_BVD, valid_BV)
         else:
@@ -84,13 +103,26 @@ class PipNet(PrototypeNetwork):
         return Output(most_BD @ self.classifier.relu().T, None, embedding_BVD)
 
     def head(self) -> PresenceHead:
+        """Returns the classifier with ω ≥ 0, detached from the graph."""
         return PresenceHead(self.classifier.detach().relu())
 
     def relevance_target(self, prototypes_n: Tensor) -> "PresenceTarget":
+        """Returns the presence of prototypes as the target that relevance is propagated from.
+
+        Args:
+            prototypes_n: int64 n, the prototype to explain for each crop, 0..D−1.
+        """
         return PresenceTarget(self, prototypes_n)
 
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
-        """Returns CE, and alignment and presence; without copies an image is its own copy."""
+        """Returns the scalar terms cross-entropy, alignment (L_A) and presence (L_T).
+
+        Args:
+            output: the model's output for B images, or for 2·B images of which the second half are
+                copies of the first; without copies, each image is its own copy.
+            labels_B: int64 B, the images' classes, 0..C−1.
+            weights_C: float C, the cross-entropy weight of each class.
+        """
         logits, embedding = output.logits, output.embedding
         copies = logits.shape[0] // len(labels_B)
         first_BVD, second_BVD = embedding[: len(labels_B)], embedding[-len(labels_B) :]
@@ -104,42 +136,67 @@ class PipNet(PrototypeNetwork):
         }
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns the parameters of W (`projection`) and ω (`prototypes`)."""
         return {"projection": list(self.projection.parameters()), "prototypes": [self.classifier]}
 
     def begin_epoch(self, epoch: int, warmup_epochs: int) -> None:
+        """Sets the weight of the alignment loss during pretraining: (epoch + 1) / warmup_epochs.
+
+        Args:
+            epoch: the epoch's number, counted from 0 at the start of the warm-up.
+            warmup_epochs: number of pretraining epochs, ≥ 0.
+        """
         self._pretraining = (epoch + 1) / warmup_epochs if epoch < warmup_epochs else 0.0
 
     def weights_of(self, weights: Mapping[str, float]) -> Mapping[str, float]:
+        """Returns the weights of the loss terms; during pretraining those of the paper.
+
+        Args:
+            weights: the weight of each loss term by name, from the parameters.
+        """
         return PRETRAINING | {"alignment": self._pretraining} if self._pretraining else weights
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Draws ω towards 0 and keeps it from being negative, once it is trained."""
+        """Subtracts 1e-3 from ω and clamps it at 0, except during pretraining."""
         if not self._pretraining:
             self.classifier.sub_(SHRINKAGE).clamp_(min=0)
 
     @torch.no_grad()
     def finish(self) -> None:
+        """Sets the class of each prototype to the one with its largest weight in ω."""
         self.class_of = self.classifier.argmax(0)
 
 
 class PresenceTarget(NamedTuple):
-    """How much of a prototype of PIP-Net there is in crops.
+    """Presence of PIP-Net's prototypes in crops as the target of relevance propagation.
 
     Args:
-        network: whose projection.
-        prototypes_n: int64, for each crop, the prototype to explain.
+        network: the explained network, whose projection W computes the presence.
+        prototypes_n: int64 n, the prototype to explain for each crop, 0..D−1.
     """
 
     network: PipNet
     prototypes_n: Tensor
 
     def scores(self, features_nF: Tensor) -> Tensor:
+        """Returns the presence of each crop's prototype, float n in (0, 1).
+
+        Args:
+            features_nF: backbone features of the explained views, float n×F.
+        """
         found_nD = self.network.embed(features_nF)
         return found_nD.gather(1, self.prototypes_n[:, None])[:, 0]
 
     def relevance(self, features_nF: Tensor) -> Tensor:
-        """Returns each feature's share, n×F: by what it adds to the softmax's input, if it does."""
+        """Returns the presence, distributed over the features, float n×F.
+
+        The shares are proportional to the positive contributions to the softmax's input: feature ×
+        weight of W / standard deviation (the z⁺ rule of layer-wise relevance propagation).
+
+        Args:
+            features_nF: backbone features of the explained views, float n×F.
+        """
         weights_nF = self.network.projection.weight[self.prototypes_n] / self.network.feature_std
         adds_nF = (features_nF * weights_nF).clamp(min=0)
         shares_nF = adds_nF / adds_nF.sum(1, keepdim=True).clamp_min(SMALLEST)

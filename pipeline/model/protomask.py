@@ -1,4 +1,4 @@
-"""ProtoMask: classifies an image by its crops' nearest prototypes."""
+"""ProtoMask: classifies an image by the distances of its crops to prototypes."""
 
 from typing import Literal
 
@@ -13,7 +13,12 @@ from pipeline.model.base.settings import PrototypeSettings
 
 
 class ProtoMaskSettings(PrototypeSettings):
-    """The parameters of ProtoMask."""
+    """Parameters of ProtoMask.
+
+    Args:
+        name: name that the model is registered under.
+        code: path of the model's code relative to the repository; a dependency of DVC stages.
+    """
 
     loss_terms = ("cluster", "separation", "diversity")
     name: Literal["protomask"] = "protomask"
@@ -24,8 +29,16 @@ class ProtoMaskSettings(PrototypeSettings):
 class ProtoMask(OwnPrototypes):
     """ProtoMask (Meinert et al., 2025; method.md): a view is a crop.
 
-    Pooling before W gives the same number as W on every cell of the map followed by the pooling,
-    since both are linear.
+    V is 1 for a prototype's own class and 0 elsewhere at initialisation. Pooling before W gives the
+    same number as W on every cell of the map followed by the pooling, since both are linear.
+
+    Args:
+        settings: parameters of the model, such as D, M and ε.
+        num_classes: C, the number of classes, ≥ 1.
+        backbone: the feature extractor; None builds it from the settings.
+
+    Raises:
+        ProtoMaskError: the backbone cannot be built from the settings.
     """
 
     settings_type = ProtoMaskSettings
@@ -40,6 +53,13 @@ class ProtoMask(OwnPrototypes):
         super().__init__(settings, num_classes, backbone, foreign=0.0)
 
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
+        """Returns the scalar terms cross-entropy, Clst, Sep and Div (method.md, "Training").
+
+        Args:
+            output: the model's output for a batch of B images, with distances.
+            labels_B: int64 B, the images' classes, 0..C−1.
+            weights_C: float C, the cross-entropy weight of each class.
+        """
         prototypes_CMD = self.prototypes.unflatten(0, (self.num_classes, -1))
         present, place_B = labels_B.unique(return_inverse=True)
         return super().losses(output, labels_B, weights_C) | {

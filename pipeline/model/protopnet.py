@@ -1,4 +1,4 @@
-"""ProtoPNet: classifies an image by the nearest prototypes of the cells of its feature map."""
+"""ProtoPNet: classifies an image by the distances of its feature map's cells to prototypes."""
 
 from typing import Literal
 
@@ -9,7 +9,13 @@ from pipeline.model.base.settings import Count, PrototypeSettings
 
 
 class ProtoPNetSettings(PrototypeSettings):
-    """The parameters of ProtoPNet."""
+    """Parameters of ProtoPNet.
+
+    Args:
+        name: name that the model is registered under.
+        code: path of the model's code relative to the repository; a dependency of DVC stages.
+        embedding_dim: D, the size of an embedding, ≥ 1.
+    """
 
     loss_terms = ("cluster", "separation")
     name: Literal["protopnet"] = "protopnet"
@@ -21,8 +27,16 @@ class ProtoPNetSettings(PrototypeSettings):
 class ProtoPNet(OwnPrototypes):
     """ProtoPNet (Chen et al., 2019): a view is a cell of the feature map of the whole image.
 
-    V is at first 1 for a prototype's own class and −0.5 elsewhere. Of the two 1×1 convolutions that
-    the paper puts on the backbone, W is the one with the sigmoid.
+    V is 1 for a prototype's own class and −0.5 elsewhere at initialisation. Of the paper's two
+    additional 1×1 convolutions, W is the one followed by the sigmoid; the other is omitted.
+
+    Args:
+        settings: parameters of the model, such as D, M and ε.
+        num_classes: C, the number of classes, ≥ 1.
+        backbone: the feature extractor; None builds it from the settings.
+
+    Raises:
+        ProtoMaskError: the backbone cannot be built from the settings.
     """
 
     settings_type = ProtoPNetSettings

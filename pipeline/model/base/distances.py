@@ -1,6 +1,6 @@
-"""Distances of embeddings to prototypes, and the similarities that follow from them.
+"""Distances of embeddings to prototypes, and the similarities computed from them.
 
-Dimensions: X anything, B images, V views, P prototypes, D embedding.
+Dimensions: X any, B images, V views, P prototypes, D embedding.
 """
 
 import torch
@@ -8,15 +8,24 @@ from torch import Tensor
 
 
 def similarity(distance: Tensor, epsilon: float) -> Tensor:
-    """Returns s = log((d + 1) / (d + ε)); ≥ 0, log(1/ε) at d = 0."""
+    """Returns s = log((d + 1) / (d + ε)), in (0, log(1/ε)], of any shape (method.md, step 5).
+
+    Args:
+        distance: squared distances d, float ≥ 0, of any shape.
+        epsilon: ε, in (0, 1), which bounds the similarity at d = 0.
+    """
     return torch.log((distance + 1) / (distance + epsilon))
 
 
 def crop_distances(embedding_XD: Tensor, prototypes_PD: Tensor) -> Tensor:
-    """Returns the squared Euclidean distances of all embeddings to all prototypes, (…)×P, ≥ 0.
+    """Returns the squared distances of all embeddings to all prototypes, float (…)×P, ≥ 0.
 
-    One matrix product: ‖z − p‖² = ‖z‖² + ‖p‖² − 2·z·p, with the middle ½ of the embedding's range
-    subtracted from both, which keeps the three terms small against their difference.
+    One matrix product: ‖z − p‖² = ‖z‖² + ‖p‖² − 2·z·p. The middle ½ of the embedding's range is
+    subtracted from both, which keeps the three terms small and so reduces cancellation.
+
+    Args:
+        embedding_XD: embeddings, float (…)×D, of any leading dimensions.
+        prototypes_PD: the prototypes, float P×D, of the same dtype.
     """
     z, p = embedding_XD - 0.5, prototypes_PD - 0.5
     squares = z.square().sum(-1, keepdim=True) + p.square().sum(-1)
@@ -24,5 +33,10 @@ def crop_distances(embedding_XD: Tensor, prototypes_PD: Tensor) -> Tensor:
 
 
 def smallest_distance(distance_BVP: Tensor, valid_BV: Tensor) -> Tensor:
-    """Returns d_j, the smallest distance over an image's valid views: B×P."""
+    """Returns d_j, the smallest distance over an image's valid views, float B×P.
+
+    Args:
+        distance_BVP: squared distance of each view to each prototype, float B×V×P.
+        valid_BV: bool B×V, false for missing views; at least one true in each row.
+    """
     return distance_BVP.masked_fill(~valid_BV.unsqueeze(-1), torch.inf).amin(dim=1)

@@ -1,4 +1,4 @@
-"""What a network says of images, gathered in one pass over their features."""
+"""A network's outputs for images, computed in one pass over their features."""
 
 from typing import NamedTuple
 
@@ -12,13 +12,14 @@ IMAGES_PER_BLOCK = 128
 
 
 class Answers(NamedTuple):
-    """A network's answers on N images, on the CPU.
+    """A network's outputs for N images, on the CPU.
 
     Args:
-        embedding_NVD: float32.
-        view_NP: int64, the view that is most similar to each prototype.
-        similarity_NP: float32, s_j, computed in float64.
-        logits_NC: float32.
+        embedding_NVD: embeddings of the images' views, float32 N×V×D; rows of missing views are
+            arbitrary.
+        view_NP: int64 N×P, the valid view that is most similar to each prototype, 0..V−1.
+        similarity_NP: s_j of each image and prototype, float32 N×P, computed in float64.
+        logits_NC: the class scores y = V·s, float32 N×C.
     """
 
     embedding_NVD: Tensor
@@ -29,12 +30,15 @@ class Answers(NamedTuple):
 
 @torch.inference_mode()
 def answers(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -> Answers:
-    """Asks a network about images.
+    """Computes a network's outputs for images from their features.
 
     Args:
-        network: on the device to work on.
-        features_NVF: the features of their views.
-        valid_NV: bool.
+        network: the model in evaluation mode, on the device to compute on.
+        features_NVF: backbone features of the images' views, float32 N×V×F, on any device.
+        valid_NV: bool N×V, false for missing views; at least one true in each row.
+
+    Returns:
+        The outputs for the N images, on the CPU.
     """
     device, head = network.device, network.head()
     blocks = []
@@ -47,12 +51,16 @@ def answers(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -
 
 
 def answers_of(head: Head, embedding_BVD: Tensor, valid_BV: Tensor) -> Answers:
-    """Returns what follows from the embeddings of images' views, on their device.
+    """Computes the outputs that follow from the embeddings of images' views.
 
     Args:
-        head: the model's.
-        embedding_BVD: rows of missing views may hold anything.
-        valid_BV: bool, at least one true in each row.
+        head: the model's head, on the device of the embeddings.
+        embedding_BVD: embeddings of the images' views, float B×V×D; rows of missing views are
+            arbitrary.
+        valid_BV: bool B×V, false for missing views; at least one true in each row.
+
+    Returns:
+        The outputs for the B images, on the device of the embeddings.
     """
     scores_BVP = head.scores(embedding_BVD)
     similarity_BP = head.pooled(scores_BVP, valid_BV).float()

@@ -1,6 +1,6 @@
-"""What all models have in common: the backbone, its standardised features, and a head.
+"""Base class of all models: the backbone, its standardised features, and a head.
 
-Dimensions: B images, K crops, S pixels a side, F features, V views, D embedding, C classes,
+Dimensions: X any, B images, K crops, S pixels a side, F features, V views, D embedding, C classes,
 P prototypes.
 """
 
@@ -19,13 +19,13 @@ from pipeline.model.base.settings import BackboneSettings
 
 
 class Output(NamedTuple):
-    """What a model says of a batch in training.
+    """A model's outputs for a batch in training.
 
     Args:
-        logits: B×C.
-        distance: B×P, d_j, the smallest distance to prototype j among an image's valid views; None
-            for models without distances.
-        embedding: B×V×D.
+        logits: class scores of the images, float B×C.
+        distance: d_j, the smallest distance to prototype j among an image's valid views, float B×P;
+            None for models without distances.
+        embedding: embeddings of the images' views, float B×V×D.
     """
 
     logits: Tensor
@@ -34,23 +34,29 @@ class Output(NamedTuple):
 
 
 class PrototypeNetwork(nn.Module, ABC):
-    """A model of any kind.
+    """Abstract base class of all models.
 
     Args:
-        settings: the kind's own.
-        num_classes: C.
-        backbone: the feature extractor; built from the settings where None.
+        settings: parameters of the model, an instance of its `settings_type`.
+        num_classes: C, the number of classes, ≥ 1.
+        backbone: the feature extractor; None builds it from the settings.
 
     Attributes:
-        settings_type: the model's settings, whose `name` it is registered under.
+        settings_type: class of the model's settings, whose default `name` it is registered under.
         label: the model's name as papers write it.
-        sees: the crops of an image's masks, or the whole image as a single crop.
-        in_cells: whether a view is a cell of the feature map, or the pooled map of a crop.
-        in_pairs: whether it learns from two differently coloured copies of each image.
-        shares_prototypes: whether a prototype speaks for several classes from the start.
-        prunes: whether its prototypes belong to one class each, and can be pruned.
-        finetunes: whether V is fine-tuned afterwards.
-        class_of: int64 P, the class of each prototype.
+        sees: the model's input: `crops` of an image's masks, or the `whole` image as a single crop.
+        in_cells: whether a view is a cell of the feature map; otherwise it is a crop, with its
+            pooled features.
+        in_pairs: whether training uses two copies of each image with different colours.
+        shares_prototypes: whether a prototype may have weights to several classes from the start.
+        prunes: whether each prototype belongs to one class, so that prototypes can be pruned.
+        finetunes: whether V is fine-tuned after the push.
+        feature_mean: float F, the mean of the training views' features; 0 until `standardise`.
+        feature_std: float F, the standard deviation of these features; 1 until `standardise`.
+        class_of: int64 P, the class of each prototype, 0..C−1.
+
+    Raises:
+        ProtoMaskError: the backbone cannot be built from the settings.
     """
 
     settings_type: ClassVar[type[BackboneSettings]]
@@ -76,25 +82,34 @@ class PrototypeNetwork(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
+        """The device that the model's tensors are on."""
         return self.feature_mean.device
 
     @property
     def num_prototypes(self) -> int:
+        """P, the number of prototypes of all classes together."""
         return len(self.class_of)
 
     @property
     def own_CP(self) -> Tensor:
-        """bool, from the images of which classes each prototype may come."""
+        """Whether a prototype may be pushed onto images of the class, bool C×P."""
         return torch.arange(self.num_classes, device=self.device)[:, None] == self.class_of
 
     def seen(self, store: CropStore) -> CropStore:
-        """Returns a crop store as this model sees it."""
+        """Returns a crop store as this model reads it: its crops, or the whole images.
+
+        Args:
+            store: the crop store of a data set's images.
+        """
         return store if self.sees == "crops" else store.whole()
 
     def standardise(self, features_XF: Tensor) -> None:
-        """Takes the mean and deviation of the training views' features, frozen from here.
+        """Sets the mean and standard deviation that features are standardised by, frozen from then.
 
-        A feature that never changes is only centred.
+        A constant feature is only centred. Nothing is set if `settings.standardise` is false.
+
+        Args:
+            features_XF: backbone features of X training views, float X×F.
         """
         if self.settings.standardise:
             std, mean = torch.std_mean(features_XF.double(), dim=0, correction=0)
@@ -102,15 +117,22 @@ class PrototypeNetwork(nn.Module, ABC):
             self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 
     def standard(self, features_F: Tensor) -> Tensor:
-        """Returns features with the training views' mean and deviation taken out."""
+        """Returns standardised features, float (…)×F.
+
+        Args:
+            features_F: backbone features, float (…)×F.
+        """
         return (features_F - self.feature_mean) / self.feature_std
 
     def features(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Tensor:
-        """Returns the features of crops' views, B×V×F; zeros for missing crops.
+        """Returns the backbone features of crops' views, float B×V×F; zeros for missing crops.
 
         Args:
-            crops_BKSS3: uint8, or float 0..1 as augmentation leaves them.
-            valid_BK: bool; the backbone sees the valid crops only.
+            crops_BKSS3: RGB crops B×K×S×S×3, uint8, or float in [0, 1] after augmentation.
+            valid_BK: bool B×K, false for missing crops, which the backbone does not process.
+
+        Raises:
+            ProtoMaskError: the backbone does not accept crops of this size.
         """
         images = crops_BKSS3[valid_BK].permute(0, 3, 1, 2)
         if not images.is_floating_point():
@@ -126,18 +148,32 @@ class PrototypeNetwork(nn.Module, ABC):
         return self.backbone.feature_map(images).flatten(2).mT
 
     def grid(self, size: int) -> tuple[int, int]:
-        """Returns how many rows and columns of views a crop of this size has."""
+        """Returns the numbers of rows and columns of views of a crop.
+
+        Args:
+            size: S, the side of a crop in pixels.
+
+        Raises:
+            ProtoMaskError: the backbone does not accept crops of this size.
+        """
         return self.backbone.grid(size) if self.in_cells else (1, 1)
 
     def forward(self, inputs: Tensor, valid_BK: Tensor) -> Output:
         """Scores images.
 
-        Under autocast the backbone alone works in half precision: a distance is a small difference
-        of large numbers, and bfloat16 leaves nothing of it.
+        Under autocast only the backbone computes in half precision: a distance is a small
+        difference of large numbers, which bfloat16 does not resolve.
 
         Args:
-            inputs: crops as `features` takes them, B×K×S×S×3, or their features, B×V×F.
-            valid_BK: bool, at least one true in each row.
+            inputs: RGB crops B×K×S×S×3 (uint8, or float in [0, 1]), or backbone features of the
+                images' views, float B×V×F.
+            valid_BK: bool B×K, false for missing crops; at least one true in each row.
+
+        Returns:
+            Logits, distances and embeddings of the B images.
+
+        Raises:
+            ProtoMaskError: the backbone does not accept crops of this size.
         """
         features_BVF = inputs if inputs.ndim == 3 else self.features(inputs, valid_BK)
         with torch.autocast(features_BVF.device.type, enabled=False):
@@ -146,73 +182,120 @@ class PrototypeNetwork(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, features_F: Tensor) -> Tensor:
-        """Returns the embeddings, (…)×D, of features, (…)×F."""
+        """Returns the embeddings of views, float (…)×D.
+
+        Args:
+            features_F: backbone features, float (…)×F.
+        """
 
     @abstractmethod
     def score(self, embedding_BVD: Tensor, valid_BV: Tensor) -> Output:
-        """Scores images by the embeddings of their views."""
+        """Scores images by the embeddings of their views.
+
+        Args:
+            embedding_BVD: embeddings of the images' views, float B×V×D.
+            valid_BV: bool B×V, false for missing views; at least one true in each row.
+
+        Returns:
+            Logits, distances and embeddings of the B images.
+        """
 
     @abstractmethod
     def head(self) -> Head:
-        """Returns what computes the answers of the finished model."""
+        """Returns the computation from embeddings to class scores, detached from the graph."""
 
     @abstractmethod
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
-        """Returns the terms of the loss by name, scalars.
+        """Returns the terms of the loss by name, scalar tensors.
 
         Args:
-            output: of a batch; of 2·B images where the second half are copies of the first.
-            labels_B: int64 classes.
-            weights_C: cross-entropy weight of each class.
+            output: the model's output for B images, or for 2·B images of which the second half are
+                copies of the first (`in_pairs`).
+            labels_B: int64 B, the images' classes, 0..C−1.
+            weights_C: float C, the cross-entropy weight of each class.
         """
 
     @abstractmethod
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Returns what the learning rates `lr_projection` and `lr_prototypes` are of."""
+        """Returns the trainable parameters outside the backbone by learning rate.
+
+        Returns:
+            `projection`, with the learning rate `lr_projection`, and `prototypes`, with
+            `lr_prototypes`.
+        """
 
     def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
-        """Moves what is learned to where the training views' features say; by default nothing.
+        """Initialises parameters from features of the training views; by default does nothing.
 
         Args:
-            features_XF: as the backbone gives them.
-            labels_X: int64, their images' classes.
-            seed: of clustering.
+            features_XF: backbone features of X training views, float X×F.
+            labels_X: int64 X, the classes of the views' images, 0..C−1.
+            seed: seed of the clustering, ≥ 0.
         """
 
     def begin_epoch(self, epoch: int, warmup_epochs: int) -> None:
-        """Is told which epoch follows, 0 the first of the warm-up."""
+        """Prepares for an epoch; called before each one, and by default does nothing.
+
+        Args:
+            epoch: the epoch's number, counted from 0 at the start of the warm-up.
+            warmup_epochs: number of warm-up epochs, ≥ 0.
+        """
 
     def weights_of(self, weights: Mapping[str, float]) -> Mapping[str, float]:
-        """Returns the weights of the loss's terms in this epoch, of those of the parameters."""
+        """Returns the weights of the loss terms in the current epoch, by default unchanged.
+
+        Args:
+            weights: the weight of each loss term by name, from the parameters.
+        """
         return weights
 
     def after_step(self) -> None:
-        """Is called after every step of the optimiser."""
+        """Adjusts parameters after an optimizer step; by default does nothing."""
 
     def finish(self) -> None:
-        """Is called once, after the last epoch."""
+        """Finishes the model after the last epoch; by default does nothing."""
 
     def distances_to(self, embedding_PD: Tensor) -> Tensor:
-        """Returns the squared distance of each prototype to an embedding, float64 P on the CPU; NaN
-        in a model whose prototypes are no points in the space of embeddings."""
+        """Returns the squared distance of each prototype to its embedding, float64 P on the CPU.
+
+        NaN in a model whose prototypes are not points in the embedding space.
+
+        Args:
+            embedding_PD: one embedding per prototype, float P×D.
+        """
         return torch.full((self.num_prototypes,), torch.nan, dtype=torch.float64)
 
     def push(self, embedding_PD: Tensor) -> None:
-        """Replaces each prototype by an embedding, in a model whose prototypes are embeddings."""
+        """Replaces each prototype by its embedding; by default does nothing.
+
+        Models whose prototypes are points in the embedding space implement it.
+
+        Args:
+            embedding_PD: one embedding per prototype, float P×D.
+        """
 
     @abstractmethod
     def relevance_target(self, prototypes_n: Tensor) -> RelevanceTarget:
-        """Returns what the relevance of pixels adds up to: the scores of crops for one prototype
-        each; of a model without prototypes, the logits of classes.
+        """Returns the scores that relevance is propagated from, one per crop.
 
         Args:
-            prototypes_n: int64.
+            prototypes_n: int64 n, the prototype to explain for each crop, 0..P−1; in a model
+                without prototypes, the class whose logit is explained, 0..C−1.
         """
 
     def reshape(self, num_prototypes: int) -> None:
-        """Makes room for a saved model with so many prototypes."""
+        """Allocates tensors for the number of prototypes of a saved model; by default does nothing.
+
+        Args:
+            num_prototypes: P, the number of prototypes of the saved model, ≥ 1.
+        """
 
 
 def views(valid_BK: Tensor, embedding_BVD: Tensor) -> Tensor:
-    """Returns which views there are, bool B×V: those of valid crops."""
+    """Returns which views exist, those of valid crops: bool B×V.
+
+    Args:
+        valid_BK: bool B×K, false for missing crops.
+        embedding_BVD: embeddings or features of the views, B×V×(any); only V is used.
+    """
     return valid_BK.repeat_interleave(embedding_BVD.shape[1] // valid_BK.shape[1], dim=1)

@@ -1,4 +1,4 @@
-"""What the relevance of a crop's pixels adds up to: one score for each crop.
+"""Targets of relevance propagation: one score per crop.
 
 Dimensions: n pairs of a crop and a score, F features.
 """
@@ -8,15 +8,23 @@ from typing import Protocol
 from torch import Tensor
 
 SMALLEST = 1e-6
-"""Contributions are at least this: a neuron that is active through its bias alone then hands its
-relevance on instead of losing it."""
+"""Lower bound of denominators: a neuron that is active through its bias alone then distributes its
+relevance instead of losing it."""
 
 
 class RelevanceTarget(Protocol):
-    """What is explained: one score for each crop, of the features of its map."""
+    """The explained quantity: one score per crop as a function of its features."""
 
     def scores(self, features_nF: Tensor) -> Tensor:
-        """Returns the scores, n; differentiable."""
+        """Returns the scores, float n; differentiable.
+
+        Args:
+            features_nF: backbone features of the explained views, float n×F.
+        """
 
     def relevance(self, features_nF: Tensor) -> Tensor:
-        """Returns what each feature added to the score, n×F; a row's sum is the score."""
+        """Returns the contributions of the features to the score, float n×F; rows sum to it.
+
+        Args:
+            features_nF: backbone features of the explained views, float n×F.
+        """

@@ -1,4 +1,4 @@
-"""A saved model: a folder with its weights (safetensors) and a JSON file that says what it is."""
+"""A saved model: a folder with its weights (safetensors) and a JSON file that describes it."""
 
 import json
 from pathlib import Path
@@ -22,14 +22,14 @@ WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
 
 class About(BaseModel):
-    """Everything besides the weights that it takes to rebuild a model and use it on a photograph.
+    """Everything besides the weights that is needed to rebuild a model and apply it to an image.
 
     Args:
-        class_names: the C classes, in the order of the logits.
-        segmenter: the fingerprint of the segmenter whose masks it was trained on.
-        crops: how its crops were cut.
-        images: the digest of the index it was trained on.
-        made_with: the parameters of all stages up to this model: stage → parameter → value.
+        class_names: names of the C classes, in the order of the logits.
+        segmenter: fingerprint of the segmenter whose masks the model was trained on.
+        crops: settings by which the training crops were cut.
+        images: digest of the index of the images that the model was trained on.
+        made_with: parameters of all stages up to this model: stage → parameter → value.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,8 +43,11 @@ class About(BaseModel):
     def refuse_unless(self, photographs: Photographs) -> None:
         """Checks that the model was trained on these images.
 
+        Args:
+            photographs: the images of a data set, whose digest is compared with the model's.
+
         Raises:
-            ProtoMaskError: it was not.
+            ProtoMaskError: the model was trained on other images.
         """
         if self.images != photographs.digest():
             raise ProtoMaskError(
@@ -54,7 +57,7 @@ class About(BaseModel):
 
 
 class _Described(About):
-    """All of model.json."""
+    """The content of model.json."""
 
     format: int
     settings: dict[str, Any]
@@ -63,7 +66,13 @@ class _Described(About):
 
 
 def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:
-    """Writes a model; the same model gives the same bytes."""
+    """Writes a model to a folder; equal models give equal bytes.
+
+    Args:
+        folder: folder that `model.safetensors` and `model.json` are written to.
+        network: the model to save, on any device.
+        about: description of its classes, segmenter, crops and training images.
+    """
     state = network.state_dict()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with whole_file(folder / WEIGHTS) as part:
@@ -81,7 +90,7 @@ def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:
 
 
 def _settings_of(values: dict[str, Any]) -> BackboneSettings:
-    """Returns a model's settings.
+    """Returns a model's settings from their JSON values.
 
     Raises:
         ValueError: there is no such model, or it has no such settings.
@@ -94,10 +103,16 @@ def _settings_of(values: dict[str, Any]) -> BackboneSettings:
 
 
 def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
-    """Reads a model that `save_model` wrote, in evaluation mode, on the CPU.
+    """Reads a model written by `save_model`.
+
+    Args:
+        folder: folder with `model.safetensors` and `model.json`.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and its description.
 
     Raises:
-        ProtoMaskError: nothing there, damaged, or of another format.
+        ProtoMaskError: the folder holds no model, or one that is damaged or of another format.
     """
     try:
         values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))

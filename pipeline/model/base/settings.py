@@ -1,4 +1,4 @@
-"""The parameters that models have in common."""
+"""Parameters that several models have in common."""
 
 from typing import Annotated, ClassVar
 
@@ -9,19 +9,19 @@ Epsilon = Annotated[float, Field(gt=0, lt=1)]
 
 
 class BackboneSettings(BaseModel):
-    """What every model has.
+    """Parameters of every model.
 
     Args:
-        name: what the model is registered as.
-        code: the file of the model's code, relative to the repository: what DVC watches.
-        backbone: a timm model, or `efficientnet_lite0`.
-        pretrained: `imagenet`, `none`, or a file with weights.
-        standardise: subtract the training images' mean from the features and divide by their
-            standard deviation before W; for a backbone that stands still, as batch norms in
+        name: name that the model is registered under.
+        code: path of the model's code relative to the repository; a dependency of DVC stages.
+        backbone: name of a timm model, or `efficientnet_lite0`.
+        pretrained: `imagenet`, `none` (random weights), or the path of a file with weights.
+        standardise: whether to subtract the mean of the training views' features and divide by
+            their standard deviation before W; meant for a frozen backbone, since batch norms in
             training change both.
 
     Attributes:
-        loss_terms: what the loss has besides cross-entropy.
+        loss_terms: names of the terms of the loss besides cross-entropy.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = ()
@@ -35,12 +35,12 @@ class BackboneSettings(BaseModel):
 
 
 class PrototypeSettings(BackboneSettings):
-    """What models with a fixed number of prototypes for each class have.
+    """Parameters of models with a fixed number of prototypes per class.
 
     Args:
-        embedding_dim: D.
-        prototypes_per_class: M.
-        epsilon: ε of the similarity.
+        embedding_dim: D, the size of an embedding, ≥ 1.
+        prototypes_per_class: M, the number of prototypes per class, ≥ 1.
+        epsilon: ε of the similarity log((d + 1) / (d + ε)), in (0, 1).
     """
 
     embedding_dim: Count = 1280

@@ -1,4 +1,4 @@
-"""What W and the prototypes can start from, found in the training crops."""
+"""Initial values of W and the prototypes, computed from the training crops."""
 
 import warnings
 
@@ -12,20 +12,20 @@ SHRINKAGE = 0.3
 
 
 def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:
-    """Finds the directions in which classes differ most against their own spread (Fisher, 1936).
+    """Computes the linear discriminants of classes (Fisher, 1936).
 
     The covariances within and between classes are shrunk towards multiples of the identity by 0.3,
-    since there are seldom more crops of a class than features.
+    since a class seldom has more crops than features.
 
     Args:
-        features_XF: standardised pooled features of crops.
-        labels_X: int64, their images' classes.
-        count: how many directions at most.
+        features_XF: standardised pooled features of crops, float X×F on the CPU.
+        labels_X: int64 X, the classes of the crops' images, on the CPU.
+        count: maximum number of directions, ≥ 1.
 
     Returns:
-        float32, d×F with d = min(count, classes present − 1), the best first, scaled together so
-        that the features' d·X projections have a standard deviation of 1. No direction (0×F) where
-        there is only one class or no feature varies.
+        float32 d×F with d = min(count, classes present − 1), the most discriminative first, scaled
+        by one factor so that all d·X projections of the features have a standard deviation of 1. No
+        direction (0×F) if there is only one class or no feature varies.
     """
     features, labels = features_XF.double().numpy(), labels_X.numpy()
     present = len(np.unique(labels))
@@ -37,16 +37,16 @@ def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:
 
 
 def centres(embeddings_XD: Tensor, count: int, seed: int) -> Tensor:
-    """Finds `count` cluster centres by k-means++ (Arthur & Vassilvitskii, 2007).
+    """Computes cluster centres by k-means with k-means++ seeding (Arthur & Vassilvitskii, 2007).
 
     Args:
-        embeddings_XD: at least one.
-        count: how many centres.
-        seed: of the start.
+        embeddings_XD: the embeddings to cluster, float X×D on the CPU, X ≥ 1.
+        count: number of cluster centres, ≥ 1.
+        seed: seed of the random initial centres, ≥ 0.
 
     Returns:
-        float32, count×D. Where there are no more than `count` distinct embeddings these are the
-        centres, one after the other and again from the first.
+        float32 count×D. If there are at most `count` distinct embeddings, these are the centres,
+        repeated cyclically.
     """
     distinct = np.unique(embeddings_XD.double().numpy(), axis=0)
     if len(distinct) <= count:
