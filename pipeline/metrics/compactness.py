@@ -1,4 +1,4 @@
-"""Compactness: how much there is to read in an explanation.
+"""Compactness: the size of an explanation.
 
 Formulas: method.md, "Metrics", Compactness; Schlinge et al. 2025 (arXiv 2507.06819).
 """
@@ -15,7 +15,11 @@ SIMILARITY_THRESHOLD = 0.1
 
 
 def measure(evidence: Evidence) -> Values:
-    """Global size, sparsity and NPR of the last layer; local size of each image."""
+    """Returns global size, sparsity and NPR of the last layer, and the local size of each image.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+    """
     return {
         "global_size": global_size(evidence.weights_CP),
         "sparsity": sparsity(evidence.weights_CP),
@@ -25,19 +29,30 @@ def measure(evidence: Evidence) -> Values:
 
 
 def global_size(weights_CP: Tensor) -> float:
-    """The number of prototypes with a weight above 1e-3 to any class: 0 to P."""
+    """Returns the number of prototypes with a weight above 1e-3 to any class, 0..P.
+
+    Args:
+        weights_CP: V, float C×P, the weight of each prototype for each class.
+    """
     return float((weights_CP > WEIGHT_THRESHOLD).any(dim=0).sum())
 
 
 def sparsity(weights_CP: Tensor) -> float:
-    """The share of weights with magnitude at most 1e-3, ×100: 0 to 100."""
+    """Returns the share of weights with a magnitude of at most 1e-3, ×100: 0..100.
+
+    Args:
+        weights_CP: V, float C×P, the weight of each prototype for each class.
+    """
     return 100 * float((weights_CP.abs() <= WEIGHT_THRESHOLD).double().mean())
 
 
 def npr(weights_CP: Tensor) -> float:
-    """Negative-positive ratio: weights below −1e-3 per weight above 1e-3, 0 or more.
+    """Returns the negative-positive ratio: weights below −1e-3 / weights above 1e-3, ≥ 0.
 
     Without a weight above 1e-3 it is infinite, or 0 if none is below −1e-3 either.
+
+    Args:
+        weights_CP: V, float C×P, the weight of each prototype for each class.
     """
     negative = int((weights_CP < -WEIGHT_THRESHOLD).sum())
     positive = int((weights_CP > WEIGHT_THRESHOLD).sum())
@@ -47,9 +62,13 @@ def npr(weights_CP: Tensor) -> float:
 
 
 def local_size(similarity_NP: Tensor) -> Tensor:
-    """Each image's number of prototypes above 0.1 of its largest similarity: float32, N; 0 to P.
+    """Returns the number of prototypes above 0.1 of each image's largest similarity.
 
-    An image whose similarities are all 0 has size 0.
+    Args:
+        similarity_NP: s_j of each image and prototype, float N×P.
+
+    Returns:
+        float32 N, 0..P; 0 for an image whose similarities are all 0.
     """
     largest_N1 = similarity_NP.amax(dim=1, keepdim=True)
     return (similarity_NP > SIMILARITY_THRESHOLD * largest_N1).sum(dim=1).float()

@@ -1,10 +1,12 @@
-"""Output completeness: how far answers move when everything outside the explanation changes.
+"""Output completeness: change of the outputs when everything outside the explanation changes.
 
 Formulas: method.md, "Metrics", Output completeness; Schlinge et al. 2025 (arXiv 2507.06819). For
 each of an image's k prototypes there is one copy of the image, with noise everywhere outside the
-bounding box of that prototype's saliency map (`perturbation.noise_outside`). If the map shows all
-that the prototype answers to, nothing moves: 0. The metrics are those of `continuity`, which
-describes them; an image's value is their mean over its k copies.
+bounding box of that prototype's saliency map (`perturbation.noise_outside`). If the map covers
+everything that the prototype responds to, the change is 0. The metrics are those of `continuity`,
+where they are defined; an image's value is their mean over its k copies.
+
+Dimensions: those of `evidence`, and X = B·k copies.
 """
 
 import torch
@@ -17,25 +19,38 @@ from pipeline.model.base.inference import Answers, answers_of
 from pipeline.saliency.maps import Copies
 
 IMAGES_AT_ONCE = 2
-"""So few, since each has k copies: 2·5 of 11 crops of 224×224 pixels are 66 MB."""
+"""Images per pass; few, since each has k copies: 2·5 of 11 crops of 224×224 pixels are 66 MB."""
 
 
 def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Of a black box, what takes similarity maps."""
+    """Returns the metrics that cannot be measured, with the reason: similarity maps of a black box.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+    """
     return continuity.without_maps(evidence)
 
 
 def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """VLC, VAC, PLC, PALC, PAC, PSC and PRC of a batch's images."""
+    """Returns VLC, VAC, PLC, PALC, PAC, PSC and PRC of a batch's images, float B each.
+
+    Args:
+        batch: the B images, with the model's outputs for them.
+        drawn: the saliency maps of the images' k prototypes.
+    """
     places = torch.arange(len(batch.images_B)).split(IMAGES_AT_ONCE)
     found = [_of_places(batch, drawn, place_B) for place_B in places]
     return {name: torch.cat([values[name] for values in found]) for name in found[0]}
 
 
 def bounding_boxes(maps_SS: Tensor) -> Tensor:
-    """The tight boxes (x0, y0, x1, y1), half-open, of maps' non-zero pixels: int64, …×4.
+    """Returns the bounding boxes of maps' non-zero pixels, half-open: int64 (…)×4.
 
-    An all-zero map has no box: all four are 0, and nothing lies inside.
+    Args:
+        maps_SS: saliency maps, (…)×S×S, of any leading dimensions.
+
+    Returns:
+        (x0, y0, x1, y1) in pixels; all four are 0 for an all-zero map, and nothing lies inside.
     """
     x0, x1 = _span((maps_SS != 0).any(dim=-2))
     y0, y1 = _span((maps_SS != 0).any(dim=-1))
@@ -43,9 +58,9 @@ def bounding_boxes(maps_SS: Tensor) -> Tensor:
 
 
 def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]:
-    """The metrics of some of a batch's images.
+    """Returns the metrics of some of a batch's images, float B each.
 
-    Each of the X = B·k copies is then an image of its own, with one prototype.
+    Each of the X = B·k copies is treated as an image of its own, with one prototype.
     """
     evidence, images_B = batch.evidence, batch.images_B[place_B]
     maps_BkSS, masks_BkSS = drawn.maps_BkSS[place_B], drawn.masks_BkSS[place_B]
@@ -75,9 +90,10 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
 
 
 def _ask(evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X: Tensor) -> Answers:
-    """What the model says of the copies; crops that the noise does not touch are not asked about.
+    """Returns the model's outputs for copies; crops that the noise does not change are skipped.
 
-    Each of the others is shown as an image of its own, and their answers are put together here.
+    Each of the others is passed to the model as an image of its own, and the embeddings are put
+    together here.
     """
     valid_XK = evidence.valid_NK[images_X]
     asked_XK = changed_XK & valid_XK
@@ -93,7 +109,7 @@ def _ask(evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X:
 
 
 def _span(hit_S: Tensor) -> tuple[Tensor, Tensor]:
-    """The first place that is hit and the one after the last; 0 and 0 where none is."""
+    """Returns the first true position and the one after the last; 0 and 0 if there is none."""
     place_S = torch.arange(hit_S.shape[-1])
     end = torch.where(hit_S, place_S + 1, 0).amax(dim=-1)
     return torch.where(hit_S, place_S, end[..., None]).amin(dim=-1), end

@@ -1,7 +1,7 @@
 """Complexity: whether prototypes are found on the object, and on the same part each time.
 
 Formulas: method.md, "Metrics", Complexity; Schlinge et al. 2025 (arXiv 2507.06819). The mask
-metrics give one value for each of an image's k maps; an image's value is their mean.
+metrics have one value for each of an image's k maps; an image's value is their mean.
 """
 
 import torch
@@ -12,7 +12,14 @@ from pipeline.metrics.evidence import Batch, Drawn, Evidence
 
 
 def unavailable(evidence: Evidence) -> dict[str, str]:
-    """What takes object masks or part locations where there are none."""
+    """Returns the metrics that cannot be measured without object masks or part locations.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+
+    Returns:
+        metric → reason.
+    """
     missing = {}
     if evidence.object_masks is None:
         why = "not every test image has an object mask"
@@ -23,7 +30,16 @@ def unavailable(evidence: Evidence) -> dict[str, str]:
 
 
 def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """The mask metrics of a batch's images (B), and which parts their maps hit (`hits`, B×k×Q)."""
+    """Returns the mask metrics of a batch's images, and the parts that their maps hit.
+
+    Args:
+        batch: the B images, with the model's outputs for them.
+        drawn: the saliency maps and masks of the images' k prototypes.
+
+    Returns:
+        The mask metrics, float B each, if there are object masks; and `hits`, bool B×k×Q, if there
+        are part locations.
+    """
     evidence, maps, masks = batch.evidence, drawn.maps_BkSS, drawn.masks_BkSS
     values = {}
     if evidence.object_masks is not None:
@@ -41,7 +57,12 @@ def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
 
 
 def from_maps(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
-    """The mask metrics as they are, and of the hits the consistency."""
+    """Returns the mask metrics unchanged, and the consistency computed from the hits.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+        gathered: the results of `of_maps` for all N images, by name.
+    """
     values: Values = {name: value for name, value in gathered.items() if name != "hits"}
     if "hits" in gathered:
         values["consistency"] = consistency(gathered["hits"], evidence.top_Nk)
@@ -49,26 +70,45 @@ def from_maps(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
 
 
 def object_overlap(masks_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
-    """|mask ∩ object| / |object|, ×100: Bk; 0 to 100. 0 for an empty object."""
+    """Returns |mask ∩ object| / |object|, ×100: float32 B×k, 0..100; 0 for an empty object.
+
+    Args:
+        masks_BkSS: saliency masks of the images' prototypes, bool B×k×S×S.
+        objects_BSS: object masks of the images, bool B×S×S.
+    """
     return 100 * ratio(area(masks_BkSS & objects_BSS[:, None]), area(objects_BSS)[:, None])
 
 
 def background_overlap(masks_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
-    """1 − |mask ∩ object| / |mask|, ×100: Bk; 0 to 100. 0 for an empty mask."""
+    """Returns 1 − |mask ∩ object| / |mask|, ×100: float32 B×k, 0..100; 0 for an empty mask.
+
+    Args:
+        masks_BkSS: saliency masks of the images' prototypes, bool B×k×S×S.
+        objects_BSS: object masks of the images, bool B×S×S.
+    """
     return 100 * ratio(area(masks_BkSS & ~objects_BSS[:, None]), area(masks_BkSS))
 
 
 def iou(masks_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
-    """|mask ∩ object| / |mask ∪ object|, ×100: Bk; 0 to 100. 0 when both are empty."""
+    """Returns |mask ∩ object| / |mask ∪ object|, ×100: float32 B×k, 0..100; 0 if both are empty.
+
+    Args:
+        masks_BkSS: saliency masks of the images' prototypes, bool B×k×S×S.
+        objects_BSS: object masks of the images, bool B×S×S.
+    """
     objects_B1SS = objects_BSS[:, None]
     return 100 * ratio(area(masks_BkSS & objects_B1SS), area(masks_BkSS | objects_B1SS))
 
 
 def ior(maps_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
-    """Inside-outside relevance: Bk; −1 to 1, larger when relevance lies on the object.
+    """Returns the inside-outside relevance, float32 B×k, −1..1.
 
-    Each map is divided by its maximum (an all-zero map stays zero); then the mean of its non-zero
-    values inside the object minus the mean of its non-zero values outside. A mean of none is 0.
+    Each map is divided by its maximum (an all-zero map stays zero). The result is the mean of its
+    non-zero values inside the object minus the mean of those outside. A mean of no values is 0.
+
+    Args:
+        maps_BkSS: saliency maps of the images' prototypes, float32 B×k×S×S, ≥ 0.
+        objects_BSS: object masks of the images, bool B×S×S.
     """
     largest = maps_BkSS.amax(dim=(-2, -1), keepdim=True)
     scaled_BkSS = maps_BkSS / torch.where(largest > 0, largest, 1.0)
@@ -77,10 +117,15 @@ def ior(maps_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
 
 
 def oirr(maps_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
-    """Outside-inside relevance ratio: mean non-zero value outside / inside: Bk; 0 to ∞.
+    """Returns the outside-inside relevance ratio, float32 B×k, 0..∞.
 
-    0 when nothing is outside; infinite when nothing is inside, as for an all-zero map. An image
-    with one infinite map is infinite, and `summary.summarise` leaves it out and counts it.
+    It is the mean non-zero value outside the object / that inside: 0 if nothing is outside;
+    infinite if nothing is inside, as for an all-zero map. An image with one infinite map has the
+    value ∞, which `summary.summarise` excludes from the mean and counts.
+
+    Args:
+        maps_BkSS: saliency maps of the images' prototypes, float32 B×k×S×S, ≥ 0.
+        objects_BSS: object masks of the images, bool B×S×S.
     """
     inside_B1SS = objects_BSS[:, None]
     inside_Bk = mean_nonzero(maps_BkSS, inside_B1SS)
@@ -89,10 +134,14 @@ def oirr(maps_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
 
 
 def part_hits(maps_BkSS: Tensor, parts_BQ2: Tensor) -> Tensor:
-    """Whether each part lies on a non-zero value of each map: bool, B×k×Q.
+    """Returns whether each part lies on a non-zero value of each map, bool B×k×Q.
 
-    A part at (x, y) lies on pixel (⌊x⌋, ⌊y⌋), one on the right or lower border on the last pixel.
-    A part outside the map, or at NaN (not visible), lies on none.
+    A part at (x, y) lies on pixel (⌊x⌋, ⌊y⌋); one on the right or lower border, on the last pixel.
+    A part outside the map or at NaN (not visible) lies on none.
+
+    Args:
+        maps_BkSS: saliency maps or masks, B×k×height×width, of any dtype.
+        parts_BQ2: part locations (x, y), float B×Q×2, in the maps' pixels.
     """
     height, width = maps_BkSS.shape[-2:]
     x_BQ, y_BQ = parts_BQ2.unbind(dim=-1)
@@ -105,11 +154,16 @@ def part_hits(maps_BkSS: Tensor, parts_BQ2: Tensor) -> Tensor:
 
 
 def consistency(hits_NkQ: Tensor, top_Nk: Tensor) -> float:
-    """How reliably a prototype is found on the same parts, ×100: 0 to 100.
+    """Returns how consistently a prototype is found on the same parts, ×100: 0..100.
 
-    For each prototype in some image's k and each part: the share of those images in which the
-    part is hit; then the mean over the parts that the prototype ever hit (0 if it hit none);
-    then the mean over those prototypes. A part that is not visible in an image is not hit there.
+    For each prototype that is among some image's k, and each part: the share of those images in
+    which the part is hit; then the mean over the parts that the prototype ever hit (0 if it hit
+    none); then the mean over those prototypes. A part that is not visible in an image is not hit
+    there.
+
+    Args:
+        hits_NkQ: whether each part lies on the prototype's map, bool N×k×Q.
+        top_Nk: int64 N×k, the prototypes that explain each image, 0..P−1.
     """
     used_P, place_Nk, count_P = top_Nk.unique(return_inverse=True, return_counts=True)
     hits_PQ = torch.zeros(len(used_P), hits_NkQ.shape[-1], dtype=torch.float64)
@@ -119,19 +173,33 @@ def consistency(hits_NkQ: Tensor, top_Nk: Tensor) -> float:
 
 
 def mean_nonzero(maps_BkSS: Tensor, region_B1SS: Tensor) -> Tensor:
-    """The mean of each map's non-zero values within a region: Bk; 0 where there are none."""
+    """Returns the mean of each map's non-zero values in a region, float32 B×k; 0 if there are none.
+
+    Args:
+        maps_BkSS: saliency maps, float32 B×k×S×S, ≥ 0.
+        region_B1SS: the region of each image, bool B×1×S×S.
+    """
     within_BkSS = maps_BkSS * region_B1SS
     return ratio(area(within_BkSS), area(within_BkSS != 0))
 
 
 def area(masks_SS: Tensor) -> Tensor:
-    """The sum over the last two dimensions: of a mask, its number of pixels, exact below 2²⁴.
+    """Returns the sum over the last two dimensions, float32; of a mask, its number of pixels.
 
-    Summing in float32 takes a third of the time of torch's int64 sum of a bool.
+    It is exact below 2²⁴. Summing in float32 takes a third of the time of torch's int64 sum of a
+    bool tensor.
+
+    Args:
+        masks_SS: masks or maps, (…)×S×S, bool or float.
     """
     return masks_SS.sum(dim=(-2, -1), dtype=torch.float32)
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Numerator / denominator, 0 where the denominator is 0."""
+    """Returns numerator / denominator, elementwise; 0 where the denominator is 0.
+
+    Args:
+        numerator: the dividends, a tensor of any shape.
+        denominator: the divisors, a tensor that broadcasts with the numerator.
+    """
     return torch.where(denominator != 0, numerator / denominator, 0.0)

@@ -1,10 +1,12 @@
-"""Continuity: how far answers and explanations move when an image hardly changes.
+"""Continuity: change of outputs and explanations when an image is slightly perturbed.
 
 Formulas: method.md, "Metrics", Continuity; Schlinge et al. 2025 (arXiv 2507.06819). An image is
 compared with its perturbed copy (`perturbation.perturb`), for the same k prototypes in both; 0 is
 no change. "First" is the image, "second" the copy. A prototype's similarity map is its similarities
-to the image's V views: for ProtoMask, its K crops. Most metrics give a value for each of the k
+to the image's V views: for ProtoMask, its K crops. Most metrics have one value for each of the k
 prototypes; an image's value is their mean.
+
+Dimensions: those of `evidence`.
 """
 
 import torch
@@ -20,7 +22,13 @@ OF_MAPS = ("plc", "palc", "pac")
 
 
 def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Stability, where there are no part locations; of a black box, what takes similarity maps."""
+    """Returns the metrics that cannot be measured, with the reason.
+
+    Stability requires part locations; PLC, PALC and PAC require similarity maps.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+    """
     missing = without_maps(evidence)
     if evidence.parts_NQ2 is None:
         missing["stability"] = "the data set has no part locations"
@@ -28,13 +36,24 @@ def unavailable(evidence: Evidence) -> dict[str, str]:
 
 
 def without_maps(evidence: Evidence) -> dict[str, str]:
-    """PLC, PALC and PAC, where the model compares nothing with several views of an image."""
+    """Returns PLC, PALC and PAC with the reason, if the model has no similarity maps (black box).
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+    """
     why = "a black box sees the whole image as one, and has no similarity maps"
     return {} if evidence.head.has_prototypes else dict.fromkeys(OF_MAPS, why)
 
 
 def of_batch(batch: Batch) -> dict[str, Tensor]:
-    """What takes no saliency maps: PLC, PALC, PAC, PSC, PRC, CAC and CRC of a batch's images."""
+    """Returns the metrics without saliency maps: PLC, PALC, PAC, PSC, PRC, CAC and CRC.
+
+    Args:
+        batch: the B images, with the model's outputs for them and for their copies.
+
+    Returns:
+        metric → float64 or float32 B, one value per image.
+    """
     first, second = batch.answers, batch.perturbed.answers
     changes = of_answers(batch.evidence, first, second, batch.valid_BK, batch.prototypes_Bk)
     return {name: change_Bk.nanmean(dim=1) for name, change_Bk in changes.items()} | {
@@ -44,7 +63,12 @@ def of_batch(batch: Batch) -> dict[str, Tensor]:
 
 
 def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """VLC, VAC and, with part locations, stability of a batch's images."""
+    """Returns VLC, VAC and, with part locations, stability of a batch's images, float B each.
+
+    Args:
+        batch: the B images, with the model's outputs for them and for their copies.
+        drawn: the saliency maps and masks of the images' k prototypes.
+    """
     evidence, copies = batch.evidence, batch.perturbed
     crop_Bk = evidence.crop_of(copies.answers.view_NP.gather(1, batch.prototypes_Bk))
     maps_BkSS, masks_BkSS = drawn.explanation.maps(
@@ -60,8 +84,17 @@ def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
 def of_answers(
     evidence: Evidence, first: Answers, second: Answers, valid_BK: Tensor, prototypes_Bk: Tensor
 ) -> dict[str, Tensor]:
-    """PLC, PALC, PAC, PSC and PRC of B images and copies of them, each Bk; of a black box PSC and
-    PRC, of the logits."""
+    """Returns PLC, PALC, PAC, PSC and PRC of images and their copies, float B×k each.
+
+    For a black box, only PSC and PRC, of the logits.
+
+    Args:
+        evidence: a model's outputs for the split that the images belong to.
+        first: the model's outputs for B images.
+        second: the model's outputs for one copy of each of them.
+        valid_BK: bool B×K, false for missing crops.
+        prototypes_Bk: int64 B×k, the prototypes to compare, 0..P−1.
+    """
     s_Bk, s2_Bk = (a.similarity_NP.gather(1, prototypes_Bk) for a in (first, second))
     changes = {
         "psc": psc(s_Bk, s2_Bk),
@@ -83,31 +116,40 @@ def of_answers(
 
 
 def vlc(first_BkSS: Tensor, second_BkSS: Tensor) -> Tensor:
-    """Visual location change: 1 − IoU of two saliency masks, ×100: Bk; 0 to 100.
+    """Returns the visual location change: 1 − IoU of two saliency masks, ×100: B×k, 0..100.
 
-    Two empty masks differ by 0.
+    Two empty masks have distance 0.
+
+    Args:
+        first_BkSS: saliency masks of the images, bool B×k×S×S.
+        second_BkSS: saliency masks of their copies, bool B×k×S×S.
     """
     return 100 * mask_distance(first_BkSS, second_BkSS)
 
 
 def vac(first_BkSS: Tensor, second_BkSS: Tensor) -> Tensor:
-    """Visual activation change: 1 − Σmin/Σmax of two maps' sorted values, ×100: Bk; 0 to 100.
+    """Returns the visual activation change of two saliency maps, ×100: B×k, 0..100.
 
-    Two all-zero maps differ by 0.
+    It is 1 − Σmin/Σmax of the maps' sorted values; 0 for two all-zero maps.
+
+    Args:
+        first_BkSS: saliency maps of the images, float32 B×k×S×S, ≥ 0.
+        second_BkSS: saliency maps of their copies, float32 B×k×S×S, ≥ 0.
     """
     return 100 * value_distance(first_BkSS.flatten(-2), second_BkSS.flatten(-2)).clamp(max=1)
 
 
 def plc(first_Bk: Tensor, second_Bk: Tensor, grid: tuple[int, int] = (1, 1)) -> Tensor:
-    """Prototype location change: the Manhattan distance between the places of the similarity maps'
-    maxima: float64, Bk; 0 and more.
+    """Returns the prototype location change, float64 B×k, ≥ 0.
 
-    Where a crop is a view, the places are the numbers of crops: |crop − crop'|. Where a view is a
-    cell of a crop's map, the distances of rows and columns count as well.
+    It is the Manhattan distance between the positions of the similarity maps' maxima. If a view is
+    a crop, the positions are crop numbers: |crop − crop'|. If a view is a cell, the distances in
+    rows and columns are added.
 
     Args:
-        first_Bk, second_Bk: int64, views.
-        grid: how many rows and columns of views a crop has.
+        first_Bk: int64 B×k, the most similar view of each prototype in the image, 0..V−1.
+        second_Bk: int64 B×k, the most similar view of each prototype in the copy, 0..V−1.
+        grid: numbers of rows and columns of views of a crop.
     """
     rows, columns = grid
     sides = torch.tensor([rows * columns, columns, 1])
@@ -117,11 +159,16 @@ def plc(first_Bk: Tensor, second_Bk: Tensor, grid: tuple[int, int] = (1, 1)) -> 
 
 
 def palc(first_BkV: Tensor, second_BkV: Tensor, valid_BV: Tensor) -> Tensor:
-    """Prototype activation location change: 1 − IoU of two similarity maps, ×100: Bk; 0 to 100.
+    """Returns the prototype activation location change of similarity maps, ×100: B×k, 0..100.
 
-    Each map is min–max normalised over the valid views, and the views at or above 0.5 are its
-    places. A map that is the same everywhere, as that of a single valid crop, has no range to be
-    normalised by: all its views are at its maximum, and all count.
+    Each map is min–max normalised over the valid views and thresholded at 0.5; the two sets of
+    views are compared by 1 − IoU. A constant map, such as that of a single valid crop, cannot be
+    normalised: all its views are at the maximum, and all belong to the set.
+
+    Args:
+        first_BkV: similarity maps of the images, float B×k×V.
+        second_BkV: similarity maps of their copies, float B×k×V.
+        valid_BV: bool B×V, false for missing views; at least one true in each row.
     """
     first, second = (_upper_half(map_BkV, valid_BV) for map_BkV in (first_BkV, second_BkV))
     shared_Bk = (first & second).sum(dim=-1)
@@ -129,11 +176,15 @@ def palc(first_BkV: Tensor, second_BkV: Tensor, valid_BV: Tensor) -> Tensor:
 
 
 def pac(first_BkV: Tensor, second_BkV: Tensor, valid_BV: Tensor) -> Tensor:
-    """Prototype activation change: 1 − Σmin/Σmax of two similarity maps' sorted values, ×100: Bk;
-    0 to 100.
+    """Returns the prototype activation change of similarity maps, ×100: B×k, 0..100.
 
-    Over the valid views; as no s is negative, zeros in place of the others leave both sums as they
-    are. Two all-zero maps differ by 0.
+    It is 1 − Σmin/Σmax of the maps' sorted values over the valid views; since no s is negative,
+    zeros for missing views do not change either sum. Two all-zero maps have distance 0.
+
+    Args:
+        first_BkV: similarity maps of the images, float B×k×V, ≥ 0.
+        second_BkV: similarity maps of their copies, float B×k×V, ≥ 0.
+        valid_BV: bool B×V, false for missing views; at least one true in each row.
     """
     missing_B1V = ~valid_BV[:, None]
     first, second = (s_BkV.masked_fill(missing_B1V, 0) for s_BkV in (first_BkV, second_BkV))
@@ -141,36 +192,46 @@ def pac(first_BkV: Tensor, second_BkV: Tensor, valid_BV: Tensor) -> Tensor:
 
 
 def psc(first_Bk: Tensor, second_Bk: Tensor) -> Tensor:
-    """Prototype similarity change: |s − s'| / |s|, ×100: float64, Bk; 0 to ∞.
+    """Returns the prototype similarity change |s − s'| / |s|, ×100: float64 B×k, 0..∞.
 
-    s is the similarity of the prototype to the image; of a black box, the logit. 0
-    where the two are equal, 0 and 0 too; infinite where s alone is 0, and then so is the image's
-    value: `summary.summarise` leaves it out and counts it.
+    It is 0 where the two are equal, also if both are 0, and infinite where only s is 0. The value
+    of such an image is infinite too: `summary.summarise` excludes it from the mean and counts it.
+
+    Args:
+        first_Bk: s, similarity of each prototype to the image, float B×k; of a black box, the
+            logit.
+        second_Bk: s', similarity of each prototype to the copy, float B×k; of a black box, the
+            logit.
     """
     change_Bk = (first_Bk.double() - second_Bk.double()).abs()
     return torch.where(change_Bk == 0, 0.0, 100 * change_Bk / first_Bk.abs())
 
 
 def prc(first_BP: Tensor, second_BP: Tensor, prototypes_Bk: Tensor) -> Tensor:
-    """Prototype rank change: |rank − rank'| among all P by falling similarity: float64, Bk;
-    0 to P − 1.
+    """Returns the prototype rank change |rank − rank'|, float64 B×k, 0..P−1.
 
-    Equal similarities rank by prototype number.
+    The rank is that among all P prototypes by descending similarity; equal similarities rank by
+    prototype number.
 
     Args:
-        first_BP, second_BP: the similarities of all prototypes.
-        prototypes_Bk: int64, those to look at.
+        first_BP: similarity of all prototypes to the images, float B×P.
+        second_BP: similarity of all prototypes to their copies, float B×P.
+        prototypes_Bk: int64 B×k, the prototypes to compare, 0..P−1.
     """
     first_Bk, second_Bk = (_ranks(s).gather(1, prototypes_Bk) for s in (first_BP, second_BP))
     return (first_Bk - second_Bk).abs().double()
 
 
 def cac(first_BC: Tensor, second_BC: Tensor) -> Tensor:
-    """Classification activation change: 1 − Σmin/Σmax of the sorted logits, ×100: float64, B.
+    """Returns the classification activation change, ×100: float64 B.
 
-    0 for equal logits; 0 to 100 when none is negative. Logits may be negative: a Σmin below 0 takes
-    it above 100, without a bound. NaN where Σmax is 0 or less, as the quotient then says nothing of
-    a change.
+    It is 1 − Σmin/Σmax of the sorted logits: 0 for equal logits; 0..100 if none is negative. Logits
+    may be negative: with Σmin below 0 it exceeds 100, without an upper bound. It is NaN where Σmax
+    ≤ 0, since the quotient then does not measure a change.
+
+    Args:
+        first_BC: logits of the images, float B×C.
+        second_BC: logits of their copies, float B×C.
     """
     first_BC, second_BC = first_BC.double(), second_BC.double()
     change_B = value_distance(first_BC, second_BC)
@@ -179,31 +240,36 @@ def cac(first_BC: Tensor, second_BC: Tensor) -> Tensor:
 
 
 def crc(first_BC: Tensor, second_BC: Tensor) -> Tensor:
-    """Classification rank change: the new rank of the class that was predicted first: float64, B;
-    0 (still first) to C − 1.
+    """Returns the classification rank change, float64 B, 0..C−1.
 
-    Equal logits rank by class number.
+    It is the rank in the copy of the class that is predicted for the image; 0 is still first. Equal
+    logits rank by class number.
+
+    Args:
+        first_BC: logits of the images, float B×C.
+        second_BC: logits of their copies, float B×C.
     """
     predicted_B1 = ranking(first_BC)[:, :1]
     return _ranks(second_BC).gather(1, predicted_B1)[:, 0].double()
 
 
 def stability(first_BkSS: Tensor, second_BkSS: Tensor, parts_BQ2: Tensor) -> Tensor:
-    """Of the parts on either saliency mask, the share on both, ×100: Bk; 0 to 100, 100 is best.
+    """Returns, of the parts on either saliency mask, the share on both, ×100: B×k, 0..100.
 
-    NaN where no part lies on either: such a pair of image and prototype is left out, and an image
-    of which none is left has no value.
+    100 is best. NaN where no part lies on either mask: such a pair of image and prototype is
+    excluded, and an image without any other pair has no value.
 
     Args:
-        first_BkSS, second_BkSS: bool, saliency masks.
-        parts_BQ2: (x, y) of the parts; for when one lies on a mask, see `complexity.part_hits`.
+        first_BkSS: saliency masks of the images, bool B×k×S×S.
+        second_BkSS: saliency masks of their copies, bool B×k×S×S.
+        parts_BQ2: part locations (x, y), float B×Q×2, in the masks' pixels; NaN if not visible.
     """
     first_BkQ, second_BkQ = (part_hits(masks, parts_BQ2) for masks in (first_BkSS, second_BkSS))
     return 100 * (first_BkQ & second_BkQ).sum(dim=-1) / (first_BkQ | second_BkQ).sum(dim=-1)
 
 
 def _upper_half(map_BkV: Tensor, valid_BV: Tensor) -> Tensor:
-    """The valid views whose value is at least halfway from the smallest to the largest: bool."""
+    """Returns the valid views whose value is at least midway between minimum and maximum, bool."""
     valid_B1V = valid_BV[:, None]
     low = map_BkV.masked_fill(~valid_B1V, torch.inf).amin(dim=-1, keepdim=True)
     high = map_BkV.masked_fill(~valid_B1V, -torch.inf).amax(dim=-1, keepdim=True)
@@ -211,5 +277,5 @@ def _upper_half(map_BkV: Tensor, valid_BV: Tensor) -> Tensor:
 
 
 def _ranks(scores_BP: Tensor) -> Tensor:
-    """The rank of each score, 0 for the largest: the inverse of `ranking`'s permutation."""
+    """Returns the rank of each score, 0 for the largest: the inverse of `ranking`'s permutation."""
     return ranking(scores_BP).argsort(dim=1)

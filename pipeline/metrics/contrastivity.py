@@ -1,7 +1,9 @@
-"""Contrastivity: how different the prototypes, and the places they are found at, are.
+"""Contrastivity: how different the prototypes, and their locations in an image, are.
 
-Formulas: method.md, "Metrics", Contrastivity; Schlinge et al. 2025 (arXiv 2507.06819).
-With a single prototype per image (k = 1) there are no pairs, and a mean over pairs is 0.
+Formulas: method.md, "Metrics", Contrastivity; Schlinge et al. 2025 (arXiv 2507.06819). With a
+single prototype per image (k = 1) there are no pairs, and a mean over pairs is 0.
+
+Dimensions: those of `evidence`.
 """
 
 import math
@@ -21,7 +23,11 @@ PROBABILITY_FLOOR = 1e-3
 
 
 def measure(evidence: Evidence) -> Values:
-    """Intra PD and intra FD of each image; inter PD, inter FD and entropy of the split."""
+    """Returns intra PD and intra FD of each image; inter PD, inter FD and entropy of the split.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+    """
     top_Nk, answers = evidence.top_Nk, evidence.answers
     prototypes_NkD = evidence.prototypes_PD[top_Nk]
     views_Nk = answers.view_NP.gather(1, top_Nk)
@@ -36,14 +42,22 @@ def measure(evidence: Evidence) -> Values:
 
 
 def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """VLC and VAC of a batch's images."""
+    """Returns VLC and VAC of a batch's images, float32 B each.
+
+    Args:
+        batch: the B images, with the model's outputs for them.
+        drawn: the saliency maps and masks of the images' k prototypes.
+    """
     return {"vlc": vlc(drawn.masks_BkSS), "vac": vac(drawn.maps_BkSS)}
 
 
 def vlc(masks_BkSS: Tensor) -> Tensor:
-    """Visual location change: 1 − IoU of an image's saliency masks, ×100: B; 0 to 100.
+    """Returns the visual location change: 1 − IoU of saliency masks, ×100: float32 B, 0..100.
 
-    The mean over all ordered pairs of the k masks; two empty masks differ by 0.
+    The mean over all ordered pairs of an image's k masks; two empty masks have distance 0.
+
+    Args:
+        masks_BkSS: saliency masks of the images' prototypes, bool B×k×S×S.
     """
     masks_BkV = masks_BkSS.flatten(2).float()
     shared_Bkk = masks_BkV @ masks_BkV.transpose(1, 2)
@@ -52,9 +66,13 @@ def vlc(masks_BkSS: Tensor) -> Tensor:
 
 
 def vac(maps_BkSS: Tensor) -> Tensor:
-    """Visual activation change: 1 − Σmin/Σmax of an image's sorted map values, ×100: B; 0 to 100.
+    """Returns the visual activation change of an image's maps, ×100: float32 B, 0..100.
 
-    The mean over all ordered pairs of the k maps; two all-zero maps differ by 0.
+    The mean of 1 − Σmin/Σmax of the sorted values over all ordered pairs of an image's k maps; two
+    all-zero maps have distance 0.
+
+    Args:
+        maps_BkSS: saliency maps of the images' prototypes, float32 B×k×S×S, ≥ 0.
     """
     sorted_BkV = sort(maps_BkSS.flatten(2))
     gap_Bkk = torch.cdist(sorted_BkV, sorted_BkV, p=1)
@@ -64,51 +82,72 @@ def vac(maps_BkSS: Tensor) -> Tensor:
 
 
 def mask_distance(first_SS: Tensor, second_SS: Tensor) -> Tensor:
-    """1 − IoU of two masks, 0 to 1; 0 for two empty ones.
+    """Returns 1 − IoU of two masks, float (…), 0..1; 0 for two empty ones.
 
     Args:
-        first_SS, second_SS: bool, ...×S×S; leading dimensions broadcast.
+        first_SS: bool (…)×S×S, the first masks; leading dimensions broadcast with the second.
+        second_SS: bool (…)×S×S, the second masks.
     """
     shared = (first_SS & second_SS).sum(dim=(-2, -1))
     return one_minus_iou(shared, first_SS.sum(dim=(-2, -1)), second_SS.sum(dim=(-2, -1)))
 
 
 def value_distance(first_V: Tensor, second_V: Tensor) -> Tensor:
-    """1 − Σmin/Σmax of two lists of values, each sorted: how their distributions differ.
+    """Returns 1 − Σmin/Σmax of two sorted lists of values, float (…).
 
-    0 for equal lists, all-zero ones too; at most 1 for values ≥ 0.
+    It compares the distributions of the values: 0 for equal lists, also all-zero ones; at most 1
+    for values ≥ 0.
 
     Args:
-        first_V, second_V: float, ...×V; leading dimensions broadcast.
+        first_V: float (…)×V, the first lists; leading dimensions broadcast with the second.
+        second_V: float (…)×V, the second lists.
     """
     gap = (sort(first_V) - sort(second_V)).abs().sum(dim=-1)
     return one_minus_overlap(gap, first_V.sum(dim=-1), second_V.sum(dim=-1))
 
 
 def one_minus_iou(shared: Tensor, first_area: Tensor, second_area: Tensor) -> Tensor:
-    """1 − shared / union of two areas, 0 where the union is 0."""
+    """Returns 1 − intersection / union of two regions, float, 0..1; 0 where the union is 0.
+
+    Args:
+        shared: area of the intersection in pixels (or views), a tensor of any shape.
+        first_area: area of the first region, in the same unit; broadcasts with `shared`.
+        second_area: area of the second region, in the same unit; broadcasts with `shared`.
+    """
     union = first_area + second_area - shared
     return torch.where(union > 0, 1 - shared / union, 0.0)
 
 
 def one_minus_overlap(gap: Tensor, first_sum: Tensor, second_sum: Tensor) -> Tensor:
-    """1 − Σmin/Σmax of two lists a and b from Σ|a − b|, Σa and Σb; 0 where Σ|a − b| is 0.
+    """Returns 1 − Σmin/Σmax of two lists a and b of values; 0 where Σ|a − b| is 0.
 
     Σmax − Σmin = Σ|a − b| and Σmax + Σmin = Σa + Σb, so that no pair's min and max are stored.
+
+    Args:
+        gap: Σ|a − b|, float ≥ 0, a tensor of any shape.
+        first_sum: Σa, a float tensor that broadcasts with `gap`.
+        second_sum: Σb, a float tensor that broadcasts with `gap`.
     """
     return torch.where(gap > 0, 2 * gap / (first_sum + second_sum + gap), 0.0)
 
 
 def sort(values_V: Tensor) -> Tensor:
-    """The last dimension's values in rising order, on the CPU.
+    """Returns the values sorted along the last dimension, ascending, on the CPU.
 
     NumPy's sort takes less than half of the time of torch's, which also returns indices.
+
+    Args:
+        values_V: values on the CPU, (…)×V, of any dtype.
     """
     return torch.from_numpy(np.sort(values_V.numpy(), axis=-1))
 
 
 def mean_over_pairs(distance_Bkk: Tensor) -> Tensor:
-    """The mean over all ordered pairs of two different members: B; 0 when k is 1."""
+    """Returns the mean over all ordered pairs of two different members, float B; 0 if k is 1.
+
+    Args:
+        distance_Bkk: distances between the k members of each image, float B×k×k.
+    """
     k = distance_Bkk.shape[1]
     if k == 1:
         return distance_Bkk.new_zeros(len(distance_Bkk))
@@ -116,10 +155,13 @@ def mean_over_pairs(distance_Bkk: Tensor) -> Tensor:
 
 
 def intra_pd(prototypes_BkD: Tensor) -> Tensor:
-    """Cosine distance between an image's k prototypes: B; 0 to 2.
+    """Returns the mean cosine distance between an image's k prototypes, float B, 0..2.
 
-    The mean over all ordered pairs, distances under 1e-5 counting as 0. A zero vector is at
-    distance 1 from every vector. Of the embeddings of the views used, this is intra FD.
+    The mean is over all ordered pairs; distances below 1e-5 count as 0. A zero vector has distance
+    1 to every vector. Applied to the embeddings of the views used, this is intra FD.
+
+    Args:
+        prototypes_BkD: the k prototypes (or embeddings) of each image, float B×k×D.
     """
     unit_BkD = normalize(prototypes_BkD, dim=-1)
     distance_Bkk = 1 - unit_BkD @ unit_BkD.transpose(1, 2)
@@ -127,15 +169,19 @@ def intra_pd(prototypes_BkD: Tensor) -> Tensor:
 
 
 def inter_pd(prototypes_NkD: Tensor, labels_N: Tensor) -> float:
-    """Cosine distance between the prototypes of images of different classes: 0 to 2.
+    """Returns the mean cosine distance of prototypes between images of different classes, 0..2.
 
-    For each class, the mean over its images, the other classes' images and i = 1..k of the
-    distance between the two images' i-th ranked prototypes; then the mean over the classes that
-    have images. 0 with a single class. A zero vector is at distance 1 from every vector. Of the
-    embeddings of the crops used, this is inter FD.
+    For each class, the mean over its images, the other classes' images and i = 1..k of the distance
+    between the two images' i-th ranked prototypes; then the mean over the classes that have images.
+    0 for a single class. A zero vector has distance 1 to every vector. Applied to the embeddings of
+    the views used, this is inter FD.
 
-    The mean of u·v over all pairs is the product of the mean u and the mean v, so no pair is
-    ever built: mean of (1 − u·v) = 1 − ū·v̄, exactly.
+    The mean of u·v over all pairs is the product of the mean u and the mean v, so pairs need not be
+    enumerated: mean of (1 − u·v) = 1 − ū·v̄, exactly.
+
+    Args:
+        prototypes_NkD: the k prototypes (or embeddings) of each image by rank, float N×k×D.
+        labels_N: int64 N, the images' classes, 0..C−1.
     """
     classes_C, count_C = labels_N.unique(return_counts=True)
     if len(classes_C) == 1:
@@ -154,10 +200,14 @@ inter_fd = inter_pd
 
 
 def entropy(similarity_NP: Tensor) -> Tensor:
-    """Entropy of each prototype's similarities over the N images, in bits, clamped: P; 0 to 1.
+    """Returns the entropy of each prototype's similarities over N images, in bits: float64 P.
 
-    Similarities divided by their maximum fall into 10 bins on [0, 1] (the last one closed);
-    probabilities under 0.001 are dropped. A prototype whose similarities are all 0 has entropy 0.
+    The similarities are divided by their maximum and counted in 10 bins on [0, 1] (the last one
+    closed); probabilities below 0.001 are dropped, and the entropy is clamped to [0, 1]. A
+    prototype whose similarities are all 0 has entropy 0.
+
+    Args:
+        similarity_NP: s_j of each image and prototype, float N×P, ≥ 0.
     """
     largest_P = similarity_NP.amax(dim=0)
     scaled_NP = ENTROPY_BINS * similarity_NP / torch.where(largest_P > 0, largest_P, 1.0)

@@ -1,4 +1,4 @@
-"""What each number in metrics.json means, for people who have not read the papers."""
+"""Short explanations of the numbers in metrics.json, for readers who do not know the papers."""
 
 from typing import Literal, NamedTuple
 
@@ -7,7 +7,7 @@ from pipeline.saliency.views import Kind
 UNDEFINED = "_undefined"
 EXPLANATIONS = {"prp": "PRP", "grad": "gradient"}
 OWN = {"crops": "mask", "cells": "similarity map", "image": "gradient"}
-"""What the explanation `mask` stands for, by the kind of a model's views."""
+"""What the explanation `mask` denotes, by the kind of a model's views."""
 CONTROLS = {"random_weights": "random weights", "random_prototypes": "random prototypes"}
 
 Better = Literal["higher", "lower", "depends"]
@@ -17,10 +17,10 @@ class Note(NamedTuple):
     """How to read a metric.
 
     Args:
-        label: its name on the page.
-        unit: of the number as it stands in metrics.json.
-        better: which direction is better; "depends" where more is neither.
-        meaning: one line.
+        label: the metric's name in the report.
+        unit: unit or range of the number as written to metrics.json.
+        better: which direction is better; `depends` if neither is.
+        meaning: a description of the metric in one sentence.
     """
 
     label: str
@@ -229,20 +229,20 @@ OF_CELLS: dict[str, dict[str, Note]] = {
         ),
     },
 }
-"""What reads otherwise where prototypes are compared with cells."""
+"""Notes that differ if prototypes are compared with cells."""
 OF_CELLS["completeness"] = {name: OF_CELLS["continuity"][name] for name in ("plc", "palc", "pac")}
 
 UNKNOWN = Note("", "", "depends", "")
 
 
 class Name(NamedTuple):
-    """A metric's name in metrics.json, taken apart.
+    """The components of a metric's name in metrics.json.
 
     Args:
-        metric: what is measured.
-        explanation: what drew the saliency maps: `prp`, `grad`, or "" for the mask itself.
-        control: which model that has learned nothing it is of, "" for ours.
-        undefined: whether it says of how many images it is left out.
+        metric: name of the metric within its group, such as `purity`.
+        explanation: the explanation that drew the saliency maps: `prp`, `grad`, or "" for `mask`.
+        control: the untrained control model that was measured, "" for the trained model.
+        undefined: whether the number counts the images for which the metric is undefined.
     """
 
     metric: str
@@ -252,7 +252,14 @@ class Name(NamedTuple):
 
 
 def taken_apart(name: str) -> Name:
-    """Takes a name apart: `purity_prp_random_weights_undefined`."""
+    """Splits a metric's name into its components: `purity_prp_random_weights_undefined`.
+
+    Args:
+        name: name of the number within its group in metrics.json.
+
+    Returns:
+        The components; a name without suffixes is returned as `metric`.
+    """
     metric, undefined = name.removesuffix(UNDEFINED), name.endswith(UNDEFINED)
     control = next((control for control in CONTROLS if metric.endswith(f"_{control}")), "")
     metric = metric.removesuffix(f"_{control}")
@@ -261,12 +268,12 @@ def taken_apart(name: str) -> Name:
 
 
 def note_on(group: str, name: str, kind: Kind = "crops") -> Note:
-    """Returns how to read a metric; one that is not known keeps its own name.
+    """Returns how to read a metric; an unknown one is labelled with its own name.
 
     Args:
-        group: the metric's.
-        name: as in metrics.json.
-        kind: of the model's views.
+        group: name of the metric's group, such as `continuity`.
+        name: name of the number within its group in metrics.json.
+        kind: the kind of the model's views: `crops`, `cells` or `image`.
     """
     metric = taken_apart(name).metric
     if kind == "cells" and metric in OF_CELLS.get(group, {}):

@@ -1,5 +1,4 @@
-"""What is known of the built-in data set `demo`: every part, and how an image would look with one
-part of another class."""
+"""Ground truth of the built-in data set `demo`: part labels, and images with a replaced part."""
 
 import json
 from collections.abc import Mapping
@@ -23,20 +22,24 @@ from pipeline.masks.store import MaskStore
 
 
 class DrawnTruth:
-    """Knows what the images of a demo show; an `evidence.Truth`.
+    """Ground truth of the images of a demo; implements `evidence.Truth`.
 
-    On a machine that rounds otherwise than the one that drew the demo, a pixel in many thousands of
-    a redrawing may differ by 1 besides the replaced part.
+    On a machine that rounds differently from the one that drew the demo, one pixel in many
+    thousands of a redrawn image may differ by 1 outside the replaced part.
 
     Args:
-        folder: where the demo was drawn.
-        index: its images.
-        rows_N: int64, which of them the evidence is about.
-        masks: their masks.
-        crops: their crops, cut from these masks.
+        folder: folder that the demo was drawn to.
+        index: index of the demo's images.
+        rows_N: int64 N, the images of the evidence, as rows of the index and the stores.
+        masks: store of the images' masks.
+        crops: store of the images' crops, cut from these masks.
+
+    Attributes:
+        seed: the seed that the demo was drawn with.
+        distinguishing_CCQ: bool C×C×Q, the parts in which two classes differ.
 
     Raises:
-        ProtoMaskError: the folder holds no demo, or that of another version.
+        ProtoMaskError: the folder holds no demo, or one of another version.
     """
 
     def __init__(
@@ -53,16 +56,24 @@ class DrawnTruth:
         self.distinguishing_CCQ = _distinguishing(index)
 
     def labels(self, images_B: Tensor) -> Tensor:
-        """Returns which part each pixel shows: uint8 B×S×S, 0 for none, q + 1 for the q-th."""
+        """Returns the part that each pixel shows, uint8 B×S×S: 0 for none, q + 1 for part q.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+        """
         paths = [self.folder / self._column("part_mask_path", n) for n in images_B.tolist()]
         return torch.from_numpy(np.stack([self._resized(read_label_image(path)) for path in paths]))
 
     def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draws the images again, each with the one part in which its class's sister differs.
+        """Draws the images again with one part taken from the class that differs only in that part.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
 
         Returns:
-            Their crops (uint8, B×K×S×S×3), cut as the stored ones and with their masks; the part
-            (int64 B); and what each pixel shows now (as `labels`).
+            The changed images' crops (uint8 B×K×S×S×3), cut like the stored ones and with the same
+            masks; the replaced part of each image (int64 B, 0..Q−1); and the part that each pixel
+            shows afterwards (uint8 B×S×S: 0 for none, q + 1 for part q).
         """
         crops, parts, labels = [], [], []
         for image in images_B.tolist():
@@ -78,18 +89,27 @@ class DrawnTruth:
         )
 
     def drawn(self, image: int, parts_from: Mapping[str, str] | None = None) -> Drawing:
-        """Draws an image again and compresses it as the stored one, which would otherwise differ.
+        """Draws an image again and applies the same JPEG compression as to the stored one.
 
         Args:
-            image: its number in the evidence.
-            parts_from: parts to take from other classes (part: class).
+            image: the image's position in the evidence, 0..N−1.
+            parts_from: parts to take from other classes: part name → class name; None changes
+                nothing.
+
+        Returns:
+            The image and its part labels, at its own resolution.
         """
         number = int(self._column("id", image).rpartition("/")[2])
         drawing = draw_image(self.seed, self._column("class_name", image), number, parts_from)
         return Drawing(_compressed(drawing.image), drawing.labels)
 
     def crops(self, image: int, drawing: Drawing) -> NDArray[np.uint8]:
-        """Cuts a drawing with the masks of an image of the evidence: uint8, K×S×S×3."""
+        """Returns the crops of a drawing, cut with an image's masks: uint8 K×S×S×3.
+
+        Args:
+            image: the position in the evidence of the image whose masks are used, 0..N−1.
+            drawing: the image to cut, at the resolution of the masks.
+        """
         masks = self.masks.masks(int(self.rows_N[image]))
         return cut_as_stored(self.store, drawing.image, masks).pixels
 
@@ -102,9 +122,13 @@ class DrawnTruth:
 
 
 def sister(class_name: str) -> tuple[str, str]:
-    """Returns the one part in which a class differs from another, and that other class.
+    """Returns the first class that differs from a class in exactly one part.
 
-    Of several such classes, the first; every class of the demo has one.
+    Args:
+        class_name: name of a class of the demo; every class has such another one.
+
+    Returns:
+        The name of the part, and the name of the other class.
     """
     return next(
         (parts[0], other)
@@ -138,7 +162,7 @@ def _distinguishing(index: Index) -> Tensor:
 
 
 def _compressed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Returns an image as it comes out of the file that the demo writes of it."""
+    """Returns an image as decoded from the JPEG file that the demo writes."""
     file = BytesIO()
     Pillow.fromarray(pixels).save(file, "JPEG", quality=JPEG_QUALITY)
     with Pillow.open(file) as image:

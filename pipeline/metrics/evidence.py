@@ -1,7 +1,7 @@
-"""What every metric is computed from: one model's answers on one split, gathered in one pass.
+"""The evidence that every metric is computed from: a model's outputs for one split of a data set.
 
-Dimensions: N images, B images of a batch, K crops, V views, P prototypes, D embedding, C classes,
-k top prototypes, Q parts, S side of a crop and of a comparison map.
+Dimensions: N images, B images of a batch, K crops, V views, P prototypes, D embedding, C classes, k
+top prototypes, Q parts, S side of a crop and of a comparison map in pixels.
 """
 
 import math
@@ -23,13 +23,13 @@ from pipeline.saliency.maps import Copies, Explanation
 
 
 class Segmented(NamedTuple):
-    """One image as it was segmented, at its own resolution.
+    """An image's masks and annotations at its own resolution.
 
     Args:
-        masks: all of them, the largest first.
-        object_mask: bool, height×width, or None.
-        parts_Q2: float32 (x, y) of each part in the image's pixels, NaN where a part is not
-            visible; None where the data set has no part locations.
+        masks: all masks of the image, the largest first.
+        object_mask: bool height×width, the pixels of the object; None if there is no object mask.
+        parts_Q2: float32 Q×2, (x, y) of each part in the image's pixels, NaN if a part is not
+            visible; None if the data set has no part locations.
     """
 
     masks: Masks
@@ -38,75 +38,97 @@ class Segmented(NamedTuple):
 
 
 class Subject(Protocol):
-    """The images' crops, and the model to ask about changed copies of them.
+    """The images' crops, and the model that is applied to changed copies of them.
 
-    Args:
-        pixel_std_3: the deviation by which the model divides pixels of 0..1, of each channel.
+    Attributes:
+        pixel_std_3: float 3, the standard deviation by which the model divides each RGB channel of
+            pixels in [0, 1].
     """
 
     pixel_std_3: Tensor
 
     def crops(self, images_B: Tensor) -> Tensor:
-        """Returns the crops as they are stored: uint8, B×K×S×S×3."""
+        """Returns the stored crops of images, uint8 B×K×S×S×3.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+        """
         ...
 
     def segmented(self, image: int) -> Segmented:
-        """Returns an image's masks."""
+        """Returns an image's masks, object mask and part locations.
+
+        Args:
+            image: the image's position in the evidence, 0..N−1.
+        """
         ...
 
     def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
-        """Returns what the model says of these crops (uint8, or float 0..1), on the CPU."""
+        """Returns the model's outputs for crops, on the CPU.
+
+        Args:
+            crops_BKSS3: RGB crops B×K×S×S×3, uint8, or float in [0, 1].
+            valid_BK: bool B×K, false for missing crops; at least one true in each row.
+        """
         ...
 
 
 class Truth(Protocol):
-    """What is known of a data set that was drawn.
+    """Ground truth of a data set that was drawn.
 
-    Args:
-        distinguishing_CCQ: bool, the parts in which two classes differ.
+    Attributes:
+        distinguishing_CCQ: bool C×C×Q, the parts in which two classes differ.
     """
 
     distinguishing_CCQ: Tensor
 
     def labels(self, images_B: Tensor) -> Tensor:
-        """Returns which part each pixel shows: uint8 B×S×S, 0 for none, q + 1 for the q-th."""
+        """Returns the part that each pixel shows, uint8 B×S×S: 0 for none, q + 1 for part q.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+        """
         ...
 
     def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draws the images again, one part of each taken from a class that differs in it.
 
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+
         Returns:
-            Their crops (uint8, B×K×S×S×3), cut as the stored ones; the part (int64 B); and what
-            each pixel shows now (as `labels`).
+            The changed images' crops (uint8 B×K×S×S×3), cut like the stored ones; the replaced part
+            of each image (int64 B, 0..Q−1); and the part that each pixel shows afterwards (uint8
+            B×S×S: 0 for none, q + 1 for part q).
         """
         ...
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A model's answers on the N images of a split, on the CPU.
+    """A model's outputs for the N images of a split, on the CPU.
 
     Args:
         ids: the N images' ids, in index order.
-        labels_N: int64, the true class of each image.
-        answers: what the model says of the images.
-        valid_NK: bool, whether an image has that crop.
-        boxes_NK4: float32, each crop's box (x0, y0, x1, y1) in S×S pixels of its image; rows of
-            missing crops hold anything.
-        head: what the model computes from embeddings.
-        class_of_P: int64, the class each prototype belongs to (⌊j/M⌋ before pruning).
-        top_k: how many prototypes explain an image (k; at most P).
-        explanations: what draws the saliency of a prototype in an image, one after the other.
-        subject: the crops, and the model to ask about changed copies.
-        crops_per_image: how many of the largest masks of an image are cut, at most, whether or not
-            the model looks at them.
-        object_masks: the images' object masks, N×S×S bool, or None where the data set has none.
-        part_names: the Q parts.
-        parts_NQ2: float32 (x, y) of each named part in S×S pixels, NaN where a part is not
-            visible; None where the data set has no part locations.
-        truth: what is known of a data set that was drawn, or None.
-        seed: of the noise in changed copies.
-        grid: how many rows and columns of views a crop has.
+        labels_N: int64 N, the true class of each image, 0..C−1.
+        answers: the model's outputs for the images.
+        valid_NK: bool N×K, false for missing crops.
+        boxes_NK4: float32 N×K×4, each crop's box (x0, y0, x1, y1) in S×S pixels of its image; rows
+            of missing crops are arbitrary.
+        head: the model's computation from embeddings to class scores, on the CPU.
+        class_of_P: int64 P, the class of each prototype (⌊j/M⌋ before pruning).
+        top_k: k, the number of prototypes that explain an image, 1..P.
+        explanations: the explanations that draw the saliency of a prototype in an image.
+        subject: the images' crops, and the model that is applied to changed copies of them.
+        crops_per_image: maximum number of crops that are cut from an image, of its largest masks,
+            whether or not the model uses them.
+        object_masks: bool N×S×S, the images' object masks; None unless every image has one.
+        part_names: names of the Q parts; empty if the data set has no part locations.
+        parts_NQ2: float32 N×Q×2, (x, y) of each part in S×S pixels, NaN if a part is not visible;
+            None if the data set has no part locations.
+        truth: ground truth of a data set that was drawn; None for any other data set.
+        seed: seed of the noise in changed copies, ≥ 0.
+        grid: numbers of rows and columns of views of a crop.
     """
 
     ids: Sequence[str]
@@ -129,38 +151,52 @@ class Evidence:
 
     @property
     def prototypes_PD(self) -> Tensor:
+        """The prototypes, float P×D; of a black box, the classifier's weights."""
         return self.head.prototypes_PD
 
     @property
     def weights_CP(self) -> Tensor:
+        """V, float C×P, the weight of each prototype's similarity for each class."""
         return self.head.weights_CP
 
     def valid_views(self, valid_BK: Tensor) -> Tensor:
-        """bool, which views there are of images with these crops: B×V."""
+        """Returns which views exist, those of valid crops: bool B×V.
+
+        Args:
+            valid_BK: bool B×K, false for missing crops.
+        """
         return valid_BK.repeat_interleave(math.prod(self.grid), dim=1)
 
     def crop_of(self, view: Tensor) -> Tensor:
-        """int64, the crops that views are of."""
+        """Returns the crops that views belong to, int64 of the same shape, 0..K−1.
+
+        Args:
+            view: int64 of any shape, numbers of views, 0..V−1.
+        """
         return view // math.prod(self.grid)
 
     @cached_property
     def top_Nk(self) -> Tensor:
-        """int64, each image's k prototypes by falling similarity; ties by prototype number."""
+        """Each image's k prototypes by descending similarity (ties by number), int64 N×k."""
         return ranking(self.answers.similarity_NP)[:, : self.top_k]
 
     def batches(self, size: int) -> Iterator["Batch"]:
-        """Yields the images in order, for work on S×S maps."""
+        """Yields the images in order, in batches, for computations on S×S maps.
+
+        Args:
+            size: number of images per batch, ≥ 1; the last batch may be smaller.
+        """
         for images_B in torch.arange(len(self.ids)).split(size):
             yield Batch(self, images_B)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of the images.
+    """A batch of the images of the evidence.
 
     Args:
-        evidence: all of them.
-        images_B: int64, their numbers in the evidence.
+        evidence: the evidence, with all N images.
+        images_B: int64 B, the images' positions in the evidence, 0..N−1.
     """
 
     evidence: Evidence
@@ -168,43 +204,44 @@ class Batch:
 
     @cached_property
     def prototypes_Bk(self) -> Tensor:
-        """int64, each image's k prototypes by falling similarity."""
+        """Each image's k prototypes by descending similarity, int64 B×k."""
         return self.evidence.top_Nk[self.images_B]
 
     @cached_property
     def crop_Bk(self) -> Tensor:
-        """int64, the crop nearest to each of these prototypes."""
+        """The crop with the most similar view to each of these prototypes, int64 B×k."""
         return self.evidence.crop_of(self.answers.view_NP.gather(1, self.prototypes_Bk))
 
     @cached_property
     def valid_BK(self) -> Tensor:
+        """Which crops exist, bool B×K."""
         return self.evidence.valid_NK[self.images_B]
 
     @cached_property
     def answers(self) -> Answers:
-        """What the model says of these images."""
+        """The model's outputs for these images."""
         return Answers(*(tensor[self.images_B] for tensor in self.evidence.answers))
 
     @cached_property
     def crops_BKSS3(self) -> Tensor:
-        """uint8, the crops as they are stored."""
+        """The crops as stored, uint8 B×K×S×S×3."""
         return self.evidence.subject.crops(self.images_B)
 
     @cached_property
     def perturbed(self) -> Copies:
-        """One perturbed copy of each image; all groups share it."""
+        """One perturbed copy of each image, with the model's outputs; shared by all groups."""
         crops = perturb(self.crops_BKSS3, self.evidence.seed, self.images_B)
         return Copies(crops, self.evidence.subject.ask(crops, self.valid_BK))
 
     @cached_property
     def labels_BSS(self) -> Tensor:
-        """uint8, which part each pixel shows (see `Truth.labels`); drawn data sets only."""
+        """The part that each pixel shows (`Truth.labels`), uint8 B×S×S; drawn data sets only."""
         assert self.evidence.truth is not None
         return self.evidence.truth.labels(self.images_B)
 
     @cached_property
     def redrawn(self) -> "Redrawn":
-        """Each image with one part of another class; drawn data sets only."""
+        """Copies of the images with one part of another class; drawn data sets only."""
         assert self.evidence.truth is not None
         crops, part_B, labels_BSS = self.evidence.truth.redrawn(self.images_B)
         copies = Copies(crops, self.evidence.subject.ask(crops, self.valid_BK))
@@ -212,12 +249,13 @@ class Batch:
 
 
 class Redrawn(NamedTuple):
-    """Images of which one part was replaced.
+    """Copies of images in which one part was replaced.
 
     Args:
-        copies: what they are now.
-        part_B: int64, the part.
-        labels_BSS: uint8, which part each pixel shows now (see `Truth.labels`).
+        copies: crops of the changed images, and the model's outputs for them.
+        part_B: int64 B, the replaced part of each image, 0..Q−1.
+        labels_BSS: uint8 B×S×S, the part that each pixel shows after the replacement: 0 for none, q
+            + 1 for part q.
     """
 
     copies: Copies
@@ -230,9 +268,9 @@ class Drawn:
     """The saliency of a batch of images by one explanation, on the CPU.
 
     Args:
-        explanation: what drew it.
-        maps_BkSS: float32 ≥ 0, where and how strongly each of the k prototypes was found.
-        masks_BkSS: bool, the pixels that count as found.
+        explanation: the explanation that drew the maps.
+        maps_BkSS: saliency maps of the images' k prototypes, float32 B×k×S×S, ≥ 0.
+        masks_BkSS: saliency masks of the images' k prototypes, bool B×k×S×S.
     """
 
     explanation: Explanation
@@ -241,5 +279,9 @@ class Drawn:
 
 
 def ranking(similarity_NP: Tensor) -> Tensor:
-    """Returns prototype numbers by falling similarity, int64 N×P; ties by prototype number."""
+    """Returns prototypes (or classes) by descending score, int64 N×P; ties by number.
+
+    Args:
+        similarity_NP: score of each prototype (or class) for each image, float N×P.
+    """
     return torch.sort(similarity_NP, dim=1, descending=True, stable=True).indices

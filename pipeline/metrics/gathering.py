@@ -1,4 +1,4 @@
-"""From a model and the stores to the evidence that metrics are computed from."""
+"""Computation of the evidence for metrics from a model and the stores."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,15 +31,19 @@ ExplanationName = Literal["mask", "prp", "grad"]
 
 
 class Examined:
-    """A model and the images that it is asked about (see `pipeline.metrics.evidence.Subject`).
+    """A model and the images it is applied to; implements `evidence.Subject`.
 
     Args:
-        network: the model, on its device, in evaluation mode.
-        fabric: device and precision.
-        index: the images.
-        rows_N: int64, which of them.
-        crops: their crops.
-        masks: their masks.
+        network: the evaluated model, on its device, in evaluation mode.
+        fabric: the device and the precision of the backbone.
+        index: index of the data set's images.
+        rows_N: int64 N, the images of the evidence, as rows of the index and the stores.
+        crops: store of the images' crops, as the model sees them.
+        masks: store of the images' masks.
+
+    Attributes:
+        pixel_std_3: float 3, the standard deviation by which the model divides each RGB channel of
+            pixels in [0, 1].
     """
 
     def __init__(
@@ -56,16 +60,32 @@ class Examined:
         self.pixel_std_3 = network.backbone.std.flatten().cpu()
 
     def crops(self, images_B: Tensor) -> Tensor:
+        """Returns the stored crops of images, uint8 B×K×S×S×3.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+        """
         return torch.from_numpy(self.store.crops(self.rows_N[images_B.numpy()]))
 
     @torch.inference_mode()
     def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+        """Returns the model's outputs for crops, on the CPU.
+
+        Args:
+            crops_BKSS3: RGB crops B×K×S×S×3, uint8, or float in [0, 1].
+            valid_BK: bool B×K, false for missing crops; at least one true in each row.
+        """
         device = self.fabric.device
         with self.fabric.autocast():
             features = in_passes(self.network, crops_BKSS3.to(device), valid_BK.to(device))
         return answers(self.network, features.float(), views(valid_BK, features))
 
     def segmented(self, image: int) -> Segmented:
+        """Returns an image's masks, object mask and part locations.
+
+        Args:
+            image: the image's position in the evidence, 0..N−1.
+        """
         row = int(self.rows_N[image])
         parts_Q2 = parts_of(self.index, row) if self.index.part_names else None
         return Segmented(self.masks.masks(row), self.index.object_mask(row), parts_Q2)
@@ -85,20 +105,27 @@ def gather_evidence(
     truth: Truth | None = None,
     seed: int = 0,
 ) -> Evidence:
-    """Asks a model about images, and gathers what metrics need.
+    """Applies a model to images and collects what the metrics need.
 
     Args:
-        network: the model.
-        index: the images.
-        rows_N: int64, which of them, at least one.
-        crops: their crops, as the model sees them.
-        masks: the masks that crops are cut from.
-        fabric: device and precision.
-        top_k: k, or all prototypes if there are fewer; a black box has one, the class it names.
-        explanations: what draws saliency maps.
-        memory: where pooled features are remembered; None: nowhere.
-        truth: what is known of a data set that was drawn.
-        seed: of the noise in changed copies.
+        network: the model to evaluate, on any device.
+        index: index of the data set's images.
+        rows_N: int64 N, the images to evaluate, as rows of the index and the stores, N ≥ 1.
+        crops: store of the images' crops, as the model sees them.
+        masks: store of the masks that the crops are cut from.
+        fabric: the device and the precision of the backbone.
+        top_k: k, the number of prototypes that explain an image, ≥ 1; limited to P, and 1 for a
+            black box (the predicted class).
+        explanations: names of the explanations that draw saliency maps.
+        memory: folder of the cache of backbone features; None caches nothing.
+        truth: ground truth of a data set that was drawn; None for any other data set.
+        seed: seed of the noise in changed copies, ≥ 0.
+
+    Returns:
+        The evidence for the N images, on the CPU.
+
+    Raises:
+        ProtoMaskError: the backbone does not accept crops of this size.
     """
     valid_NK = torch.from_numpy(crops.valid[rows_N])
     features_NVF = stored_features(network, crops, rows_N, fabric, memory)
@@ -138,7 +165,7 @@ def _explanation(
     crops: CropStore,
     masks: MaskStore,
 ) -> Explanation:
-    """Returns what draws saliency. `mask` stands for where the model itself says that it looks."""
+    """Returns an explanation by name; `mask` denotes the regions that the model itself compares."""
     size = crops.settings.side
     if name == "mask" and network.sees == "crops":
         return MaskSaliency(rows_N, masks, crops, size)
@@ -150,13 +177,25 @@ def _explanation(
 
 
 def crop_boxes(crops: CropStore, rows_N: NDArray[np.int64], sides_N2: NDArray[np.int64]) -> Tensor:
-    """Returns each crop's box in S×S pixels of its image: float32, N×K×4."""
+    """Returns each crop's box (x0, y0, x1, y1) in S×S pixels of its image, float32 N×K×4.
+
+    Args:
+        crops: store of the images' crops, with their boxes.
+        rows_N: int64 N, the images of the evidence, as rows of the store.
+        sides_N2: int64 N×2, width and height of these images in pixels.
+    """
     scale_N14 = crops.settings.side / np.tile(sides_N2, 2)[:, None]
     return torch.from_numpy((crops.boxes[rows_N] * scale_N14).astype(np.float32))
 
 
 def object_masks(index: Index, rows_N: NDArray[np.int64], size: int) -> Tensor | None:
-    """Returns the object masks, N×S×S bool, or None unless every image has one."""
+    """Returns the object masks, bool N×S×S, or None unless every image has one.
+
+    Args:
+        index: index of the data set's images.
+        rows_N: int64 N, the images of the evidence, as rows of the index.
+        size: S, the side in pixels that the masks are resized to.
+    """
     found = [index.object_mask(int(row)) for row in rows_N]
     if any(mask is None for mask in found):
         return None
@@ -164,7 +203,16 @@ def object_masks(index: Index, rows_N: NDArray[np.int64], size: int) -> Tensor |
 
 
 def part_locations(index: Index, rows_N: NDArray[np.int64], size: int) -> Tensor | None:
-    """Returns part locations in S×S pixels, N×Q×2 float32, NaN where a part is not visible."""
+    """Returns part locations (x, y) in S×S pixels, float32 N×Q×2; NaN if a part is not visible.
+
+    Args:
+        index: index of the data set's images.
+        rows_N: int64 N, the images of the evidence, as rows of the index.
+        size: S, the side in pixels that the images are scaled to.
+
+    Returns:
+        None if the data set has no part locations.
+    """
     if not index.part_names:
         return None
     sides_N2 = index.table[["width", "height"]].to_numpy(np.float32)[rows_N]
@@ -173,7 +221,12 @@ def part_locations(index: Index, rows_N: NDArray[np.int64], size: int) -> Tensor
 
 
 def parts_of(index: Index, row: int) -> Tensor:
-    """Returns an image's part locations in its pixels, Q×2 float32, NaN where a part is hidden."""
+    """Returns an image's part locations (x, y) in its own pixels, float32 Q×2; NaN if not visible.
+
+    Args:
+        index: index of the data set's images.
+        row: the image, as a row of the index.
+    """
     found = {part["name"]: (part["x"], part["y"]) for part in index.table["parts"].iloc[row] or ()}
     nowhere = (np.nan, np.nan)
     return torch.tensor([found.get(name, nowhere) for name in index.part_names])

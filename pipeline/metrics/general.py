@@ -1,7 +1,7 @@
-"""General: how often the model names the right class.
+"""General: classification performance.
 
-Formulas: method.md, "Metrics", General; Schlinge et al. 2025 (arXiv 2507.06819). All are shares,
-0 to 1. Classes without an image in the split are left out of every mean over classes.
+Formulas: method.md, "Metrics", General; Schlinge et al. 2025 (arXiv 2507.06819). All are shares, 0
+to 1. Classes without an image in the split are excluded from every mean over classes.
 """
 
 import torch
@@ -13,7 +13,11 @@ from pipeline.metrics.evidence import Evidence
 
 
 def measure(evidence: Evidence) -> Values:
-    """Accuracy and top-3 accuracy (one value per image), macro F1, and each class-balanced."""
+    """Returns accuracy and top-3 accuracy (per image), macro F1, and each class-balanced.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+    """
     logits_NC, labels_N = evidence.answers.logits_NC, evidence.labels_N
     first_N = top_accuracy(logits_NC, labels_N, 1)
     third_N = top_accuracy(logits_NC, labels_N, 3)
@@ -28,37 +32,52 @@ def measure(evidence: Evidence) -> Values:
 
 
 def top_accuracy(logits_NC: Tensor, labels_N: Tensor, top: int) -> Tensor:
-    """1.0 where an image's class is among its `top` largest logits, else 0.0: float32, N.
+    """Returns 1 if an image's class is among its `top` largest logits, else 0: float32 N.
 
     Equal logits rank by class number. With fewer than `top` classes, all of them count.
+
+    Args:
+        logits_NC: class scores of the images, float N×C.
+        labels_N: int64 N, the images' classes, 0..C−1.
+        top: number of largest logits to consider, ≥ 1.
     """
     ranked_NC = torch.sort(logits_NC, dim=1, descending=True, stable=True).indices
     return (ranked_NC[:, :top] == labels_N[:, None]).any(dim=1).float()
 
 
 def balanced_weights(labels_N: Tensor) -> Tensor:
-    """1 / frequency of each image's class in the split: float64, N."""
+    """Returns 1 / frequency of each image's class in the split, float64 N.
+
+    Args:
+        labels_N: int64 N, the images' classes, 0..C−1.
+    """
     return len(labels_N) / labels_N.bincount()[labels_N].double()
 
 
 def balanced_mean(values_N: Tensor, labels_N: Tensor) -> float:
-    """The mean of the images' values, each image weighted by 1 / frequency of its class.
+    """Returns the mean over images, each weighted by 1 / frequency of its class.
 
-    Of an accuracy this is the mean of the classes' recalls.
+    Applied to the accuracy, this is the mean of the classes' recalls.
+
+    Args:
+        values_N: the value of each image, float N.
+        labels_N: int64 N, the images' classes, 0..C−1.
     """
     weights_N = balanced_weights(labels_N)
     return float((weights_N * values_N).sum() / weights_N.sum())
 
 
 def f1_macro(logits_NC: Tensor, labels_N: Tensor, weights_N: Tensor | None = None) -> float:
-    """The mean over the split's classes of F1, the harmonic mean of precision and recall.
+    """Returns F1, the harmonic mean of precision and recall, averaged over classes: 0..1.
 
-    A class of the split that is never predicted has F1 0. A class that is predicted but has no
-    image in the split adds no term of its own; the images it was named for cost their own
-    classes' recall.
+    The mean is over the split's classes. A class of the split that is never predicted has F1 0. A
+    class that is predicted but has no image in the split adds no term of its own; the images it is
+    predicted for reduce the recall of their own classes.
 
     Args:
-        weights_N: what each image counts, in true and in false positives; None: 1.
+        logits_NC: class scores of the images, float N×C.
+        labels_N: int64 N, the images' classes, 0..C−1.
+        weights_N: float N, the weight of each image in true and false positives; None: 1 each.
     """
     predicted_N = torch.sort(logits_NC, dim=1, descending=True, stable=True).indices[:, 0]
     return float(

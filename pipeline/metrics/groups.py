@@ -1,4 +1,4 @@
-"""The metric groups by name, measured together so that every image is read and drawn once."""
+"""The metric groups by name, measured together so that every image is read and explained once."""
 
 import math
 from collections import defaultdict
@@ -33,20 +33,30 @@ GROUPS: dict[str, ModuleType] = {
     "segmentation": segmentation,
     "truth": truth,
 }
-"""Name -> the module, whose functions are described in `pipeline.metrics`."""
+"""Name → the group's module, whose functions are described in `pipeline.metrics`."""
 
 BATCH_SIZE = 32
 
 Gathered = dict[str, dict[str, Tensor]]
-"""Group -> metric -> a tensor whose first dimension is N."""
+"""Group → metric → a tensor whose first dimension is N."""
 
 
 def measure(
     evidence: Evidence, groups: Sequence[str], batch_size: int = BATCH_SIZE
 ) -> dict[str, Values]:
-    """Group -> metric -> value, for the groups named, with one pass over the images.
+    """Measures metric groups in one pass over the images.
 
-    A metric of saliency maps by another explanation than `mask` ends in its name: `vlc_prp`.
+    Args:
+        evidence: a model's outputs for the N images of a split.
+        groups: names of the groups to measure, keys of `GROUPS`.
+        batch_size: number of images per batch, ≥ 1.
+
+    Returns:
+        group → metric → value. The names of metrics of saliency maps by another explanation than
+        `mask` end in that explanation's name, as in `vlc_prp`.
+
+    Raises:
+        ProtoMaskError: the split holds no image.
     """
     if not evidence.ids:
         raise ProtoMaskError("no metric can be measured: the split holds no image")
@@ -66,7 +76,15 @@ def measure(
 
 
 def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Group -> metric -> why it cannot be measured, for the metrics that cannot."""
+    """Returns the metrics that cannot be measured, with the reason.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+        groups: names of the groups to check, keys of `GROUPS`.
+
+    Returns:
+        group → metric → reason.
+    """
     missing = {name: GROUPS[name].unavailable(evidence) for name in _having("unavailable", groups)}
     why = "a black box has no prototypes"
     without = [name for name in _without_prototypes(evidence) if name in groups]
@@ -74,12 +92,20 @@ def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str
 
 
 def _without_prototypes(evidence: Evidence) -> tuple[str, ...]:
-    """Returns the groups that are about prototypes, if the model has none."""
+    """Returns the groups that require prototypes, if the model has none."""
     return () if evidence.head.has_prototypes else ("compactness", "contrastivity")
 
 
 def plots(evidence: Evidence, values: dict[str, Values]) -> dict[str, pd.DataFrame]:
-    """Name -> table, of all groups that draw more than their metrics; empty if not measured."""
+    """Returns the tables of all groups that plot more than their metrics.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+        values: the measured values by group, as returned by `measure`.
+
+    Returns:
+        name → table, which is empty if its group was not measured.
+    """
     tables: dict[str, pd.DataFrame] = {}
     for name in _having("plots", list(GROUPS)):
         tables |= GROUPS[name].plots(evidence, values.get(name, {}))
@@ -106,7 +132,7 @@ def _over_batches(
     on_batches, on_maps = _having("of_batch", groups), _having("of_maps", groups)
     if not on_batches and not on_maps:
         return of_batches, of_maps
-    # A batch holds crops and copies: none is kept when the next one comes.
+    # A batch holds crops and copies: it is released before the next one is loaded.
     total = math.ceil(len(evidence.ids) / batch_size)
     for batch in track(evidence.batches(batch_size), "Measuring", total):
         for name in on_batches:
@@ -121,10 +147,10 @@ def _over_batches(
 
 
 def _store(gathered: dict[str, Tensor], found: dict[str, Tensor], batch: Batch) -> None:
-    """Puts a batch's values where they stay.
+    """Copies a batch's values into tensors of all N images.
 
-    Kept apart, a small tensor a batch splits the memory that the next batch's maps would reuse
-    (10 GB instead of 2 for 6,000 images).
+    One small tensor per batch, kept separately, would fragment the RAM that the next batch's maps
+    could reuse (10 GB instead of 2 for 6,000 images).
     """
     for name, value in found.items():
         if name not in gathered:

@@ -1,6 +1,6 @@
-"""What a model's explanations are compared with: models that have learned nothing.
+"""Controls for a model's explanations: models with random weights or random prototypes.
 
-Adebayo et al. (2018), "Sanity Checks for Saliency Maps": an explanation that looks the same for a
+Adebayo et al. (2018), "Sanity Checks for Saliency Maps": an explanation that is the same for a
 model with random weights does not explain what the model has learned.
 """
 
@@ -19,21 +19,24 @@ from pipeline.model.base.network import PrototypeNetwork
 from pipeline.training.features import in_passes
 
 HEAD = ("prototypes", "classifier", "classifier.weight", "classifier.bias", "class_of", "own")
-"""What is not random: which classes the prototypes speak for."""
+"""Tensors copied from the trained model: the prototypes and their weights for the classes."""
 
 
 @torch.inference_mode()
 def with_random_weights(
     network: PrototypeNetwork, sources_P1SS3: Tensor, cell_P: Tensor, fabric: Fabric, seed: int
 ) -> PrototypeNetwork:
-    """Returns the same network with a random backbone and W, and the same views as prototypes.
+    """Returns the network with a random backbone and W, and the same views as prototypes.
 
     Args:
-        network: the model; it is left as it is.
-        sources_P1SS3: uint8, P×1×S×S×3, the training crops that its prototypes are of.
-        cell_P: int64, the cells of these.
-        fabric: device and precision.
-        seed: of the weights.
+        network: the trained model, which is not changed.
+        sources_P1SS3: uint8 P×1×S×S×3, the training crop that each prototype was pushed onto.
+        cell_P: int64 P, the view of this crop that each prototype was pushed onto, from 0.
+        fabric: the device and the precision of the backbone.
+        seed: seed of the random weights, ≥ 0.
+
+    Returns:
+        The control model on the fabric's device, in evaluation mode.
     """
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -57,14 +60,17 @@ def with_random_prototypes(
     fabric: Fabric,
     seed: int,
 ) -> PrototypeNetwork:
-    """Returns the same network with random views as prototypes.
+    """Returns the network with random training views as prototypes.
 
     Args:
-        network: the model; it is left as it is.
-        crops: the crop store.
-        rows_N: int64, the training images.
-        fabric: device and precision.
-        seed: decides which.
+        network: the trained model, which is not changed.
+        crops: store of the training images' crops, as the model sees them.
+        rows_N: int64 N, the training images, as rows of the store.
+        fabric: the device and the precision of the backbone.
+        seed: seed of the random choice of views, ≥ 0.
+
+    Returns:
+        The control model on the fabric's device.
     """
     chance = np.random.default_rng(seed)
     image_X, crop_X = np.nonzero(crops.valid[rows_N])

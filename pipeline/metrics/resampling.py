@@ -1,4 +1,4 @@
-"""The bootstrap: images drawn with replacement, again and again."""
+"""Bootstrap resampling of images."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 400_000
-"""Places of images that are drawn at a time."""
+"""Maximum number of images drawn at a time, over all resamples of a block (at least one)."""
 
 
 def resampled_sums(
@@ -15,12 +15,13 @@ def resampled_sums(
     """Draws N of N images with replacement, the same ones for all T columns.
 
     Args:
-        values_NT: a value an image and column; one that is not finite does not count.
-        resamples: how often N images are drawn.
-        seed: of the drawing.
+        values_NT: float64 N×T, one value per image and column; values that are not finite are
+            ignored.
+        resamples: number of times that N images are drawn, ≥ 1.
+        seed: seed of the random draws, ≥ 0.
 
     Yields:
-        The sums of the values that count, and how many they are: R×T each, R resamples a block.
+        Sums of the finite values and their numbers, float64 R×T each, for blocks of R resamples.
     """
     N = len(values_NT)
     finite_NT = np.isfinite(values_NT)
@@ -34,7 +35,7 @@ def resampled_sums(
 
 
 def _drawn(random: np.random.Generator, R: int, N: int) -> NDArray[np.float64]:
-    """How often each of N images is in each of R resamples: R×N."""
+    """Returns how often each of N images occurs in each of R resamples, float64 R×N."""
     drawn_RN = (
         random.integers(0, N, (R, N), dtype=np.int32) + N * np.arange(R, dtype=np.int32)[:, None]
     )

@@ -1,4 +1,4 @@
-"""Whether explanations say more of a model than of one that has learned nothing."""
+"""Sanity check: whether a model's explanations are better than those of an untrained control."""
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ HIGHER_IS_BETTER = ("purity", "part_agreement", "discrimination", "deletion_auc"
 def no_better(learned: Values, control: Values, seed: int) -> list[str]:
     """Returns the metrics of the group `truth` in which a model does not beat its control.
 
-    A metric with a value per image is better where the bootstrap 95 % interval of the images'
-    differences lies above 0 (see `summary.bootstrap`); one that is no mean over images, where it is
-    larger. A metric that either model lacks is not beaten.
+    A metric with a value per image is better if the bootstrap 95 % interval of the images' mean
+    difference lies above 0 (`summary.bootstrap`); one that is not a mean over images, if it is
+    larger. A metric that is undefined for either model is not better.
 
     Args:
-        learned: the model's.
-        control: those of a model with random weights, or of random prototypes.
-        seed: of the resampling.
+        learned: values of the trained model, by metric.
+        control: values of a model with random weights or random prototypes, with the same metrics.
+        seed: seed of the bootstrap, ≥ 0.
     """
     names = [name for name in learned if name.startswith(HIGHER_IS_BETTER)]
     return [name for name in names if not _beats(learned, control, name, seed)]

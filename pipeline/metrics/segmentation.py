@@ -1,7 +1,9 @@
-"""Masks alone: what the segmenter found, before anything is learned from it.
+"""Masks alone: properties of the segmenter's masks, independent of any model.
 
 Formulas: method.md, "Metrics", Masks alone. Numbers and areas are those of all masks of an image;
-what is measured by rank, and the parts, are of the K largest, those that become crops.
+the values by rank and the parts are those of the K largest masks, which become crops.
+
+Dimensions: those of `evidence`, and H×W pixels of an image at its own resolution.
 """
 
 import math
@@ -18,11 +20,18 @@ from pipeline.metrics.complexity import area, part_hits
 from pipeline.metrics.evidence import Batch, Evidence
 
 SETS_SHOWN = 10
-"""How many sets of parts of a class a plot shows."""
+"""Number of sets of parts that a plot shows per class."""
 
 
 def unavailable(evidence: Evidence) -> dict[str, str]:
-    """What takes object masks or part locations where there are none."""
+    """Returns the metrics that cannot be measured without object masks or part locations.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+
+    Returns:
+        metric → reason.
+    """
     missing = {}
     if evidence.object_masks is None:
         missing["object_coverage"] = "not every test image has an object mask"
@@ -32,13 +41,19 @@ def unavailable(evidence: Evidence) -> dict[str, str]:
 
 
 def of_batch(batch: Batch) -> dict[str, Tensor]:
-    """Number, areas, coverage and parts of a batch's masks.
+    """Returns number, areas, object coverage and parts of the masks of a batch's images.
+
+    Args:
+        batch: the B images, with access to their masks.
 
     Returns:
-        For each image (B, float32) `masks`, their number; `area_median`, the median of their
-        areas, in % of the image, NaN without any; `object_coverage`, see `coverage`.
-        For plots (B×K) `rank_area`, in % of the image, `rank_coverage` and `rank_union`, see
-        `coverage`; and int64 `part_sets`, see `part_sets`.
+        For each image (float32 B): `masks`, their number; `area_median`, the median of their areas
+        in % of the image, NaN without masks; `object_coverage`, the % of the object under the K
+        largest masks.
+        For plots (float32 B×K): `rank_area`, the area of each mask in % of the image;
+        `rank_coverage` and `rank_union`, the two results of `coverage`; NaN for missing masks,
+        except `rank_union`.
+        For the mask consistency (int64 B×K): `part_sets`, the set of parts on each mask as bits.
     """
     rows = [_of_image(batch, image) for image in batch.images_B.tolist()]
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
@@ -69,7 +84,12 @@ def _of_image(batch: Batch, image: int) -> dict[str, Tensor]:
 
 
 def from_batches(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
-    """What was gathered, and of the sets of parts the mask consistency."""
+    """Returns the values unchanged, and the mask consistency computed from the sets of parts.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+        gathered: the results of `of_batch` for all N images, by name.
+    """
     values: Values = {**gathered}
     if "part_sets" in gathered:
         values["mask_consistency"] = mask_consistency(gathered["part_sets"], evidence.labels_N)
@@ -77,15 +97,19 @@ def from_batches(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
 
 
 def plots(evidence: Evidence, values: Values) -> dict[str, pd.DataFrame]:
-    """Tables of what a segmenter's masks are like.
+    """Returns tables for plots of the segmenter's masks.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+        values: the measured values of this group, by name; empty if it was not measured.
 
     Returns:
         `mask_areas`: for each rank from 1, the median area of its masks, in % of the image.
-        `object_coverage`: for each rank, the % of the object under its mask and under all masks
-        up to it, means over images.
-        `mask_consistency`: each class's most frequent sets of parts, and in how many % of its
-        images one mask covers them. Ranks without any mask are left out, and a table of what was
-        not measured is empty.
+        `object_coverage`: for each rank, the % of the object under its mask and under all masks up
+        to it, means over images.
+        `mask_consistency`: each class's most frequent sets of parts, and the % of its images in
+        which one mask covers them. Ranks without any mask are left out, and a table of what was not
+        measured is empty.
     """
     tables = {
         "mask_areas": pd.DataFrame(columns=["rank", "area"]),
@@ -108,7 +132,12 @@ def plots(evidence: Evidence, values: Values) -> dict[str, pd.DataFrame]:
 
 
 def largest_masks(masks: Masks, K: int) -> Tensor:
-    """The K largest masks of an image, bool K×H×W; missing ones are empty."""
+    """Returns the K largest masks of an image, bool K×H×W; missing ones are empty.
+
+    Args:
+        masks: all masks of the image, the largest first.
+        K: number of masks to return, ≥ 1.
+    """
     masks_KHW = np.zeros((K, masks.height, masks.width), bool)
     for rank in range(min(K, len(masks))):
         masks_KHW[rank] = masks.full(rank)
@@ -116,10 +145,15 @@ def largest_masks(masks: Masks, K: int) -> Tensor:
 
 
 def coverage(masks_KHW: Tensor, object_HW: Tensor) -> tuple[Tensor, Tensor]:
-    """How much of the object lies under masks, ×100: K and K; 0 to 100. NaN for an empty object.
+    """Returns the share of the object under masks, ×100: 0..100; NaN for an empty object.
+
+    Args:
+        masks_KHW: bool K×H×W, the masks of an image by rank.
+        object_HW: bool H×W, the object mask of the image.
 
     Returns:
-        Under each mask, and under the union of each mask and all before it.
+        The shares under each mask, and under the union of each mask and all before it, float32 K
+        each.
     """
     unions_KHW = torch.from_numpy(np.logical_or.accumulate(masks_KHW.numpy(), axis=0))
     alone_K, union_K = area(masks_KHW & object_HW), area(unions_KHW & object_HW)
@@ -127,33 +161,42 @@ def coverage(masks_KHW: Tensor, object_HW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def part_sets(masks_KHW: Tensor, parts_Q2: Tensor) -> Tensor:
-    """The set of parts that lie on each mask: int64 K, bit q for the q-th of at most 63 parts.
+    """Returns the set of parts that lie on each mask, int64 K: bit q for part q of at most 63.
 
     Args:
-        masks_KHW: bool.
-        parts_Q2: float32, (x, y) in the masks' pixels; a part at NaN lies on no mask.
+        masks_KHW: bool K×H×W, the masks of an image by rank.
+        parts_Q2: float32 Q×2, (x, y) in the masks' pixels; a part at NaN lies on no mask.
     """
     hits_KQ = part_hits(masks_KHW[None], parts_Q2[None])[0]
     return (hits_KQ.long() << torch.arange(len(parts_Q2))).sum(dim=1)
 
 
 def mask_consistency(part_sets_NK: Tensor, labels_N: Tensor) -> float:
-    """How reliably the images of a class are cut into the same sets of parts, ×100: 0 to 100.
+    """Returns how consistently images of a class are cut into the same sets of parts, ×100: 0..100.
 
-    For each class and each set of parts (not the empty one) that some mask of the class covers,
-    no part more and no part less: the share of the class's images in which a mask covers just
-    this set. Then the mean over the class's sets (0 for a class without any), and the mean over
-    classes. A part that is not visible in an image lies on no mask there.
+    For each class and each non-empty set of parts that some mask of the class covers, exactly: the
+    share of the class's images in which a mask covers exactly this set. Then the mean over the
+    class's sets (0 for a class without any), and the mean over classes. A part that is not visible
+    in an image lies on no mask there.
+
+    Args:
+        part_sets_NK: int64 N×K, the set of parts on each mask as bits.
+        labels_N: int64 N, the images' classes, 0..C−1.
     """
     of_class = set_shares(part_sets_NK, labels_N).groupby("label")["share"].mean()
     return float(of_class.reindex(labels_N.unique().numpy(), fill_value=0.0).mean())
 
 
 def set_shares(part_sets_NK: Tensor, labels_N: Tensor) -> pd.DataFrame:
-    """The sets of parts that masks cover, not the empty one, and how often: a row a class and set.
+    """Returns the non-empty sets of parts that masks cover, and their frequencies.
+
+    Args:
+        part_sets_NK: int64 N×K, the set of parts on each mask as bits.
+        labels_N: int64 N, the images' classes, 0..C−1.
 
     Returns:
-        `label`, `parts` (a bit set), and `share`, the % of the class's images that have it.
+        One row per class and set: `label`, the class; `parts`, the set as bits; and `share`, the %
+        of the class's images that have it.
     """
     N, K = part_sets_NK.shape
     covered = pd.DataFrame(
@@ -170,7 +213,7 @@ def set_shares(part_sets_NK: Tensor, labels_N: Tensor) -> pd.DataFrame:
 
 
 def _most_frequent(shares: pd.DataFrame, part_names: Sequence[str]) -> pd.DataFrame:
-    """Returns each class's largest shares, the largest first, with the parts by name."""
+    """Returns each class's largest shares, in descending order, with the parts by name."""
     order = ["label", "share", "parts"]
     shown = shares.sort_values(order, ascending=[True, False, True])
     shown = shown.groupby("label").head(SETS_SHOWN).reset_index(drop=True)
@@ -182,7 +225,7 @@ def _most_frequent(shares: pd.DataFrame, part_names: Sequence[str]) -> pd.DataFr
 
 
 def _frame(values_NK: Tensor | float) -> pd.DataFrame:
-    """Returns a table whose means and medians over images leave NaN out."""
+    """Returns values as a table, whose means and medians over images ignore NaN."""
     return pd.DataFrame(torch.as_tensor(values_NK).numpy())
 
 

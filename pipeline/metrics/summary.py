@@ -1,4 +1,4 @@
-"""From values to numbers: means and how sure they are, and a table with a row an image."""
+"""Summary of metric values: means with confidence intervals, and a table with a row per image."""
 
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
@@ -17,17 +17,23 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 
 PROPORTIONS = ("general.accuracy", "general.top3_accuracy")
-"""Metrics whose value of an image is 1 or 0: right or wrong."""
+"""Metrics whose value for an image is 1 (correct) or 0, so that their mean is a proportion."""
 
 
 def summarise(values: dict[str, Values]) -> dict[str, dict[str, float]]:
-    """Group -> metric -> number, all finite, so that it can be written as strict JSON.
+    """Returns the mean of each metric; all numbers are finite, as strict JSON requires.
 
-    A metric with one value per image becomes the mean of the finite ones. Images whose value is
-    not finite (OIRR where a map has nothing inside the object) are left out of the mean, and
-    `<metric>_undefined` then says how many they were: such a mean describes the other images
-    only, and is to be read with that number. A metric without any finite value is absent, and
-    only its `<metric>_undefined` remains (1 for a metric that is no mean over images, as NPR).
+    A metric with one value per image becomes the mean of the finite ones. Images whose value is not
+    finite (OIRR of a map with nothing inside the object) are excluded, and `<metric>_undefined` is
+    their number: such a mean describes the other images only, and is to be read with that number. A
+    metric without any finite value is absent, and only its `<metric>_undefined` remains (1 for a
+    metric that is not a mean over images, such as NPR).
+
+    Args:
+        values: group → metric → value, as returned by `groups.measure`.
+
+    Returns:
+        group → metric → number.
     """
     return {
         group: {
@@ -41,7 +47,15 @@ def summarise(values: dict[str, Values]) -> dict[str, dict[str, float]]:
 
 
 def finite_mean(metric: str, value: Tensor | float) -> dict[str, float]:
-    """The mean of the finite values, and how many were not finite, if any were not."""
+    """Returns the mean of the finite values and, if any are not finite, the number of these.
+
+    Args:
+        metric: name of the metric, the key of its mean.
+        value: one value per image, float N, or a single number.
+
+    Returns:
+        The mean as `<metric>`, if any value is finite; the number as `<metric>_undefined`.
+    """
     per_image = torch.as_tensor(value, dtype=torch.float64).reshape(-1)
     finite = per_image[per_image.isfinite()]
     undefined = len(per_image) - len(finite)
@@ -58,19 +72,22 @@ def _is_curve(value: Tensor | float) -> bool:
 
 
 def intervals(values: dict[str, Values], seed: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Group -> metric -> {low, high}: the 95 % interval of each mean over images.
+    """Returns the 95 % confidence interval of each mean over images.
 
     The percentile bootstrap (Efron & Tibshirani, 1993): images are drawn with replacement 2,000
-    times, the same ones for all metrics, and the interval is what the middle 95 % of the means
-    span. A proportion has Wilson's score interval (1927) instead, since all resamples of images
-    that are all right are all right: 16 of 16 would be certain. Which metrics are proportions,
-    `PROPORTIONS` says and not their values: a share of pixels can be 0 or 1 in every image too.
-    Images without a finite value do not count in a mean. A metric that is no mean over images has
-    no interval.
+    times, the same ones for all metrics, and the interval covers the middle 95 % of the means. A
+    proportion has Wilson's score interval (1927) instead, since all resamples of images that are
+    all correct are all correct, and 16 of 16 would have an interval of width 0. Proportions are
+    listed in `PROPORTIONS` and not inferred from their values: a share of pixels can be 0 or 1 in
+    every image too. Images without a finite value are ignored. A metric that is not a mean over
+    images has no interval.
 
     Args:
-        values: as `groups.measure` gives them.
-        seed: of the resampling.
+        values: group → metric → value, as returned by `groups.measure`.
+        seed: seed of the bootstrap, ≥ 0.
+
+    Returns:
+        group → metric → the interval's limits `low` and `high`.
     """
     return {
         group: {
@@ -88,10 +105,13 @@ def _interval(name: str, values_N: NDArray[np.float64], seed: int) -> tuple[floa
 
 
 def wilson(values_N: NDArray[np.float64]) -> tuple[float, float]:
-    """Returns Wilson's 95 % interval of the share of ones among the finite values, at least one.
+    """Returns Wilson's 95 % score interval (1927) of the share of ones among the finite values.
 
     Args:
-        values_N: 1, 0 or not finite.
+        values_N: float64 N, each 1, 0 or not finite; at least one is finite.
+
+    Returns:
+        The lower and the upper limit, 0..1.
     """
     finite = values_N[np.isfinite(values_N)]
     test = binomtest(int(finite.sum()), len(finite))
@@ -100,7 +120,17 @@ def wilson(values_N: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def bootstrap(values_N: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Returns the bootstrap 95 % interval of the mean of the finite values, at least one."""
+    """Returns the bootstrap 95 % interval of the mean of the finite values.
+
+    Percentile bootstrap (Efron & Tibshirani, 1993) with 2,000 resamples.
+
+    Args:
+        values_N: float64 N, one value per image; at least one is finite.
+        seed: seed of the bootstrap, ≥ 0.
+
+    Returns:
+        The lower and the upper limit, in the unit of the values.
+    """
     blocks = resampled_sums(values_N[:, None], RESAMPLES, seed)
     with np.errstate(invalid="ignore"):
         means = np.concatenate([sums_R1 / counted_R1 for sums_R1, counted_R1 in blocks])
@@ -110,9 +140,14 @@ def bootstrap(values_N: NDArray[np.float64], seed: int) -> tuple[float, float]:
 
 
 def per_image(ids: Sequence[str], values: dict[str, Values]) -> pd.DataFrame:
-    """Returns a row an image and a column `group.metric` for each metric with a value per image.
+    """Returns a table with a row per image and a column for each metric with a value per image.
 
-    Values that are not finite stay as they are: infinite or NaN.
+    Args:
+        ids: the N images' ids, in the order of the values.
+        values: group → metric → value, as returned by `groups.measure`.
+
+    Returns:
+        The columns `image` and `group.metric`; values that are not finite stay infinite or NaN.
     """
     columns = {
         f"{group}.{metric}": value.double().numpy()
@@ -130,7 +165,13 @@ def plot_tables(
 ) -> dict[str, pd.DataFrame]:
     """Returns for each group a table that `dvc plots` draws: metric, value, low and high.
 
-    That of a group that was not measured is empty, since DVC complains of a file that is not there.
+    The table of a group that was not measured is empty, since DVC reports a missing file as an
+    error.
+
+    Args:
+        groups: names of the groups that a table is made for.
+        metrics: group → metric → number, as returned by `summarise`.
+        sure: group → metric → the limits `low` and `high`, as returned by `intervals`.
     """
     return {
         group: pd.DataFrame(

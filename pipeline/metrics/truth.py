@@ -1,8 +1,10 @@
-"""Truth: whether prototypes see what is known to matter, in a data set that was drawn.
+"""Truth: whether prototypes respond to what is known to be relevant, in a data set that was drawn.
 
-A drawing knows which part each pixel shows and in which parts two classes differ, and can be made
-again with one part of another class. Where a prototype was found is here its relevance: its
-saliency map within its saliency mask.
+For each drawing the part that each pixel shows and the parts in which two classes differ are known,
+and it can be drawn again with one part of another class. A prototype's location is here given by
+its relevance: its saliency map within its saliency mask.
+
+Dimensions: those of `evidence`.
 """
 
 import torch
@@ -24,7 +26,11 @@ NO_PART = -1
 
 
 def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Everything, for all data sets that were not drawn."""
+    """Returns all metrics with the reason, for data sets that were not drawn.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+    """
     if evidence.truth is not None:
         return {}
     why = "the data set does not know what tells its classes apart (only `demo` does)"
@@ -32,14 +38,19 @@ def unavailable(evidence: Evidence) -> dict[str, str]:
 
 
 def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """Purity, discrimination and deletion of a batch's images.
+    """Returns purity, discrimination and deletion of a batch's images.
+
+    Args:
+        batch: the B images, with the model's outputs for them and for their redrawn copies.
+        drawn: the saliency maps and masks of the images' k prototypes.
 
     Returns:
-        For each image (B) `purity`; `discrimination`; `deletion_on` and `deletion_off`, the mean
-        `similarity_change` of the prototypes that were found mainly on the replaced part (its
+        For each image (float B): `purity`; `discrimination`; `deletion_on` and `deletion_off`, the
+        mean `similarity_change` of the prototypes that were found mainly on the replaced part (its
         pixels in either drawing), and of the others; NaN without any such prototype.
-        For `from_maps` (B×k) `main_part`; `on_replaced`, whether a prototype is one of the former;
-        and its `change`.
+        For `from_maps` (B×k): `main_part` (int64); `on_replaced` (bool), whether a prototype was
+        found mainly on the replaced part; and its `change` (float).
+        Nothing for a data set that was not drawn.
     """
     truth = batch.evidence.truth
     if truth is None:
@@ -63,7 +74,12 @@ def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
 
 
 def from_maps(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
-    """The values per image as they are, and of the others part agreement and deletion AUC."""
+    """Returns the values per image unchanged, and part agreement and deletion AUC.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+        gathered: the results of `of_maps` for all N images, by name.
+    """
     if evidence.truth is None:
         return {}
     num_parts = evidence.truth.distinguishing_CCQ.shape[-1]
@@ -75,12 +91,14 @@ def from_maps(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
 
 
 def part_shares(relevance_BkSS: Tensor, labels_BSS: Tensor, num_parts: int) -> Tensor:
-    """The share of a map's relevance on each part: B×k×Q; 0 to 1, NaN for an all-zero map.
+    """Returns the share of a map's relevance on each part, float32 B×k×Q, 0..1.
+
+    NaN for an all-zero map.
 
     Args:
-        relevance_BkSS: float32 ≥ 0.
-        labels_BSS: which part each pixel shows, 0 for none, q + 1 for the q-th.
-        num_parts: Q.
+        relevance_BkSS: relevance of each pixel, float32 B×k×S×S, ≥ 0.
+        labels_BSS: the part that each pixel shows, integer B×S×S: 0 for none, q + 1 for part q.
+        num_parts: Q, the number of parts of the data set, ≥ 1.
     """
     relevance_BkV = relevance_BkSS.flatten(2)
     labels_BkV = labels_BSS.long().flatten(1)[:, None].expand_as(relevance_BkV)
@@ -91,36 +109,52 @@ def part_shares(relevance_BkSS: Tensor, labels_BSS: Tensor, num_parts: int) -> T
 
 
 def labels_of_both(labels_BSS: Tensor, now_BSS: Tensor, part_B: Tensor) -> Tensor:
-    """Which part each pixel shows: the replaced one (int64 B) where either drawing shows it."""
+    """Returns each pixel's part, int64 B×S×S: the replaced one where either drawing shows it.
+
+    Args:
+        labels_BSS: uint8 B×S×S, the part in the original drawing: 0 for none, q + 1 for part q.
+        now_BSS: uint8 B×S×S, the part in the changed drawing, with the same labels.
+        part_B: int64 B, the replaced part of each image, 0..Q−1.
+    """
     label_B11 = part_B[:, None, None] + 1
     return torch.where(now_BSS == label_B11, label_B11, labels_BSS)
 
 
 def main_part(share_BkQ: Tensor) -> Tensor:
-    """The part with most of a map's relevance: int64 Bk; −1 if none lies on any part."""
+    """Returns the part with most of a map's relevance, int64 B×k; −1 if none lies on any part.
+
+    Args:
+        share_BkQ: share of the map's relevance on each part, float B×k×Q; NaN for an all-zero map.
+    """
     most_Bk, part_Bk = share_BkQ.nan_to_num().max(dim=-1)
     return part_Bk.where(most_Bk > 0, NO_PART)
 
 
 def purity(share_BkQ: Tensor) -> Tensor:
-    """The share of a map's relevance on its main part, ×100: B; 0 to 100.
+    """Returns the share of a map's relevance on its main part, ×100: float B, 0..100.
 
-    The mean over the image's k maps; all-zero ones are left out, and an image that has no other
+    The mean over the image's k maps; all-zero ones are excluded, and an image without any other map
     is NaN.
+
+    Args:
+        share_BkQ: share of the map's relevance on each part, float B×k×Q; NaN for an all-zero map.
     """
     return 100 * share_BkQ.amax(dim=-1).nanmean(dim=1)
 
 
 def discrimination(share_BkQ: Tensor, support_Bk: Tensor, parts_BQ: Tensor) -> Tensor:
-    """The share of a class's evidence that lies on distinguishing parts, ×100: B; 0 to 100.
+    """Returns the share of the evidence for a class that lies on distinguishing parts, ×100.
 
-    The k prototypes' support, each shared out as its map is. Support with an all-zero map lies on
-    no part. NaN without any support, or without a distinguishing part.
+    The support of the k prototypes is distributed over the parts in proportion to their maps. The
+    support of a prototype with an all-zero map lies on no part.
 
     Args:
-        share_BkQ: see `part_shares`.
-        support_Bk: each prototype's evidence for the class, ≥ 0.
-        parts_BQ: bool, the parts that tell the class from the runner-up.
+        share_BkQ: share of the map's relevance on each part, float B×k×Q; NaN for an all-zero map.
+        support_Bk: support of each prototype for the predicted class, float B×k, ≥ 0.
+        parts_BQ: bool B×Q, the parts that distinguish the predicted class from the runner-up.
+
+    Returns:
+        float B, 0..100; NaN without any support, or without a distinguishing part.
     """
     on_Bk = (share_BkQ.nan_to_num() * parts_BQ[:, None]).sum(dim=-1)
     value_B = 100 * (support_Bk * on_Bk).sum(dim=1) / support_Bk.sum(dim=1)
@@ -128,16 +162,16 @@ def discrimination(share_BkQ: Tensor, support_Bk: Tensor, parts_BQ: Tensor) -> T
 
 
 def part_agreement(main_part_Nk: Tensor, top_Nk: Tensor, num_parts: int) -> float:
-    """How reliably a prototype is found on the same part, ×100: 0 to 100.
+    """Returns how consistently a prototype is found on the same part, ×100: 0..100.
 
-    For each prototype in the k of at least two images: the share of these images in which its main
-    part is its most frequent one (no part counts as another one). Then the mean over these
-    prototypes; NaN if there is none.
+    For each prototype that is among the k of at least two images: the share of these images in
+    which its main part is its most frequent one (no part counts as a mismatch). Then the mean over
+    these prototypes; NaN if there is none.
 
     Args:
-        main_part_Nk: see `main_part`.
-        top_Nk: the prototypes.
-        num_parts: Q.
+        main_part_Nk: int64 N×k, the part with most of each map's relevance, 0..Q−1; −1 for none.
+        top_Nk: int64 N×k, the prototypes that explain each image, 0..P−1.
+        num_parts: Q, the number of parts of the data set, ≥ 1.
     """
     used_P, place_Nk, count_P = top_Nk.unique(return_inverse=True, return_counts=True)
     found_XQ = main_part_Nk.flatten()[:, None] == torch.arange(num_parts)
@@ -148,20 +182,26 @@ def part_agreement(main_part_Nk: Tensor, top_Nk: Tensor, num_parts: int) -> floa
 
 
 def similarity_change(before: Tensor, after: Tensor) -> Tensor:
-    """|s − s'| / s, ×100: 0 or more; NaN where s is 0."""
+    """Returns |s − s'| / s, ×100: float ≥ 0, of the same shape; NaN where s is not positive.
+
+    Args:
+        before: s, similarities to the images, float, of any shape.
+        after: s', similarities to the changed images, float, of the same shape.
+    """
     return (100 * (before - after).abs() / before).where(before > 0, torch.nan)
 
 
 def deletion_auc(change_Nk: Tensor, on_Nk: Tensor) -> float:
-    """How well the change of similarity tells what was replaced, ×100: 0 to 100.
+    """Returns how well the change of similarity identifies the replaced part, ×100: 0..100.
 
     The probability that a prototype on the replaced part changes more than one that is not (the
     area under the ROC curve; equal changes count half), over all prototypes of all images. 50 is
-    chance; NaN if there are not both kinds.
+    chance; NaN unless there are prototypes of both kinds.
 
     Args:
-        change_Nk: see `similarity_change`; NaN is left out.
-        on_Nk: bool, whether the prototype was found on the replaced part.
+        change_Nk: change of each prototype's similarity in %, float N×k, ≥ 0; values that are not
+            finite are excluded.
+        on_Nk: bool N×k, whether the prototype was found mainly on the replaced part.
     """
     known_Nk = change_Nk.isfinite()
     on_X, change_X = on_Nk[known_Nk], change_Nk[known_Nk]
@@ -171,8 +211,12 @@ def deletion_auc(change_Nk: Tensor, on_Nk: Tensor) -> float:
 
 
 def _class_evidence(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Returns each prototype's evidence for the predicted class (similarity × weight, at least 0:
-    Bk), and the parts that tell this class from the runner-up (bool BQ; none of a single class)."""
+    """Returns the k prototypes' evidence for the predicted class, and the distinguishing parts.
+
+    Returns:
+        Similarity × weight, clamped at 0 (float B×k); and the parts that distinguish the predicted
+        class from the runner-up (bool B×Q; none if there is a single class).
+    """
     evidence = batch.evidence
     assert evidence.truth is not None
     classes_BC = ranking(batch.answers.logits_NC)[:, :2]
@@ -184,6 +228,6 @@ def _class_evidence(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def _changes(batch: Batch) -> Tensor:
-    """Returns how much the k prototypes' similarities change where a part was replaced: Bk."""
+    """Returns the change of the k prototypes' similarities when a part is replaced, ×100: B×k."""
     both = (batch.answers, batch.redrawn.copies.answers)
     return similarity_change(*(a.similarity_NP.gather(1, batch.prototypes_Bk) for a in both))
