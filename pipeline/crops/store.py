@@ -172,6 +172,7 @@ class WholeImageStore(CropStore):
         self.masks = np.full((N, 1), NO_MASK, np.int32)
 
     def inside(self, image: int) -> NDArray[np.bool_]:
+        """Returns the mask inside the only crop of an image, which is all true: bool, 1×S×S."""
         return np.ones(self._pixels.shape[:-1], bool)
 
 
