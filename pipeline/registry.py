@@ -59,16 +59,20 @@ class Registry(Generic[T]):
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a component of a name; imports it, and others only if it is not found
-        in a module of its name."""
+        """Whether there is a component of a name.
+
+        Imports the module of that name, and the others only if it registers no such component.
+        """
         modules = self._modules()
         if name not in self._known and name in modules:
             import_module(modules[str(name)])
         return name in self._known or name in self.names()
 
     def _modules(self) -> dict[str, str]:
-        """Returns the modules that register components, by their names; that of a component in a
-        package of its own is called like the kind."""
+        """Returns the modules that register components, by their names.
+
+        Of a package, it is the module that is called like the kind: `sam2.segmenter`.
+        """
         own = {
             module.name: ".".join([self.package, module.name, *[self.kind] * module.ispkg])
             for module in iter_modules(import_module(self.package).__path__)
