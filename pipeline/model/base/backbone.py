@@ -1,4 +1,7 @@
-"""The backbone f: any `timm` model that ends in a feature map."""
+"""The backbone f: any `timm` model that ends in a feature map.
+
+timm takes seconds to import, and parameters are checked without it.
+"""
 
 import difflib
 import hashlib
@@ -6,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -117,6 +119,8 @@ class Backbone(nn.Module):
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 of the model's name, weights, mean and standard deviation, in hex."""
+        import timm
+
         digest = hashlib.sha256(f"{self.name} of timm {timm.__version__}".encode())
         for values in (self.mean, self.std):
             digest.update(values.cpu().numpy().tobytes())
@@ -128,6 +132,8 @@ class Backbone(nn.Module):
 
 def _create(name: str, download: bool) -> Any:
     """Builds a timm model without its head; `download` fetches its ImageNet weights."""
+    import timm
+
     timm_name = TIMM_NAMES.get(name, name)
     if not timm.is_model(timm_name):
         near = difflib.get_close_matches(name, [PACKAGED, *timm.list_models()], n=5, cutoff=0.5)
@@ -182,6 +188,8 @@ def _packaged_state() -> Mapping[str, Tensor]:
 
 def _load_in_order(network: Any, state: Mapping[str, Tensor]) -> None:
     """Loads a state dict whose entries have the network's order but other names."""
+    import timm
+
     own = network.state_dict()
     tensors = [tensor for name, tensor in state.items() if not name.startswith("_fc.")]
     if [tensor.shape for tensor in tensors] != [tensor.shape for tensor in own.values()]:

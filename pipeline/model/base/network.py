@@ -6,16 +6,18 @@ P prototypes.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.crops.store import CropStore
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.head import Head
 from pipeline.model.base.relevance_target import RelevanceTarget
 from pipeline.model.base.settings import BackboneSettings
+
+if TYPE_CHECKING:
+    from pipeline.crops.store import CropStore
 
 
 class Output(NamedTuple):
@@ -95,7 +97,7 @@ class PrototypeNetwork(nn.Module, ABC):
         """Whether a prototype may be pushed onto images of the class, bool C×P."""
         return torch.arange(self.num_classes, device=self.device)[:, None] == self.class_of
 
-    def seen(self, store: CropStore) -> CropStore:
+    def seen(self, store: "CropStore") -> "CropStore":
         """Returns a crop store as this model reads it: its crops, or the whole images.
 
         Args:

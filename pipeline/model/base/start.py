@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
 SHRINKAGE = 0.3
@@ -31,6 +30,9 @@ def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:
     present = len(np.unique(labels))
     if present < 2 or not features.std(axis=0).any():
         return features_XF.new_zeros(0, features.shape[1])
+    # Takes a second, which checking parameters does not need.
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
     analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE)
     directions = analysis.fit(features, labels).scalings_[:, : min(count, present - 1)].T
     return torch.from_numpy(directions / (features @ directions.T).std()).float()
