@@ -94,7 +94,10 @@ def test_workers_run_the_code_too(clone: Clone, scheduler: str) -> None:
     shutil.rmtree(clone.folder / ".protomask")
     clone.params(f"runtime.scheduler={scheduler}", "segmenter.grid=3")
     edit(
-        clone.folder, "pipeline/masks/patches.py", "product(list(rows),", "product(list(rows)[1:],"
+        clone.folder,
+        "pipeline/masks/segmenters/patches.py",
+        "product(list(rows),",
+        "product(list(rows)[1:],",
     )
     clone.run("dvc", "repro", "--force", "--single-item", "masks")
     assert set(MaskStore(clone.folder / "artifacts/masks.zarr").num_masks()) == {6}

@@ -286,7 +286,7 @@ def test_a_worker_with_other_code_is_refused(
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(HERE.parents[2] / "pipeline", other / "pipeline")
-    with (other / "pipeline" / "masks" / "patches.py").open("a") as file:
+    with (other / "pipeline" / "masks" / "segmenters" / "patches.py").open("a") as file:
         file.write("# edited\n")
     cluster.worker("--no-nanny", code=other)
     args = photographs_in(photograph_folder), photograph_folder, Patches(), tmp_path / "memory", 1
