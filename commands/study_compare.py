@@ -32,7 +32,7 @@ from pipeline.study.comparison_page import (
 from pipeline.study.runs import Run
 from pipeline.training.devices import device_of
 from pipeline.training.settings import Runtime
-from stages import provenance, workspace
+from stages import workspace
 from stages.finished import Finished
 from stages.params import read_params
 
@@ -88,9 +88,7 @@ def _tested(rev: str, folder: Path, runtime: Runtime) -> Tested:
         index, crops, prototypes = finished.index, finished.crops, finished.prototypes()
         answers = finished.answers()
         answers.refuse_unless(prototypes)
-        finished.refuse_unless_made_with(params)
-        made_with = provenance.read_made_with(workspace.MADE_WITH)
-        provenance.refuse_contradictions(made_with, params, workspace.EVALUATE, "evaluate")
+        finished.refuse_unless_evaluated_with(params)
         network = finished.network.to(device_of(runtime))
         places = SimilarPlaces(network) if network.in_cells else None
         relevance, only_mask = relevance_of(network), params.explain.only_mask

@@ -1,4 +1,4 @@
-"""Components by name: segmenters, models, data sets.
+"""Components by name: segmenters and models.
 
 A component is one module that registers itself. Those of ProtoMask lie in one package; those of a
 team's own package are found by its entry points.

@@ -18,7 +18,7 @@ from pipeline.saliency.maps import SimilarPlaces
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.views import Views
 from pipeline.training.devices import device_of
-from stages import provenance, workspace
+from stages import workspace
 from stages.finished import Finished
 from stages.params import Params, read_params
 
@@ -26,9 +26,7 @@ from stages.params import Params, read_params
 def run() -> None:
     params = read_params(workspace.PARAMS)
     finished = Finished.read()
-    finished.refuse_unless_made_with(params)
-    made_with = provenance.read_made_with(workspace.MADE_WITH)
-    provenance.refuse_contradictions(made_with, params, workspace.EVALUATE, "evaluate")
+    finished.refuse_unless_evaluated_with(params)
     index, crops, masks = finished.index, finished.crops, finished.masks()
     prototypes = finished.prototypes()
     network = finished.network.to(device_of(params.runtime))

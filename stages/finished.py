@@ -57,6 +57,16 @@ class Finished:
         made_with = {"prepare": self.index.made_with, **self.about.made_with}
         provenance.refuse_contradictions(made_with, params, workspace.FINETUNE, "finetune")
 
+    def refuse_unless_evaluated_with(self, params: Params) -> None:
+        """Checks that the metrics, too, were made with these parameters.
+
+        Raises:
+            ProtoMaskError: they or the model were not.
+        """
+        self.refuse_unless_made_with(params)
+        made_with = provenance.read_made_with(workspace.MADE_WITH)
+        provenance.refuse_contradictions(made_with, params, workspace.EVALUATE, "evaluate")
+
     def masks(self) -> MaskStore:
         """Opens the masks that the crops were cut from.
 
