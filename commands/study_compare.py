@@ -210,9 +210,12 @@ def _cached(repo: Repo, files: DVCFileSystem, rev: str) -> dict[str, Path]:
 
 
 def _digests(files: DVCFileSystem, output: Path) -> dict[str, str]:
-    """Returns the files of an output and what DVC calls them; none if it has lost their list."""
+    """Returns the files of an output and what DVC calls them; none if it has lost their list.
+
+    An experiment's commit has `metrics.json` itself, too: such a file is described by Git first.
+    """
     try:
         found = files.find(output.as_posix(), detail=True)
     except DataIndexDirError:
         return {}
-    return {path: about["md5"] for path, about in found.items()}
+    return {path: about["dvc_info"]["md5"] for path, about in found.items()}

@@ -39,7 +39,7 @@ SMALL = {
 }
 SIDE = 64
 SIZES = [(60, 80), (90, 40), (7, 5), (1, 33), (200, 64)]
-PRESET = Path(__file__).parents[3] / "conf/segmenter/slit.yaml"
+PRESET = Path(__file__).parents[4] / "conf/segmenter/slit.yaml"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NO_MATTER = "0" * 64
 
