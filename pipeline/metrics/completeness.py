@@ -2,8 +2,9 @@
 
 Formulas: method.md, "Metrics", Output completeness; Schlinge et al. 2025 (arXiv 2507.06819). For
 each of an image's k prototypes there is one copy of the image, with noise everywhere outside the
-bounding box of that prototype's saliency map (`perturbation.noise_outside`). If the map covers
-everything that the prototype responds to, the change is 0. The metrics are those of `continuity`,
+bounding box of that prototype's saliency map (`perturbation.noise_outside`). The map locates the
+box to a pixel, so the box is grown by one pixel on each side. If the map covers everything that the
+prototype responds to, the change is 0. The metrics are those of `continuity`,
 where they are defined; an image's value is their mean over its k copies.
 
 Dimensions: those of `evidence`, and X = B·k copies.
@@ -18,6 +19,9 @@ from pipeline.metrics.perturbation import noise_outside, outside
 from pipeline.model.base.inference import Answers, answers_of
 from pipeline.saliency.maps import Copies
 
+MARGIN = 1
+"""Pixels that a map's box is grown by on each side. A crop's box lies between pixels of the map,
+and the noise would otherwise reach the border of the very crop that is explained."""
 IMAGES_AT_ONCE = 2
 """Images per pass; few, since each has k copies: 2·5 of 11 crops of 224×224 pixels are 66 MB."""
 
@@ -57,6 +61,17 @@ def bounding_boxes(maps_SS: Tensor) -> Tensor:
     return torch.stack([x0, y0, x1, y1], dim=-1)
 
 
+def grown(boxes_X4: Tensor) -> Tensor:
+    """Returns boxes that are one pixel larger on each side, int64 (…)×4; empty ones stay empty.
+
+    Args:
+        boxes_X4: half-open boxes (x0, y0, x1, y1), int64 (…)×4.
+    """
+    empty_X1 = boxes_X4[..., 2:3] == boxes_X4[..., 0:1]
+    larger_X4 = boxes_X4 + MARGIN * torch.tensor([-1, -1, 1, 1])
+    return torch.where(empty_X1, boxes_X4, larger_X4)
+
+
 def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]:
     """Returns the metrics of some of a batch's images, float B each.
 
@@ -67,7 +82,7 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
     B, k = maps_BkSS.shape[:2]
     crops_BKSS3 = batch.crops_BKSS3[place_B]
     outside_BkKSS = outside(
-        evidence.boxes_NK4[images_B], bounding_boxes(maps_BkSS), crops_BKSS3.shape[2]
+        evidence.boxes_NK4[images_B], grown(bounding_boxes(maps_BkSS)), crops_BKSS3.shape[2]
     )
     copies_XKSS3 = noise_outside(
         crops_BKSS3, outside_BkKSS, evidence.subject.pixel_std_3, evidence.seed, images_B

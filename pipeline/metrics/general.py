@@ -1,7 +1,8 @@
 """General: classification performance.
 
 Formulas: method.md, "Metrics", General; Schlinge et al. 2025 (arXiv 2507.06819). All are shares, 0
-to 1. Classes without an image in the split are excluded from every mean over classes.
+to 1. Classes without an image in the split are excluded from the means over classes of the
+accuracies; macro F1 averages over the classes that occur or are predicted.
 """
 
 import torch
@@ -70,9 +71,9 @@ def balanced_mean(values_N: Tensor, labels_N: Tensor) -> float:
 def f1_macro(logits_NC: Tensor, labels_N: Tensor, weights_N: Tensor | None = None) -> float:
     """Returns F1, the harmonic mean of precision and recall, averaged over classes: 0..1.
 
-    The mean is over the split's classes. A class of the split that is never predicted has F1 0. A
-    class that is predicted but has no image in the split adds no term of its own; the images it is
-    predicted for reduce the recall of their own classes.
+    The mean is over the classes that have an image in the split or are predicted for one, as
+    scikit-learn's is: a class that occurs and is never predicted has F1 0, and so has one that is
+    predicted and does not occur.
 
     Args:
         logits_NC: class scores of the images, float N×C.
@@ -84,7 +85,6 @@ def f1_macro(logits_NC: Tensor, labels_N: Tensor, weights_N: Tensor | None = Non
         f1_score(
             labels_N.numpy(),
             predicted_N.numpy(),
-            labels=labels_N.unique().numpy(),
             average="macro",
             sample_weight=None if weights_N is None else weights_N.numpy(),
             zero_division=0,

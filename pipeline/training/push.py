@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ProtoMaskError
+from pipeline.model.base.inference import IMAGES_PER_BLOCK
 from pipeline.model.base.network import PrototypeNetwork
-
-IMAGES_PER_BLOCK = 128
 
 
 class Nearest(NamedTuple):
@@ -19,7 +18,8 @@ class Nearest(NamedTuple):
         view: int64 P, the view's index within its image, 0..V−1.
         distance: float64 P, squared Euclidean distance of the prototype to the view before the
             push; NaN in models without distances.
-        embedding: float32 P×D, the view's embedding.
+        embedding: float32 P×D, the view's embedding, to the bit what `answers` computes for the
+            same images.
     """
 
     image: Tensor
@@ -53,9 +53,11 @@ def nearest_views(
     P, V = network.num_prototypes, valid_NV.shape[1]
     best_P = torch.full((P,), -torch.inf, dtype=torch.float64, device=device)
     place_P = torch.zeros(P, dtype=torch.int64, device=device)
+    embedding_PD = torch.zeros_like(head.prototypes_PD)
     for at in range(0, len(features_NVF), IMAGES_PER_BLOCK):
         rows = slice(at, at + IMAGES_PER_BLOCK)
-        scores_BVP = head.scores(network.embed(features_NVF[rows].to(device)))
+        embedding_BVD = network.embed(features_NVF[rows].to(device))
+        scores_BVP = head.scores(embedding_BVD)
         own_BVP = valid_NV[rows, :, None].to(device) & own_CP[labels_N[rows].to(device)][:, None]
         scores_XP = scores_BVP.masked_fill(~own_BVP, -torch.inf).flatten(0, 1)
         largest_P = scores_XP.amax(0)
@@ -64,13 +66,15 @@ def nearest_views(
         better_P = largest_P > best_P
         best_P = torch.where(better_P, largest_P, best_P)
         place_P = torch.where(better_P, first_P + at * V, place_P)
+        # A product of other shape rounds otherwise: the embedding is kept, not computed again.
+        nearest_PD = embedding_BVD.flatten(0, 1)[first_P]
+        embedding_PD = torch.where(better_P[:, None], nearest_PD, embedding_PD)
     if best_P.isinf().any():
         classes = network.class_of[best_P.isinf()].unique().tolist()
         raise ProtoMaskError(
             f"no training image of class {', '.join(map(str, classes))} to push to"
         )
     image_P, view_P = (place_P // V).cpu(), (place_P % V).cpu()
-    embedding_PD = network.embed(features_NVF[image_P, view_P].to(device))
     return Nearest(image_P, view_P, network.distances_to(embedding_PD), embedding_PD)
 
 

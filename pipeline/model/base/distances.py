@@ -6,6 +6,10 @@ Dimensions: X any, B images, V views, P prototypes, D embedding.
 import torch
 from torch import Tensor
 
+NEAR = 1e-6
+"""Squared distances below it are sums of squares in `exact_distances`."""
+PAIRS_AT_ONCE = 16384
+
 
 def similarity(distance: Tensor, epsilon: float) -> Tensor:
     """Returns s = log((d + 1) / (d + ε)), in (0, log(1/ε)], of any shape (method.md, step 5).
@@ -30,6 +34,24 @@ def crop_distances(embedding_XD: Tensor, prototypes_PD: Tensor) -> Tensor:
     z, p = embedding_XD - 0.5, prototypes_PD - 0.5
     squares = z.square().sum(-1, keepdim=True) + p.square().sum(-1)
     return (squares - 2 * z @ p.T).clamp_min(0)
+
+
+def exact_distances(embedding_XD: Tensor, prototypes_PD: Tensor) -> Tensor:
+    """Returns `crop_distances`, of which small ones are computed again as sums of squares.
+
+    The matrix product leaves some 1e-13 where an embedding equals a prototype; here the distance is
+    exactly 0 there, so that the similarity is log(1/ε) for every ε.
+
+    Args:
+        embedding_XD: embeddings, float64 (…)×D, of any leading dimensions.
+        prototypes_PD: the prototypes, float64 P×D.
+    """
+    distance_XP = crop_distances(embedding_XD, prototypes_PD)
+    flat_XP, flat_XD = distance_XP.view(-1, len(prototypes_PD)), embedding_XD.flatten(0, -2)
+    for near_n2 in (flat_XP < NEAR).nonzero().split(PAIRS_AT_ONCE):
+        x, p = near_n2.unbind(1)
+        flat_XP[x, p] = (flat_XD[x] - prototypes_PD[p]).square().sum(1)
+    return distance_XP
 
 
 def smallest_distance(distance_BVP: Tensor, valid_BV: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pipeline.model.base.distances import crop_distances, similarity
+from pipeline.model.base.distances import exact_distances, similarity
 
 LEAST_PRESENCE = 0.1
 """Presences below it count as 0 when PIP-Net classifies (Nauta et al., 2023)."""
@@ -80,7 +80,7 @@ class DistanceHead(NamedTuple):
         Args:
             embedding_XVD: embeddings of the views, float X×V×D.
         """
-        distance = crop_distances(embedding_XVD.double(), self.prototypes_PD.double())
+        distance = exact_distances(embedding_XVD.double(), self.prototypes_PD.double())
         return similarity(distance, self.epsilon)
 
     def pooled(self, scores_BVP: Tensor, valid_BV: Tensor) -> Tensor:

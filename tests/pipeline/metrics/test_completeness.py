@@ -33,6 +33,11 @@ def test_bounding_boxes_agree_with_scikit_image(seed):
     assert completeness.bounding_boxes(mask_SS.float()).tolist() == [x0, y0, x1, y1]
 
 
+def test_boxes_grow_by_a_pixel_unless_they_are_empty():
+    boxes = completeness.grown(torch.tensor([[1, 2, 3, 5], [0, 0, 0, 0]]))
+    assert boxes.tolist() == [[0, 1, 4, 6], [0, 0, 0, 0]]
+
+
 @dataclass
 class CropBoxes:
     """Draws the box of a crop, as bright as the crop is."""
@@ -115,7 +120,7 @@ def test_of_maps_against_a_loop_that_asks_about_whole_copies(evidence):
         of_prototypes: dict[str, list[float]] = {name: [] for name in METRICS}
         for j in evidence.top_Nk[image].view(-1, 1, 1):
             maps, masks = explanation.maps(one, j, first.view_NP[:, j[0]])
-            box = completeness.bounding_boxes(maps)
+            box = completeness.bounding_boxes(maps) + torch.tensor([-1, -1, 1, 1])
             noisy = outside(evidence.boxes_NK4[one], box, 8)
             copy = noise_outside(subject.crops(one), noisy, subject.pixel_std_3, 0, one)[:, 0]
             second = subject.ask(copy, valid_1K)
@@ -206,14 +211,19 @@ def test_all_crops_change_where_the_map_is_empty(evidence):
     assert values["vlc"].tolist() == [100] * 5
 
 
-def test_the_crop_that_was_found_is_never_asked_about(evidence):
-    # Its map is its box, on a grid that its pixels' centres never cross.
-    boxes_NK4 = evidence.boxes_NK4.round()
-    explanation = replace(evidence.explanations[0], boxes_NK4=boxes_NK4)
-    on_grid = replace(evidence, boxes_NK4=boxes_NK4, explanations=[explanation])
+@pytest.mark.parametrize("left", [0.0, 0.3, 1.5, 2.49, 3.7])
+@pytest.mark.parametrize("width", [1.2, 2.5, 4.0])
+def test_nothing_changes_where_the_map_is_the_box_of_the_only_crop(evidence, left, width):
+    """Wherever the box lies between the pixels of the map."""
+    only = torch.tensor([left, 1.9, left + width, 6.6]).expand_as(evidence.boxes_NK4)
+    explanation = replace(evidence.explanations[0], boxes_NK4=only)
+    off_grid = replace(evidence, boxes_NK4=only, explanations=[explanation])
     single = torch.tensor([4])
-    completeness.of_maps(Batch(on_grid, single), drawn(Batch(on_grid, single)))
-    assert evidence.subject.crops_asked == []
+    assert int(evidence.valid_NK[single].sum()) == 1
+    batch = Batch(off_grid, single)
+    values = completeness.of_maps(batch, drawn(batch))
+    assert drawn(batch).masks_BkSS.any() and evidence.subject.crops_asked == []
+    assert values["psc"].tolist() == [0]
 
 
 def test_the_noise_follows_from_the_seed(evidence):
