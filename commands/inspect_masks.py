@@ -14,6 +14,7 @@ from pipeline.datasets.photograph import UnreadableImageError, read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256, whole_file
 from pipeline.masks.masks import Masks
+from pipeline.masks.names import form
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
 from pipeline.report.drawing import Outline, colour_of, outlined
@@ -158,7 +159,10 @@ def _print_masks(found: Masks, score_names: list[str]) -> None:
 
 
 def _find(image: str, masks: MaskStore) -> int:
-    """Returns the number of the image with this id, or with this path in the index or from here."""
+    """Returns the number of the image with this id, or with this path in the index or from here.
+
+    Another spelling (`pipeline.masks.names.form`) will do if no other image has it.
+    """
     rows = {name: row for row, name in enumerate(masks.ids)}
     if image in rows:
         return rows[image]
@@ -168,6 +172,11 @@ def _find(image: str, masks: MaskStore) -> int:
         name = by_path.get(path or "")
         if name in rows:
             return rows[name]
+    alike = {
+        row for name, row in rows.items() if form(image) in (form(name), form(paths.get(name, "")))
+    }
+    if len(alike) == 1:
+        return alike.pop()
     near = difflib.get_close_matches(image, [*masks.ids, *by_path], n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise ProtoMaskError(f"no image {image!r} in {masks.path}{hint}")

@@ -1,6 +1,6 @@
-"""Progress bars with the remaining time, on standard error."""
+"""What a stage says: progress bars with the remaining time, and counts with a few examples."""
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.progress import (
 )
 
 T = TypeVar("T")
+FEW = 3
 console = Console(stderr=True)
 
 
@@ -40,3 +41,14 @@ def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T
     )
     with Progress(*columns, console=console) as bar:
         yield from bar.track(items, total=total, description=what)
+
+
+def examples(items: Sequence[object]) -> str:
+    """Returns the first few of a count's items, and how many more there are.
+
+    Args:
+        items: names, or other things that a person can look up; at least one.
+    """
+    few = ", ".join(repr(item) for item in items[:FEW])
+    more = len(items) - FEW
+    return f"{few} and {more} more" if more > 0 else few

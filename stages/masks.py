@@ -1,7 +1,7 @@
 """artifacts/index/photographs.parquet → artifacts/masks.zarr."""
 
-from pipeline.masks.segment import segment_images, stored_masks
-from pipeline.masks.store import MaskStore, write_store
+from pipeline.masks.segment import remarks_on, segment_images, stored_masks
+from pipeline.masks.store import write_store
 from stages import workspace
 from stages.params import read_params
 
@@ -10,19 +10,22 @@ def run() -> None:
     params = read_params(workspace.PARAMS)
     photographs = workspace.read_photographs()
     root, shards = workspace.root_of(params), workspace.memory() / "masks"
+    machine = workspace.worker_of(params)
     segmented = segment_images(
         photographs,
         root,
         params.segmenter,
         shards,
         params.runtime.workers,
-        workspace.worker_of(params),
+        machine,
         params.runtime.scheduler,
     )
-    masks = stored_masks(photographs, params.segmenter, shards)
+    masks = list(stored_masks(photographs, params.segmenter, shards))
+    remarks = remarks_on(masks, photographs, root, params.segmenter, machine)
     write_store(workspace.MASKS, photographs, params.segmenter, masks)
-    store = MaskStore(workspace.MASKS)
     print(
         f"{segmented} images segmented, the masks of all others were there; "
-        f"{store.num_masks().sum()} masks of {len(photographs)} images in {workspace.MASKS}"
+        f"{sum(map(len, masks))} masks of {len(photographs)} images in {workspace.MASKS}"
     )
+    for remark in remarks:
+        print(remark)

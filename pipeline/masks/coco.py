@@ -17,10 +17,13 @@ from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
 from pipeline.masks.masks import Region
+from pipeline.masks.names import form
 from pipeline.masks.store import FIELDS, MaskStore
-from pipeline.progress import track
+from pipeline.progress import examples, track
 
 SMALLEST_POLYGON = 6
+# Fractions of sides lie in 0..1, or a little outside where a mask is cut by the image's border.
+IN_THE_CORNER = 2
 LONGEST_NUMBER = 7
 CATEGORY = 1
 
@@ -45,11 +48,14 @@ class RunLengths:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One mask. A polygon is x, y, x, y, … in pixels; several polygons form one mask."""
+    """One mask. A polygon is x, y, x, y, … in pixels; several polygons form one mask.
+
+    Annotations of boxes only have no `segmentation`, or an empty one.
+    """
 
     id: Id
     image_id: Id
-    segmentation: RunLengths | Polygons
+    segmentation: RunLengths | Polygons | None = None
     score: FiniteFloat | None = None
     predicted_iou: FiniteFloat | None = None
 
@@ -79,8 +85,11 @@ class CocoMasks:
         path: path of the JSON file.
 
     Raises:
-        ProtoMaskError: the file is missing, has another format, or contradicts itself.
+        ProtoMaskError: the file is missing, has another format, contradicts itself, or its polygons
+            are not in pixels.
     """
+
+    what = "images"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -96,21 +105,54 @@ class CocoMasks:
         self.example = next(iter(self.images))
         self._by_last: dict[str, list[str]] = {}
         for name in self.images:
-            self._by_last.setdefault(_parts(name)[-1], []).append(name)
+            self._by_last.setdefault(_parts(form(name))[-1], []).append(name)
         self._annotations = self._by_image(content)
+        self._empty = [item.id for item in content.annotations if _is_empty(item.segmentation)]
+        self._in_the_corner = _in_the_corner(path, content.annotations)
 
     def __contains__(self, name: str) -> bool:
         return name in self.images
 
-    def related(self, photograph: str) -> list[str]:
+    def __len__(self) -> int:
+        """Returns the number of images in the file."""
+        return len(self.images)
+
+    def related(self, photograph: str) -> list[list[str]]:
         """Returns the names in the file that may mean an image: one path is the end of the other.
 
         Args:
             photograph: path of the image relative to the data set's root.
+
+        Returns:
+            The levels of `Named.related`.
         """
-        wanted = PurePosixPath(photograph).parts
-        same_last = self._by_last.get(wanted[-1], [])
-        return [name for name in same_last if _one_ends_the_other(_parts(name), wanted)]
+        wanted, parts = PurePosixPath(photograph).parts, _parts(form(photograph))
+        same_last = self._by_last.get(parts[-1], [])
+        loose = [name for name in same_last if _one_ends_the_other(_parts(form(name)), parts)]
+        near = [name for name in loose if _one_ends_the_other(_parts(name), wanted)]
+        return [[photograph] if photograph in self.images else [], near, loose]
+
+    def unused(self, used: set[str]) -> list[str]:
+        """Returns the names in the file that are not in use."""
+        return [name for name in self.images if name not in used]
+
+    def names_of(self, name: str) -> list[str]:
+        """Returns the names that an image's masks may be found by: its own."""
+        return [name]
+
+    def remarks(self) -> list[str]:
+        """Returns what is to be said of all annotations: which of them cannot be masks."""
+        said = {
+            "have no mask in `segmentation` (run lengths, or polygons of 3 points)": self._empty,
+            "lie in the image's first 2 pixels, as fractions of its sides would": (
+                self._in_the_corner
+            ),
+        }
+        return [
+            f"{len(ids)} annotations in {self.path} {what}: {examples(ids)}"
+            for what, ids in said.items()
+            if ids
+        ]
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
         """Returns the masks of an image with their scores.
@@ -131,15 +173,20 @@ class CocoMasks:
                 f"{self.path}: {name} has {image.width}×{image.height} pixels there, but the "
                 f"upright photograph {width}×{height}"
             )
-        return [self._region(annotation, image) for annotation in self._annotations[image.id]]
+        return [
+            self._region(annotation.id, annotation.segmentation, _score(annotation), image)
+            for annotation in self._annotations[image.id]
+            if annotation.segmentation and not _is_empty(annotation.segmentation)
+        ]
 
-    def _region(self, annotation: Annotation, image: Image) -> Region:
+    def _region(
+        self, number: int, segmentation: RunLengths | Polygons, score: float, image: Image
+    ) -> Region:
         try:
-            runs = _runs(annotation.segmentation, image.height, image.width)
+            runs = _runs(segmentation, image.height, image.width)
         except ValueError as error:
-            raise ProtoMaskError(f"{self.path}: annotation {annotation.id}: {error}") from None
-        scores = (annotation.score, annotation.predicted_iou, 1.0)
-        return _tight(runs, image.height, next(score for score in scores if score is not None))
+            raise ProtoMaskError(f"{self.path}: annotation {number}: {error}") from None
+        return _tight(runs, image.height, score)
 
     def _by_image(self, content: Content) -> dict[int, list[Annotation]]:
         found: dict[int, list[Annotation]] = {image.id: [] for image in content.images}
@@ -260,6 +307,44 @@ def _named(text: bytes, place: tuple[int | str, ...]) -> str:
     return ": ".join([what, ".".join(fields)]) if fields else what
 
 
+def _score(annotation: Annotation) -> float:
+    scores = (annotation.score, annotation.predicted_iou, 1.0)
+    return next(score for score in scores if score is not None)
+
+
+def _is_empty(segmentation: RunLengths | Polygons | None) -> bool:
+    """Returns whether there is no mask: no run lengths, and no polygon of three points."""
+    if isinstance(segmentation, RunLengths):
+        return False
+    return not any(_has_an_area(polygon) for polygon in segmentation or [])
+
+
+def _has_an_area(polygon: list[float]) -> bool:
+    return len(polygon) >= SMALLEST_POLYGON or len(polygon) % 2 == 1
+
+
+def _in_the_corner(path: Path, annotations: list[Annotation]) -> list[int]:
+    """Returns the ids of the annotations whose polygons lie in the image's first two pixels.
+
+    Raises:
+        ProtoMaskError: all do, so that they cannot be in pixels.
+    """
+    given = [item for item in annotations if not _is_empty(item.segmentation)]
+    found = [
+        item.id
+        for item in given
+        if isinstance(item.segmentation, list)
+        and all(abs(value) < IN_THE_CORNER for polygon in item.segmentation for value in polygon)
+    ]
+    if given and len(found) == len(given):
+        raise ProtoMaskError(
+            f"{path}: all polygons lie in the first {IN_THE_CORNER} pixels of their images: they "
+            "seem to be fractions of the sides, and have to be in pixels; multiply each x by its "
+            "image's width, and each y by its height"
+        )
+    return found
+
+
 def _parts(name: str) -> tuple[str, ...]:
     """Splits a path that may have Windows separators."""
     return PurePosixPath("/", name.replace("\\", "/")).parts[1:] or (name,)
@@ -277,8 +362,9 @@ def _runs(segmentation: RunLengths | Polygons, height: int, width: int) -> NDArr
         ValueError: they do not give a mask of this size.
     """
     if isinstance(segmentation, list):
-        _refuse_odd_polygons(segmentation, max(height, width))
-        joined = rle.merge(rle.frPyObjects(segmentation, height, width))
+        polygons = [polygon for polygon in segmentation if _has_an_area(polygon)]
+        _refuse_odd_polygons(polygons, max(height, width))
+        joined = rle.merge(rle.frPyObjects(polygons, height, width))
         return _decompressed(joined["counts"])
     if segmentation.size != (height, width):
         raise ValueError(
@@ -295,13 +381,9 @@ def _runs(segmentation: RunLengths | Polygons, height: int, width: int) -> NDArr
 
 
 def _refuse_odd_polygons(polygons: Polygons, side: int) -> None:
-    if not polygons:
-        raise ValueError("its list of polygons is empty")
     for polygon in polygons:
-        if len(polygon) < SMALLEST_POLYGON or len(polygon) % 2:
-            raise ValueError(
-                f"a polygon of {len(polygon)} numbers; it takes x and y of at least 3 points"
-            )
+        if len(polygon) % 2:
+            raise ValueError(f"a polygon of {len(polygon)} numbers; it takes x and y of each point")
         if np.abs(polygon).max() > 2 * side:
             raise ValueError("a polygon reaches far out of the image")
 

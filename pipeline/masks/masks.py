@@ -36,6 +36,7 @@ class Masks:
         boxes: int64 m×4, tight boxes, half-open (x0, y0, x1, y1) in pixels.
         areas: int64 m, number of pixels of each mask.
         scores: float32 m×s, the segmenter's scores of each mask.
+        dropped: number of regions that were too small to be masks.
     """
 
     height: int
@@ -44,6 +45,7 @@ class Masks:
     boxes: NDArray[np.int64]
     areas: NDArray[np.int64]
     scores: NDArray[np.float32]
+    dropped: int = 0
 
     @classmethod
     def of(cls, height: int, width: int, regions: Iterable[Region], num_scores: int) -> "Masks":
@@ -69,6 +71,7 @@ class Masks:
             np.array([_box(region) for region in kept], np.int64).reshape(-1, 4),
             areas[order],
             np.array([region.scores for region in kept], np.float32).reshape(-1, num_scores),
+            len(trimmed) - len(kept),
         )
 
     def __len__(self) -> int:

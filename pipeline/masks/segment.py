@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -18,10 +18,10 @@ from types import ModuleType
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.masks import Masks
+from pipeline.masks.masks import SMALLEST_SIDE, Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.shards import Shards
-from pipeline.progress import track
+from pipeline.progress import examples, track
 
 
 def segment_images(
@@ -89,6 +89,45 @@ def stored_masks(photographs: Photographs, segmenter: Segmenter, memory: Path) -
         masks.update(shards.read(path, some))
     for image in images:
         yield masks[image]
+
+
+def remarks_on(
+    masks: Sequence[Masks],
+    photographs: Photographs,
+    root: Path,
+    segmenter: Segmenter,
+    machine: Machine,
+) -> list[str]:
+    """Returns what was not used, and what has no masks: how many, and a few of them.
+
+    Args:
+        masks: the masks of each image of the index, in its order.
+        photographs: the images of the index.
+        root: the folder that their paths are relative to.
+        segmenter: the segmenter that made the masks.
+        machine: the settings of this machine.
+
+    Raises:
+        ProtoMaskError: there is not a single mask.
+    """
+    said = segmenter.remarks(_sources(photographs, root.absolute()), machine)
+    found = dict(zip(photographs.ids, masks, strict=True))
+    dropped = [image for image, its in found.items() if its.dropped]
+    if dropped:
+        total = sum(its.dropped for its in masks)
+        said.append(
+            f"{total} regions of {len(dropped)} images are empty or less than {SMALLEST_SIDE} "
+            f"pixels wide or high, and give no mask: {examples(dropped)}"
+        )
+    without = [image for image, its in found.items() if len(its) == 0]
+    if len(without) == len(found):
+        raise ProtoMaskError(
+            "; ".join([f"{segmenter.name!r} gives none of the {len(found)} images a mask", *said])
+            + ". Which other segmenters and parameters there are, docs/segmenters.md says"
+        )
+    if without:
+        said.append(f"{len(without)} of {len(found)} images have no mask: {examples(without)}")
+    return said
 
 
 def _sources(photographs: Photographs, root: Path) -> list[Source]:

@@ -112,6 +112,20 @@ class Segmenter(BaseModel, ABC):
         """
         return self.segment([source.read() for source in sources], machine)
 
+    def remarks(self, sources: Sequence[Source], machine: Machine) -> list[str]:
+        """Returns what a person should know of what the segmenter was given beside the images.
+
+        Such as masks to import that are of none of the images: how many, and a few of them.
+
+        Args:
+            sources: all image files of the data set.
+            machine: the settings of this machine.
+
+        Raises:
+            ProtoMaskError: it was given something that it cannot use.
+        """
+        return []
+
     def fingerprint(self) -> dict[str, Any]:
         """Returns the parameters that determine the segmenter's masks, as JSON values."""
         return self.model_dump(mode="json")

@@ -27,6 +27,7 @@ SCHEMA = pa.schema(
         ("boxes", pa.list_(pa.int32())),
         ("areas", pa.list_(pa.int64())),
         ("scores", pa.list_(pa.float32())),
+        ("dropped", pa.int32()),
     ]
 )
 
@@ -89,6 +90,7 @@ class Shards:
             np.array(row["boxes"], np.int64).reshape(-1, 4),
             np.array(row["areas"], np.int64),
             np.array(row["scores"], np.float32).reshape(-1, self.num_scores),
+            row["dropped"] or 0,  # shards of version 0.2.0 have none
         )
 
 
@@ -101,4 +103,5 @@ def _row(image: str, masks: Masks) -> dict:
         "boxes": masks.boxes.ravel().tolist(),
         "areas": masks.areas.tolist(),
         "scores": masks.scores.ravel().tolist(),
+        "dropped": masks.dropped,
     }

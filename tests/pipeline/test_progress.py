@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.progress import track
+from pipeline.progress import examples, track
 
 
 def test_shows_how_many_are_done(capfd: pytest.CaptureFixture[str]) -> None:
@@ -13,3 +13,15 @@ def test_shows_how_many_are_done(capfd: pytest.CaptureFixture[str]) -> None:
 def test_no_bar_for_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     assert list(track(iter(()), "Reading letters", 0)) == []
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (["a b"], "'a b'"),
+        ([1, 2, 3], "1, 2, 3"),
+        (["a", "b", "c", "d", "e"], "'a', 'b', 'c' and 2 more"),
+    ],
+)
+def test_a_few_examples(items: list[object], said: str) -> None:
+    assert examples(items) == said

@@ -1,4 +1,4 @@
-"""Masks from existing files: a COCO JSON file, or a folder of PNG files for each image."""
+"""Masks from existing files: a COCO JSON file, or a folder of PNG files."""
 
 import hashlib
 import re
@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import field_validator
 
 from pipeline.datasets import listing
@@ -18,10 +17,11 @@ from pipeline.datasets.photograph import SUFFIXES
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.coco import CocoMasks
-from pipeline.masks.masks import Masks, Region
+from pipeline.masks.masks import Masks
+from pipeline.masks.names import Meanings
+from pipeline.masks.png import FolderMasks, Reading, png_files
 from pipeline.masks.segmenter import Machine, Segmenter, Source, register
-
-OPAQUE = 255
+from pipeline.progress import examples
 
 
 @register
@@ -32,11 +32,14 @@ class Imported(Segmenter):
 
     Args:
         sha256: hash of the masks' content, as computed by `content_hash`.
+        png: what a PNG file in a folder holds: `mask`, one mask; `labels`, one mask for each of its
+            values but 0.
     """
 
     name: Literal["import"] = "import"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     sha256: str
+    png: Reading = "mask"
 
     @field_validator("sha256", mode="before")
     @classmethod
@@ -72,7 +75,7 @@ class Imported(Segmenter):
                 "runtime.masks is not set; name the file or folder of masks to import: "
                 f"{_command('PATH')}"
             )
-        given = _open(machine.masks, self.sha256)
+        given = _open(machine.masks, self.sha256, self.png)
         names = [_find(given, source) for source in sources]
         if sources and not any(names):
             _refuse_strangers(given, sources[0])
@@ -80,64 +83,21 @@ class Imported(Segmenter):
             self._masks(given, source, name) for source, name in zip(sources, names, strict=True)
         ]
 
+    def remarks(self, sources: Sequence[Source], machine: Machine) -> list[str]:
+        """Says which of the masks belong to none of the images; see `Segmenter.remarks`.
+
+        Nothing can be said where the masks lie on another machine, and are remembered here.
+        """
+        if machine.masks is None or not machine.masks.exists() or not sources:
+            return []
+        given = _open(machine.masks, self.sha256, self.png)
+        names = [_find(given, source) for source in sources]
+        return [*_unused(given, sources, {name for name in names if name}), *given.remarks()]
+
     def _masks(self, given: "Given", source: Source, name: str | None) -> Masks:
         height, width = source.read().shape[:2]
         regions = [] if name is None else given.regions(name, height, width)
         return Masks.of(height, width, regions, len(self.score_names))
-
-
-class FolderMasks:
-    """Reads `FOLDER/class/photo.jpg/*.png` or `FOLDER/class/photo/*.png`, one mask in each file.
-
-    Args:
-        path: path of the folder of masks.
-
-    Raises:
-        ProtoMaskError: the folder contains no PNG file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        files = _png_files(path)
-        self.example = files[0]
-        self._files: dict[str, list[str]] = {}
-        for file in files:
-            self._files.setdefault(str(PurePosixPath(file).parent), []).append(file)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def related(self, photograph: str) -> list[str]:
-        """Returns the folders named after an image, with and without its extension.
-
-        Args:
-            photograph: path of the image relative to the data set's root.
-        """
-        names = (photograph, str(PurePosixPath(photograph).with_suffix("")))
-        return [name for name in dict.fromkeys(names) if name in self._files]
-
-    def regions(self, name: str, height: int, width: int) -> list[Region]:
-        """Returns the masks in an image's folder, sorted by file name, with a score of 1.
-
-        Args:
-            name: the image's folder, relative to the folder of masks.
-            height: height of the image in pixels.
-            width: width of the image in pixels.
-
-        Raises:
-            ProtoMaskError: a file is no PNG file, or has another size.
-        """
-        return [self._region(self.path / file, height, width) for file in self._files[name]]
-
-    def _region(self, file: Path, height: int, width: int) -> Region:
-        inside = _inside(file)
-        if inside.shape != (height, width):
-            raise ProtoMaskError(
-                f"{file} has {inside.shape[1]}×{inside.shape[0]} pixels, but the upright "
-                f"photograph {width}×{height}"
-            )
-        x0, y0, x1, y1 = Image.fromarray(inside).getbbox() or (0, 0, 0, 0)
-        return Region(x0, y0, inside[y0:y1, x0:x1].copy(), (1.0,))
 
 
 Given = CocoMasks | FolderMasks
@@ -160,7 +120,7 @@ def content_hash(path: Path) -> str:
     """
     if path.is_file():
         return sha256(path)
-    files = _png_files(path)
+    files = png_files(path)
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(lambda file: sha256(path / file), files)
         lines = [f"{digest}  {file}\n" for digest, file in zip(hashes, files, strict=True)]
@@ -175,7 +135,7 @@ def _command(path: Path | str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _open(path: Path, sha256: str) -> Given:
+def _open(path: Path, sha256: str, png: Reading) -> Given:
     """Checks and reads the masks, once in each process."""
     found = content_hash(path)
     if found != sha256:
@@ -183,7 +143,7 @@ def _open(path: Path, sha256: str) -> Given:
             f"runtime.masks: {path} holds other masks than segmenter.sha256 says ({found[:12]}… "
             f"instead of {sha256[:12]}…); if they are the right ones: {_command(path)}"
         )
-    return CocoMasks(path) if path.is_file() else FolderMasks(path)
+    return CocoMasks(path) if path.is_file() else FolderMasks(path, png)
 
 
 def _find(given: Given, source: Source) -> str | None:
@@ -194,73 +154,49 @@ def _find(given: Given, source: Source) -> str | None:
     """
     if source.name in given:
         return source.name
-    names = given.related(source.name)
-    if not names:
+    if not any(given.related(source.name)):
         return None
-    photographs = [source.name]
-    if len(names) == 1:
-        photographs = _photographs(given, source.root).get(names[0], photographs)
-    if len(names) > 1 or len(photographs) > 1:
-        raise ProtoMaskError(
-            f"{given.path}: {' and '.join(map(repr, names))} may mean "
-            f"{' and '.join(map(repr, photographs))} in {source.root}; "
-            "name each image there by its whole path below the data set's folder"
-        )
-    return names[0]
+    return _meanings(given, source.root).name(source.name)
+
+
+def _unused(given: Given, sources: Sequence[Source], used: set[str]) -> list[str]:
+    """Says how many of the names are of none of the images, and why."""
+    unused = given.unused(used)
+    if not unused:
+        return []
+    root, images = sources[0].root, {source.name for source in sources}
+    reasons: dict[str, list[str]] = {}
+    for name in unused:
+        meant = {
+            photograph
+            for alias in given.names_of(name)
+            for photograph in _meanings(given, root).photographs(alias)
+        }
+        reason = f"of no photograph in {root}"
+        if meant:
+            reason = "of photographs that the index leaves out"
+        if meant & images:
+            reason = "of photographs for which others there are named more exactly"
+        reasons.setdefault(reason, []).append(name)
+    return [
+        f"{len(names)} of {len(given)} {given.what} in {given.path} are {reason}: {examples(names)}"
+        for reason, names in reasons.items()
+    ]
 
 
 @lru_cache(maxsize=1)
-def _photographs(given: Given, root: Path) -> dict[str, list[str]]:
-    """Returns, for each name in the masks, the images below a folder that it may mean, if any."""
-    found: dict[str, list[str]] = {}
-    for path in listing.visible_files(root):
-        if PurePosixPath(path).suffix.lower() in SUFFIXES:
-            for name in given.related(path):
-                found.setdefault(name, []).append(path)
-    return found
+def _meanings(given: Given, root: Path) -> Meanings:
+    """Relates the masks' names to all image files below a folder, once in each process."""
+    files = listing.visible_files(root)
+    photographs = [file for file in files if PurePosixPath(file).suffix.lower() in SUFFIXES]
+    return Meanings(given, root, photographs)
 
 
 def _refuse_strangers(given: Given, source: Source) -> None:
     """Raises if none of the masks belongs to the image's data set."""
-    if not _photographs(given, source.root):
+    if not len(_meanings(given, source.root)):
         raise ProtoMaskError(
             f"{given.path} has masks of no photograph in {source.root}: it names "
             f"{given.example!r}, the data set has {source.name!r}; name images there by their "
             "paths below the data set's folder"
         )
-
-
-def _png_files(folder: Path) -> list[str]:
-    """Returns the relative paths of the PNG files in a folder, sorted."""
-    if not folder.is_dir():
-        raise ProtoMaskError(
-            f"no masks at {folder}: name a COCO JSON file or a folder of PNG files"
-        )
-    files = [path for path in listing.visible_files(folder) if path.lower().endswith(".png")]
-    if not files:
-        raise ProtoMaskError(
-            f"{folder} holds no PNG files; the masks of class/photo.jpg belong into "
-            f"{folder}/class/photo.jpg or {folder}/class/photo"
-        )
-    return files
-
-
-def _inside(file: Path) -> NDArray[np.bool_]:
-    """Returns the mask in a PNG file: where it is not 0, bool height×width.
-
-    A colour image is non-zero where any channel is, a palette image where the index is, and an
-    image with transparency where it is not transparent.
-
-    Raises:
-        ProtoMaskError: the file is no PNG file, or damaged.
-    """
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            pixels = np.asarray(image)
-            bands = image.getbands()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ProtoMaskError(f"{file} is no PNG file, or is damaged ({error})") from None
-    if bands[-1] == "A":
-        colours, alpha = pixels[..., :-1], pixels[..., -1]
-        return (colours != 0).any(axis=-1) if (alpha == OPAQUE).all() else alpha != 0
-    return (pixels != 0).any(axis=-1) if len(bands) > 1 else pixels != 0

@@ -162,15 +162,13 @@ def test_an_image_without_annotations_has_no_masks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "said"),
     [
-        ([], "annotation 71: its list of polygons is empty"),
-        ([[1, 2, 3, 4]], "annotation 71: a polygon of 4 numbers; .* at least 3 points"),
-        ([RECTANGLE, []], "annotation 71: a polygon of 0 numbers"),
+        ([[1, 2, 3, 4, 5]], "annotation 71: a polygon of 5 numbers"),
         ([[1, 2, 3, 4, 5, 6, 7]], "annotation 71: a polygon of 7 numbers"),
         ([[0, 0, 5, 5, 1e9, 0]], "annotation 71: a polygon reaches far out of the image"),
         (RECTANGLE, r"annotation 71: segmentation\.0: Input should be a valid array"),
         ([[1, 2, 3, 4, 5, "x"]], r"annotation 71: segmentation\.0\.5: .*valid number"),
         ([[0, 0, 5, 5, float("nan"), 0]], r"annotation 71: segmentation\.0\.4: .*finite number"),
-        (None, "annotation 71: segmentation: "),
+        ("o", "annotation 71: segmentation: "),
         ({"size": [6, 9]}, r"annotation 71: segmentation\.counts: Field required"),
         ({"counts": [54]}, r"annotation 71: segmentation\.size: Field required"),
         ({"size": [6, 9], "counts": None}, r"annotation 71: segmentation\.counts"),
@@ -192,6 +190,49 @@ def test_an_image_without_annotations_has_no_masks(tmp_path: Path) -> None:
 def test_a_wrong_mask_is_named(tmp_path: Path, segmentation: Any, said: str) -> None:
     with pytest.raises(ProtoMaskError, match=rf"masks\.json.* {said}"):
         _read(tmp_path, _coco([RECTANGLE], segmentation))
+
+
+@pytest.mark.parametrize("segmentation", [[], [[]], [[1, 2, 3, 4]], [[3, 3], []], None])
+def test_an_annotation_without_a_mask_is_named(tmp_path: Path, segmentation: Any) -> None:
+    masks = CocoMasks(_written(tmp_path, _coco(segmentation, [RECTANGLE], segmentation)))
+    assert len(masks.regions("a/b.jpg", HEIGHT, WIDTH)) == 1
+    (said,) = masks.remarks()
+    assert said.startswith("2 annotations in ")
+    assert said.endswith(
+        " have no mask in `segmentation` (run lengths, or polygons of 3 points): 70, 72"
+    )
+
+
+def test_an_annotation_of_a_box_alone_has_no_mask(tmp_path: Path) -> None:
+    content = _without(_coco([RECTANGLE], [RECTANGLE]), "annotations", 1, "segmentation")
+    masks = CocoMasks(_written(tmp_path, content))
+    assert len(masks.regions("a/b.jpg", HEIGHT, WIDTH)) == 1
+    assert "1 annotations in " in masks.remarks()[0]
+
+
+def test_a_polygon_without_an_area_adds_nothing_to_the_others(tmp_path: Path) -> None:
+    masks = CocoMasks(_written(tmp_path, _coco([RECTANGLE, [0, 0, 9, 6], []])))
+    assert masks.regions("a/b.jpg", HEIGHT, WIDTH)[0].bitmap.sum() == 12
+    assert masks.remarks() == []
+
+
+FRACTIONS = [0.2, 0.1, 0.7, 0.1, 1.02, 0.9, -0.01, 0.6]
+
+
+def test_fractions_are_refused(tmp_path: Path) -> None:
+    content = _coco([FRACTIONS], [], [FRACTIONS, FRACTIONS])
+    with pytest.raises(
+        ProtoMaskError, match=r"masks\.json: all polygons lie .* multiply each x by"
+    ):
+        CocoMasks(_written(tmp_path, content))
+
+
+@pytest.mark.parametrize("other", [[RECTANGLE], {"size": [HEIGHT, WIDTH], "counts": [13, 10, 31]}])
+def test_a_few_fractions_are_named(tmp_path: Path, other: Any) -> None:
+    masks = CocoMasks(_written(tmp_path, _coco(other, [FRACTIONS], [[0, 0, 1, 0, 1, 1, 0, 1]])))
+    (said,) = masks.remarks()
+    assert said.startswith("2 annotations in ")
+    assert said.endswith(" first 2 pixels, as fractions of its sides would: 71, 72")
 
 
 def test_counts_that_end_early_are_refused(tmp_path: Path) -> None:
@@ -284,6 +325,8 @@ def test_another_size_is_named(tmp_path: Path) -> None:
     [
         ("a/b.jpg", "a/b.jpg", True),
         ("b.jpg", "a/b.jpg", True),
+        ("B.JPG", "a/b.jpg", True),
+        ("birds%2FA%2fb.jpg", "a/b.jpg", True),
         ("/data/birds/a/b.jpg", "a/b.jpg", True),
         (r"birds\a\b.jpg", "a/b.jpg", True),
         ("./a/b.jpg", "a/b.jpg", True),
@@ -299,7 +342,7 @@ def test_which_names_may_mean_a_photograph(
 ) -> None:
     content = _coco()
     content["images"][0]["file_name"] = name
-    assert bool(CocoMasks(_written(tmp_path, content)).related(photograph)) == related
+    assert any(CocoMasks(_written(tmp_path, content)).related(photograph)) == related
 
 
 def _store(

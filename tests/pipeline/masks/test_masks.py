@@ -51,6 +51,7 @@ def test_largest_first_and_equal_ones_in_the_order_they_came() -> None:
     assert masks.areas.tolist() == [5, 4, 4, 4, 3]
     assert masks.scores[:, 0].tolist() == pytest.approx([0.2, 0.1, 0.3, 0.5, 0.4])
     assert masks.boxes[:, 0].tolist() == [5, 0, 2, 1, 9]
+    assert masks.dropped == 0
 
 
 def test_no_region() -> None:

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
-from pipeline.masks.segment import segment_images, stored_masks
+from pipeline.masks.segment import remarks_on, segment_images, stored_masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
 from pipeline.masks.segmenters.patches import Patches
@@ -297,3 +297,25 @@ def test_copies_are_two_images_to_a_segmenter_that_goes_by_names(
     one.rename(one.with_name("renamed.png"))
     photographs = photographs_in(photograph_folder)
     assert segment_images(photographs, photograph_folder, ByName(), memory, 1) == 1
+
+
+def test_what_has_no_mask_is_said(
+    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs
+) -> None:
+    root = make_photographs(tmp_path / "root")
+    for number in range(4):  # too small for boxes of 2 pixels
+        Pillow.new("RGB", (2, 2), (number, 0, 0)).save(root / "class 1" / f"00{number}.png")
+    photographs = photographs_in(root)
+    segment_images(photographs, root, Patches(), tmp_path / "memory", 1)
+    masks = list(stored_masks(photographs, Patches(), tmp_path / "memory"))
+    assert remarks_on(masks, photographs, root, Patches(), Machine()) == [
+        "16 regions of 4 images are empty or less than 2 pixels wide or high, and give no mask: "
+        "'class 1/000.png', 'class 1/001.png', 'class 1/002.png' and 1 more",
+        "4 of 10 images have no mask: 'class 1/000.png', 'class 1/001.png', 'class 1/002.png' "
+        "and 1 more",
+    ]
+    first = Photographs("folder", photographs.table[:5])
+    assert remarks_on(masks[:5], first, root, Patches(), Machine()) == []
+    small = Photographs("folder", photographs.table[5:7])
+    with pytest.raises(ProtoMaskError, match="'patches' gives none of the 2 images a mask; 8 regi"):
+        remarks_on(masks[5:7], small, root, Patches(), Machine())

@@ -4,6 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,21 @@ def test_several_scores(tmp_path: Path) -> None:
     masks = Masks(4, 4, [b"1", b"2"], np.zeros((2, 4), int), np.ones(2, int), np.eye(3)[:2])
     path = shards.write({"x": masks})
     assert shards.read(path, ["x"])["x"].scores.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_how_many_were_dropped_is_remembered(
+    shards: Shards, make_masks: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = {"aa": replace(make_masks(0), dropped=7), "bb": make_masks(1)}
+    found = shards.read(shards.write(masks), masks)
+    assert [found[image].dropped for image in masks] == [7, 0]
+    without = module.SCHEMA.remove(module.SCHEMA.get_field_index("dropped"))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "SCHEMA", without)
+        earlier = shards.write(masks)
+    found = shards.read(earlier, masks)
+    assert [found[image].dropped for image in masks] == [0, 0]
+    assert len(found["aa"]) == len(masks["aa"])
 
 
 def test_no_folder_yet(shards: Shards) -> None:

@@ -3,9 +3,10 @@
 import json
 import shutil
 import subprocess
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.coco import write_coco
 from pipeline.masks.masks import Masks, Region
+from pipeline.masks.png import Reading
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
@@ -43,10 +45,10 @@ def _source(root: Path, name: str) -> Source:
     return Source(root, name, sha256(root / name))
 
 
-def _import(masks: Path, root: Path, *names: str) -> list[Masks]:
+def _import(masks: Path, root: Path, *names: str, png: Reading = "mask") -> list[Masks]:
     """Imports the masks of some photographs, by default of all."""
     names = names or tuple(sorted(str(path.relative_to(root)) for path in root.glob("*/*")))
-    segmenter = Imported(sha256=content_hash(masks))
+    segmenter = Imported(sha256=content_hash(masks), png=png)
     return segmenter.segment_sources([_source(root, name) for name in names], Machine(masks=masks))
 
 
@@ -186,49 +188,105 @@ def test_a_folder_of_pngs(tmp_path: Path, root: Path, named: str) -> None:
     assert np.array_equal(masks.full(1), _block(1, 2, 4, 6))
 
 
-def _of_mode(mode: str, inside: NDArray[np.bool_]) -> Image.Image:
-    """Draws a mask in small numbers, where there are colours in blue."""
-    number = inside.astype(np.uint8)
-    black = np.zeros_like(number)
-    opaque = np.full_like(number, 255)
-    match mode:
-        case "1":
-            return Image.fromarray(inside)
-        case "I;16":
-            return Image.fromarray(number.astype(np.uint16) * 256)
-        case "P":
-            picture = Image.fromarray(number)
-            picture.putpalette([200, 0, 0, 0, 0, 0])  # outside red, inside black
-            return picture
-        case "LA, opaque":
-            return Image.merge("LA", [Image.fromarray(number), Image.fromarray(opaque)])
-        case "RGB":
-            return Image.fromarray(np.dstack([black, black, number]))
-        case "RGBA, opaque":
-            return Image.fromarray(np.dstack([black, black, number, opaque]))
-        case "RGBA, cut out":
-            return Image.fromarray(np.dstack([black, black, opaque, number]))
-    return Image.fromarray(number)
-
-
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "I;16", "P", "LA, opaque", "RGB", "RGBA, opaque", "RGBA, cut out"]
-)
-def test_every_kind_of_png(tmp_path: Path, root: Path, mode: str) -> None:
-    inside = _block(1, 2, 4, 6)
-    inside[2, 3] = False
-    picture = _of_mode(mode, inside)
-    assert picture.mode == mode.partition(",")[0]
-    folder = tmp_path / "masks" / "wren" / "002"
-    folder.mkdir(parents=True)
-    picture.save(folder / "0.png")
-    (masks,) = _import(tmp_path / "masks", root, "wren/002.png")
-    assert np.array_equal(masks.full(0), inside)
-
-
 def test_an_empty_png_is_no_mask(tmp_path: Path, root: Path) -> None:
     _png(tmp_path / "masks" / "wren" / "002" / "0.png", _block(0, 0, 0, 0))
-    assert len(_import(tmp_path / "masks", root, "wren/002.png")[0]) == 0
+    (masks,) = _import(tmp_path / "masks", root, "wren/002.png")
+    assert (len(masks), masks.dropped) == (0, 1)
+
+
+def test_one_file_an_image(tmp_path: Path, root: Path) -> None:
+    pixels = _block(1, 2, 4, 6).astype(np.uint8)
+    pixels[5:8, 2:4] = 2
+    for name in ("crow/001.png", "wren/001.png.PNG", "wren/002.PNG"):
+        _png(tmp_path / "masks" / name, pixels)
+    assert [masks.areas.tolist() for masks in _import(tmp_path / "masks", root)] == [[18]] * 3
+    found = _import(tmp_path / "masks", root, png="labels")
+    assert [masks.areas.tolist() for masks in found] == [[12, 6]] * 3
+
+
+def test_a_file_and_a_folder_for_one_image_are_refused(tmp_path: Path, root: Path) -> None:
+    shutil.copy(root / "wren" / "002.png", root / "wren" / "003.jpg")
+    _png(tmp_path / "masks" / "wren" / "003.png", _block(1, 2, 4, 6))
+    _png(tmp_path / "masks" / "wren" / "003" / "0.png", _block(1, 2, 4, 6))
+    with pytest.raises(ProtoMaskError, match=r"'wren/003' and 'wren/003\.png' may mean"):
+        _import(tmp_path / "masks", root, "wren/003.jpg")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_names_in_other_spellings(tmp_path: Path, root: Path, form: Literal["NFC", "NFD"]) -> None:
+    """A Mac writes NFD, an address has %C3%A9 for é, a camera writes .JPG."""
+    names = [unicodedata.normalize(form, f"wren/é{number}.jpg") for number in range(3)]
+    for name in names:
+        shutil.copy(root / "wren" / "001.png", root / name)
+    other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", names[0])
+    masks = _coco(tmp_path, [other, "%C3%A91.jpg", names[2].replace("jpg", "JPG")])
+    assert _widths(_import(masks, root, *names)) == [2, 3, 4]
+    for name in (other, "wren/%C3%A91.jpg", names[2].upper()):
+        _png(tmp_path / "masks" / name / "0.png", _block(0, 0, 2, 2))
+    found = _import(tmp_path / "masks", root, *names)
+    assert [masks.areas.tolist() for masks in found] == [[4]] * 3
+
+
+def test_photographs_that_differ_in_case_are_told_apart(tmp_path: Path, root: Path) -> None:
+    shutil.copy(root / "wren" / "002.png", root / "wren" / "002.PNG")
+    names = ["wren/002.png", "wren/002.PNG"]
+    assert _widths(_import(_coco(tmp_path, names), root, *names)) == [2, 3]
+    assert _widths(_import(_coco(tmp_path, ["002.PNG"]), root, *names)) == [0, 2]
+    with pytest.raises(
+        ProtoMaskError, match=r"'002\.Png' may mean 'wren/002\.PNG' and 'wren/002\.p"
+    ):
+        _import(_coco(tmp_path, ["002.Png"]), root, *names)
+
+
+def _remarks(masks: Path, root: Path, *names: str) -> list[str]:
+    """Returns what is said where the index has some photographs."""
+    sources = [_source(root, name) for name in names]
+    segmenter = Imported(sha256=content_hash(masks))
+    return segmenter.remarks(sources, Machine(masks=masks))
+
+
+def test_nothing_is_said_where_everything_is_used(tmp_path: Path, root: Path) -> None:
+    assert _remarks(_coco(tmp_path, ["crow/001.png"]), root, "crow/001.png", "wren/001.png") == []
+    _png(tmp_path / "masks" / "crow" / "001" / "0.png", _block(0, 0, 2, 2))
+    assert _remarks(tmp_path / "masks", root, "crow/001.png") == []
+
+
+def test_names_without_an_image_are_said(tmp_path: Path, root: Path) -> None:
+    names = ["wren/002.png", "002.PNG", "crow/001.png", "owl/1.png", "owl/2.png", "3.png", "4.png"]
+    masks = _coco(tmp_path, names)
+    assert _remarks(masks, root, "wren/001.png", "wren/002.png") == [
+        f"1 of 7 images in {masks} are of photographs for which others there are named more "
+        "exactly: '002.PNG'",
+        f"1 of 7 images in {masks} are of photographs that the index leaves out: 'crow/001.png'",
+        f"4 of 7 images in {masks} are of no photograph in {root}: 'owl/1.png', 'owl/2.png', "
+        "'3.png' and 1 more",
+    ]
+
+
+def test_files_without_an_image_are_said(tmp_path: Path, root: Path) -> None:
+    masks = tmp_path / "masks"
+    for name in ("wren/002/0.png", "wren/002/1.png", "crow/001.png", "owl/1/0.png", "owl/1/1.png"):
+        _png(masks / name, _block(0, 0, 2, 2))
+    assert _remarks(masks, root, "wren/001.png", "wren/002.png") == [
+        f"1 of 5 PNG files in {masks} are of photographs that the index leaves out: 'crow/001.png'",
+        f"2 of 5 PNG files in {masks} are of no photograph in {root}: 'owl/1/0.png', 'owl/1/1.png'",
+    ]
+
+
+def test_annotations_without_a_mask_are_said(tmp_path: Path, root: Path) -> None:
+    masks = _coco(tmp_path, ["wren/002.png"])
+    content = json.loads(masks.read_text())
+    content["annotations"].append({"id": 9, "image_id": 0, "segmentation": []})
+    masks.write_text(json.dumps(content))
+    assert _widths(_import(masks, root, "wren/002.png")) == [2]
+    (said,) = _remarks(masks, root, "wren/002.png")
+    assert said.startswith(f"1 annotations in {masks} have no mask")
+
+
+def test_of_masks_on_another_machine_nothing_is_said(tmp_path: Path, root: Path) -> None:
+    sources = [_source(root, "wren/002.png")]
+    for place in (None, tmp_path / "gone.json"):
+        assert Imported(sha256="0" * 64).remarks(sources, Machine(masks=place)) == []
 
 
 def test_a_folder_that_two_photographs_may_mean_is_refused(tmp_path: Path, root: Path) -> None:
@@ -245,7 +303,7 @@ def test_a_folder_that_two_photographs_may_mean_is_refused(tmp_path: Path, root:
     assert masks.areas.tolist() == [9]
 
 
-@pytest.mark.parametrize("file", ["001.png", "owl/001/0.png"])
+@pytest.mark.parametrize("file", ["001.png", "owl/001/0.png", "owl/001.png"])
 def test_a_folder_for_another_data_set_is_refused(tmp_path: Path, root: Path, file: str) -> None:
     _png(tmp_path / "masks" / file, _block(0, 0, 2, 2))
     with pytest.raises(ProtoMaskError, match=f"masks of no photograph in .* names {file!r}"):
