@@ -132,6 +132,10 @@ class CocoMasks:
         near = [name for name in loose if _one_ends_the_other(_parts(name), wanted)]
         return [[photograph] if photograph in self.images else [], near, loose]
 
+    def advice(self, photograph: str) -> str:
+        """Returns how a photograph has to be named."""
+        return f"`file_name` has to be {photograph!r}, or an end of that"
+
     def unused(self, used: set[str]) -> list[str]:
         """Returns the names in the file that are not in use."""
         return [name for name in self.images if name not in used]

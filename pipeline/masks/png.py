@@ -6,22 +6,28 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
-from scipy.ndimage import find_objects
+from PIL import ExifTags, Image, ImageFile
+from scipy.ndimage import find_objects, maximum_filter, minimum_filter
 
 from pipeline.datasets import listing
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Region
 from pipeline.masks.names import form
+from pipeline.progress import examples
 
 Reading = Literal["mask", "labels"]
+Numbers = NDArray[np.integer]
 OPAQUE = 255
 HALF = 128
 TOPS = {"L": 255, "I;16": 65535, "I": 65535}
 # How far Pillow's kinds of grey pixels are stretched to 8 bits.
 GREYS = {"L;2": 85, "L;4": 17}
 MOST_LABELS = 1000
+FEW_VALUES = 32
+# Of edges blurred by Gaussians of 0.5 to 40 pixels less than 0.15 are even, of labels of 5×5 0.36.
+EVEN = 0.25
 BLACK, WHITE = 0, 255
 
 
@@ -72,6 +78,11 @@ class FolderMasks:
         exact, near = known[: photograph in self._entries], known[photograph in self._entries :]
         return [exact, near, list(dict.fromkeys(loose))]
 
+    def advice(self, photograph: str) -> str:
+        """Returns where the masks of a photograph are looked for."""
+        stem = str(PurePosixPath(photograph).with_suffix(""))
+        return f"its masks belong into {photograph}/ or {stem}/, or into the one file {stem}.png"
+
     def unused(self, used: set[str]) -> list[str]:
         """Returns the files that belong to none of the names in use."""
         met = {file for name in used for file in self._entries[name]}
@@ -82,8 +93,11 @@ class FolderMasks:
         return [file, str(PurePosixPath(file).parent)]
 
     def remarks(self) -> list[str]:
-        """Returns what is to be said of all the files; nothing."""
-        return []
+        """Returns what is to be said of all files: how many are no PNG files."""
+        others = sorted({*listing.visible_files(self.path)} - {*self.files})
+        if not others:
+            return []
+        return [f"{len(others)} files in {self.path} are no PNG files: {examples(others)}"]
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
         """Returns the masks of an image, sorted by file name and value, with a score of 1.
@@ -138,7 +152,7 @@ def png_files(folder: Path) -> list[str]:
     return files
 
 
-def _read(file: Path, read: Callable[[Image.Image], NDArray[np.int64]]) -> NDArray[np.int64]:
+def _read(file: Path, read: Callable[[Image.Image], Numbers]) -> Numbers:
     """Returns the number of the mask that each pixel lies in, 1, 2, …, or 0: height×width."""
     with _opened(file) as image:
         try:
@@ -170,7 +184,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     )
 
 
-def _scale_key(image: Image.Image) -> None:
+def _scale_key(image: ImageFile.ImageFile) -> None:
     """Gives a transparent colour the depth that pixels have when read, 8 bits.
 
     Pillow scales the pixels of 2, 4 and 3×16 bits, and compares them with the unscaled colour.
@@ -191,35 +205,51 @@ def _orientation(image: Image.Image) -> int:
     return found if found in range(2, 9) else 1
 
 
-def _one_mask(image: Image.Image) -> NDArray[np.int64]:
+def _one_mask(image: Image.Image) -> Numbers:
     """Returns 1 inside the mask, and 0 outside."""
     visible = _visible(image)
     if visible is not None:
-        return visible.astype(np.int64)
+        return visible.view(np.uint8)
     values, top = _values(image)
-    if top is None or values.max(initial=0) < top:
-        return (values != 0).astype(np.int64)
-    _refuse_labels(values, top)
-    return (2 * values > top).astype(np.int64)
-
-
-def _refuse_labels(values: NDArray[np.int64], top: int) -> None:
-    """Raises if grey values look like labels with a few pixels of the largest value as "void"."""
-    low = int(((values > 0) & (2 * values < top)).sum())
-    high = int((2 * values > top).sum())
-    if low > high == int((values == top).sum()):
+    largest, gradual = values.max(initial=0), _is_gradual(values)
+    if top is not None and (largest == top or (gradual and largest > top // 2)):
+        _refuse_labels(values, top // 2)
+        return (values > top // 2).view(np.uint8)
+    if gradual:
         raise _UnclearError(
-            f"is to be one mask, but {low} of its pixels are dark grey, and {high} white: if these "
-            "are labels, set segmenter.png=labels; otherwise save it in black and white"
+            "is to be one mask, but its values vary like a photograph's: save it in black and white"
+        )
+    return (values != 0).view(np.uint8)
+
+
+def _is_gradual(values: Numbers) -> bool:
+    """Returns whether values vary as in a blurred mask or a photograph, not as numbers do."""
+    return len(pd.unique(values.ravel())) > FEW_VALUES and _even_share(values, values != 0) < EVEN
+
+
+def _refuse_labels(values: Numbers, half: int) -> None:
+    """Raises if what a cut at one half would put outside are not blurred edges, but areas."""
+    if _even_share(values, (values > 0) & (values <= half)) >= EVEN:
+        raise _UnclearError(
+            "is to be one mask, but has areas of dark grey beside white: if its values are labels, "
+            "set segmenter.png=labels; otherwise save it in black and white"
         )
 
 
-def _labels(image: Image.Image) -> NDArray[np.int64]:
+def _even_share(values: Numbers, some: NDArray[np.bool_]) -> float:
+    """Returns the share of some pixels whose eight neighbours have the same value, 0..1."""
+    if not some.any():
+        return 0.0
+    even = maximum_filter(values, 3) == minimum_filter(values, 3)
+    return float(even[some].mean())
+
+
+def _labels(image: Image.Image) -> Numbers:
     """Returns 1 for the smallest value but 0, 2 for the next one, and so on."""
     visible = _visible(image)
     values, _ = _values(image)
     inside = values != 0 if visible is None else visible
-    found, numbers = np.unique(values[inside], return_inverse=True)
+    numbers, found = pd.factorize(values[inside], sort=True)
     if len(found) > MOST_LABELS:
         raise _UnclearError(
             f"holds {len(found)} values, each of which would be a mask: it is no label map; with "
@@ -245,7 +275,7 @@ def _visible(image: Image.Image) -> NDArray[np.bool_] | None:
     return visible if hides or not visible.all() else None
 
 
-def _values(image: Image.Image) -> tuple[NDArray[np.int64], int | None]:
+def _values(image: Image.Image) -> tuple[Numbers, int | None]:
     """Returns each pixel's value, and the largest there can be if values are shades of grey.
 
     A palette's are its numbers, unless its colours are black, white and greys between. A colour is
@@ -254,8 +284,8 @@ def _values(image: Image.Image) -> tuple[NDArray[np.int64], int | None]:
     if image.mode == "P":
         numbers = np.asarray(image)
         greys = _greys(image, np.unique(numbers))
-        return (numbers.astype(np.int64), None) if greys is None else (greys[numbers], WHITE)
-    pixels = np.asarray(image).astype(np.int64)
+        return (numbers, None) if greys is None else (greys[numbers], WHITE)
+    pixels = np.asarray(image)
     if image.mode in ("LA", "RGBA"):
         pixels = pixels[..., :-1]
     if pixels.ndim == 2:
@@ -265,11 +295,11 @@ def _values(image: Image.Image) -> tuple[NDArray[np.int64], int | None]:
     return pixels @ np.array([1, 1 << 8, 1 << 16]), None
 
 
-def _greys(image: Image.Image, used: NDArray[np.uint8]) -> NDArray[np.int64] | None:
-    """Returns the grey of each of a palette's numbers, int64 256; None if it is a label palette.
+def _greys(image: Image.Image, used: NDArray[np.uint8]) -> Numbers | None:
+    """Returns the grey of each of a palette's numbers, int64 256; None if numbers are labels.
 
-    It is none if it has nothing but black and white, whichever its writer numbered first, or these
-    and different greys between. A single colour decides only if it has a single number.
+    Colours count, not numbers, if those in use are black and white, or black, white and different
+    greys, or a single black or white number: which one comes first is its writer's choice.
 
     Args:
         image: an image with a palette.

@@ -69,6 +69,12 @@ def test_an_image_is_found_by_id_by_path_and_by_file(run_folder: Path) -> None:
         picture.unlink()
 
 
+@pytest.mark.parametrize("name", ["CLASS 1/003.PNG", "class%201/003.png"])
+def test_an_image_is_found_by_another_spelling(run_folder: Path, name: str) -> None:
+    inspect_masks.show(name, STORE, Path("a.png"))
+    assert Path("a.png").is_file()
+
+
 def test_an_unknown_image_is_refused_with_what_was_meant(run_folder: Path) -> None:
     with pytest.raises(ProtoMaskError, match=r"did you mean .*class 1/003\.png"):
         inspect_masks.show("clas 1/003.png", STORE, None)

@@ -197,6 +197,5 @@ def _refuse_strangers(given: Given, source: Source) -> None:
     if not len(_meanings(given, source.root)):
         raise ProtoMaskError(
             f"{given.path} has masks of no photograph in {source.root}: it names "
-            f"{given.example!r}, the data set has {source.name!r}; name images there by their "
-            "paths below the data set's folder"
+            f"{given.example!r}, the data set has {source.name!r}: {given.advice(source.name)}"
         )

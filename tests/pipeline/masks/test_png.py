@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
@@ -207,14 +207,34 @@ def test_black_is_no_label_in_black_and_white(
 
 
 def test_labels_that_are_read_as_one_mask(tmp_path: Path) -> None:
-    """All values but 0 are inside, unless that loses most of them at the cut for blurred edges."""
+    """All values but 0 are inside, unless a cut at one half, for blurred edges, would lose some."""
     _png(tmp_path / "a.png", Image.fromarray(_labels(1, 2, 3)))
     assert _areas(tmp_path, name="a.png") == [450]
-    _png(tmp_path / "a.png", Image.fromarray(_labels(1, 255)))
-    assert _areas(tmp_path, name="a.png") == [150]
-    _png(tmp_path / "a.png", Image.fromarray(_labels(255, 1)))
-    with pytest.raises(ProtoMaskError, match=r"150 of its .* grey, and 100 white.*png=labels"):
+    _png(tmp_path / "a.png", Image.fromarray(_labels(128, 200, 255)))
+    assert _areas(tmp_path, name="a.png") == [450]
+    _png(tmp_path / "a.png", Image.fromarray(_labels(255, 200, 127)))
+    with pytest.raises(ProtoMaskError, match=r"a\.png is to be one mask.*segmenter\.png=labels"):
         _areas(tmp_path, name="a.png")
+
+
+@pytest.mark.parametrize(("shape", "top"), [((HEIGHT, WIDTH, 3), 250), ((HEIGHT, WIDTH), 127)])
+def test_a_photograph_is_no_mask(tmp_path: Path, shape: tuple[int, ...], top: int) -> None:
+    values = np.random.default_rng(0).integers(0, top, shape, np.uint8)
+    _png(tmp_path / "a.png", Image.fromarray(values))
+    with pytest.raises(ProtoMaskError, match=r"a\.png is to be one mask, .* like a photograph's"):
+        _areas(tmp_path, name="a.png")
+
+
+@pytest.mark.parametrize("radius", [0.5, 1, 2, 4])
+def test_blurred_edges_are_no_labels(tmp_path: Path, radius: float) -> None:
+    soft = Image.fromarray(_rectangle()).filter(ImageFilter.GaussianBlur(radius))
+    values = np.asarray(soft)
+    assert (values > 0).sum() > 700
+    assert (values.max() < 255) == (radius == 4)
+    _png(tmp_path / "a.png", soft)
+    (area,) = _areas(tmp_path, name="a.png")
+    assert area == (values >= 128).sum()
+    assert 540 <= area <= 600
 
 
 def test_a_photograph_is_no_label_map(tmp_path: Path) -> None:

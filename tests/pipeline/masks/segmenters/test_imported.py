@@ -180,6 +180,9 @@ def test_a_folder_of_pngs(tmp_path: Path, root: Path, named: str) -> None:
     _png(folder / "1.PNG", _block(0, 0, 8, 12))
     _png(folder / "2.png", _block(4, 2, 7, 6))
     (folder / "metadata.csv").write_text("id,area\n")
+    assert _remarks(tmp_path / "masks", root, "wren/002.png") == [
+        f"1 files in {tmp_path / 'masks'} are no PNG files: '{named}/metadata.csv'"
+    ]
     none, also_none, masks = _import(tmp_path / "masks", root)
     assert len(none) == len(also_none) == 0
     assert masks.boxes.tolist() == [[0, 0, 12, 8], [2, 1, 6, 4], [2, 4, 6, 7]]
