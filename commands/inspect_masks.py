@@ -177,7 +177,7 @@ def _find(image: str, masks: MaskStore) -> int:
     }
     if len(alike) == 1:
         return alike.pop()
-    near = difflib.get_close_matches(image, [*masks.ids, *by_path], n=3, cutoff=0.5)
+    near = difflib.get_close_matches(image, {*masks.ids, *by_path}, n=3, cutoff=0.5)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
     raise ProtoMaskError(f"no image {image!r} in {masks.path}{hint}")
 
