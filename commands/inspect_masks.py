@@ -115,10 +115,23 @@ def _verify_images(masks: MaskStore) -> None:
     if wrong:
         print("\n".join(wrong))
         raise ProtoMaskError(
-            f"{len(wrong)} photographs are not those that were segmented: run `dvc repro masks`, "
-            "which segments only what has changed"
+            f"{len(wrong)} photographs are not those that were segmented: {_segment_anew(root)}"
         )
     print(f"OK: {len(segmented)} photographs in {root} are those that were segmented")
+
+
+def _segment_anew(root: Path) -> str:
+    """Returns the advice that makes masks of the photographs that are there now."""
+    if root == workspace.INDEX_FOLDER:
+        return (
+            "run `dvc repro --force --single-item prepare`, which draws them anew, and then "
+            "`dvc repro masks`"
+        )
+    return (
+        "run `dvc repro masks`, which segments only what has changed; if DVC then says that "
+        f"nothing has, remove {workspace.memory() / 'listings'}, so that every photograph is read "
+        "again, and repeat"
+    )
 
 
 def area_shares(masks: MaskStore) -> NDArray[np.float64]:

@@ -30,7 +30,8 @@ def scan() -> None:
     """Look through `dataset.root` for photographs added, removed or changed.
 
     Reads the folder; writes artifacts/listing.json. Only a data set in a folder has this stage. It
-    takes part in every `dvc repro`, and reads again only files whose size or time has changed.
+    takes part in every `dvc repro`, and reads again only files whose size or time has changed. Says
+    what it passes over.
     """
     from stages import scan
 
@@ -41,8 +42,9 @@ def scan() -> None:
 def prepare() -> None:
     """Make the index of images: class, split, object box, object mask, parts.
 
-    Reads the photographs (for `demo`, draws them); writes artifacts/index/, with
-    unreadable.csv beside the index for images that had to be left out.
+    Reads the photographs (for `demo`, draws them); writes artifacts/index/. Beside the index,
+    unreadable.csv names images that had to be left out, and remarks.csv files that were passed over
+    or not used as they are.
     """
     from stages import prepare
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from pipeline.datasets.index import SPLITS
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index, write_unreadable
+from pipeline.datasets.remarks import summarised, write_remarks
+from pipeline.datasets.repeats import find_repeats
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
 from stages import provenance, workspace
@@ -24,7 +26,7 @@ def run() -> None:
             root, listing = folder, list_files(folder)
         else:
             root, listing = workspace.root_of(params), _listing()
-        index, unreadable = build_index(
+        index, unreadable, remarks = build_index(
             dataset.name,
             root,
             listing,
@@ -39,13 +41,16 @@ def run() -> None:
         index.write(folder / workspace.INDEX.name)
         index.photographs.write(folder / workspace.PHOTOGRAPHS.name)
         write_unreadable(unreadable, folder / "unreadable.csv")
+        write_remarks(remarks, folder / "remarks.csv")
     sizes = ", ".join(f"{len(index.rows(split))} {split}" for split in SPLITS)
     print(f"{len(index)} images of {len(index.class_names)} classes: {sizes}")
     for image in unreadable:
         print(f"left out: {image.path}: {image.reason}")
+    for line in [*summarised(remarks), *map(str, find_repeats(index))]:
+        print(line)
 
 
-def _listing() -> dict[str, str]:
+def _listing() -> dict[str, str | None]:
     try:
         listing = json.loads(workspace.LISTING.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -4,7 +4,8 @@ import hashlib
 import json
 
 from pipeline.datasets.fetch import PUBLICATIONS, fetch
-from pipeline.datasets.listing import list_files
+from pipeline.datasets.listing import hash_files, look_through
+from pipeline.datasets.remarks import counted, summarised
 from pipeline.files import whole_file
 from stages import workspace
 from stages.params import read_params
@@ -17,7 +18,12 @@ def run() -> None:
     root = workspace.root_of(params)
     name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
     memory = workspace.memory() / "listings" / f"{name}.parquet"
-    listing = list_files(root, memory, params.runtime.workers)
+    contents = look_through(root)
+    listing = hash_files(root, contents, memory, params.runtime.workers)
     with whole_file(workspace.LISTING) as part:
         part.write_text(json.dumps(listing, indent=0, ensure_ascii=False), encoding="utf-8")
-    print(f"{len(listing)} files in {root}")
+    print(f"{len(contents.files)} files in {root}")
+    for line in summarised(contents.passed_over):
+        print(line)
+    if contents.dangling:
+        print(f"links to what is not there: {counted(contents.dangling)}")

@@ -170,7 +170,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..
     """3 classes with 2 prototypes each; prototypes 0 and 1 are the same crop."""
     folder = tmp_path_factory.mktemp("tiny")
     root = make_photographs(folder / "photographs", classes=C, per_class=12, width=60, height=40)
-    index, _ = build_index("folder", root, list_files(root), threads=1)
+    index, *_ = build_index("folder", root, list_files(root), threads=1)
     segmenter = Patches()
     images = [np.zeros((40, 60, 3), np.uint8)] * len(index)
     write_store(folder / "masks.zarr", index.photographs, segmenter, segmenter.segment(images))

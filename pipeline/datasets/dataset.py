@@ -1,5 +1,6 @@
 """The interface of a data set: a module that reads its annotations."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 
 from pipeline.datasets.index import Image
+from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
 
 
@@ -18,11 +20,13 @@ class Annotations(NamedTuple):
         images: the images, without hashes and sizes.
         class_names: the class names in the order of their numbers.
         part_names: the names of the data set's parts; empty if it has none.
+        remarks: what was passed over, and anything else that may not be as its owner meant it.
     """
 
     images: list[Image]
     class_names: list[str]
     part_names: list[str]
+    remarks: Sequence[Remark] = ()
 
 
 class DataSet(Protocol):

@@ -1,5 +1,10 @@
 """A user's own photographs: one folder for each class, optionally below train/, val/ and test/."""
 
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -7,58 +12,180 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.dataset import Annotations
 from pipeline.datasets.index import SPLITS, Image, Split
-from pipeline.datasets.listing import visible_files
-from pipeline.datasets.photograph import SUFFIXES
+from pipeline.datasets.listing import look_through
+from pipeline.datasets.photograph import SUFFIXES, is_photograph
+from pipeline.datasets.remarks import Remark, counted
 from pipeline.errors import ProtoMaskError
 
-LIKE_SPLITS = frozenset([*SPLITS, "training", "valid", "validation", "testing"])
+LIKE_SPLIT = re.compile(
+    r"(train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?)(set|data|split|images)?"
+)
+NO_PHOTOGRAPH = "no photograph by its content, and passed over"
+NO_CLASS = "beside the class folders: of no class, and passed over"
+UNLABELLED = "in {}/, but in no class folder: unlabelled, and passed over"
+ONE_CLASS = "the same word as another class folder in other Unicode characters: read as one class"
+LIKE_ANOTHER = "but for capitals and spaces the same word as another class"
 
 
 def read(root: Path) -> Annotations:
     """Lists `root/[split/]class/**/photograph`; a class is named after its folder.
 
     Without folders for splits, every image is listed under "train", and `prepare` cuts the other
-    splits from it. Files beside the class folders belong to no class and are ignored.
+    splits from it. What is a photograph is determined by the content; files that are named as
+    photographs, and links to what is not there, are listed as well, for `prepare` to report. Files
+    beside the class folders belong to no class.
 
     Args:
         root: the data set's folder.
 
     Raises:
-        ProtoMaskError: there are no photographs in folders, or folders of splits are misnamed or
-            mixed with others.
+        ProtoMaskError: there are no photographs in folders, most photographs lie beside them, or
+            folders may be splits but are not named so.
     """
-    paths = [PurePosixPath(path) for path in visible_files(root)]
-    photographs = [path for path in paths if path.suffix.lower() in SUFFIXES]
+    contents = look_through(root)
+    links = frozenset(map(PurePosixPath, contents.dangling))
+    paths = sorted({*map(PurePosixPath, contents.files), *links})
+    photographs, others = _told_apart(root, paths, links)
     folders = {path.parts[0] for path in photographs if len(path.parts) > 1}
-    if misnamed := {name for name in folders - {*SPLITS} if name.lower() in LIKE_SPLITS}:
-        raise ProtoMaskError(
-            f"dataset.root: {root} has folders that look like splits "
-            f"({', '.join(sorted(misnamed))}); name the splits' folders train, val and test"
-        )
-    splits, others = sorted(folders & {*SPLITS}), sorted(folders - {*SPLITS})
-    if splits and others:
-        raise ProtoMaskError(
-            f"dataset.root: {root} has folders of splits ({', '.join(splits)}) "
-            f"beside others ({', '.join(others)}); "
-            "use either one folder a class, or only train, val and test"
-        )
-    level = 1 if splits else 0
+    in_splits = _has_splits(root, folders, photographs)
+    level = 1 if in_splits else 0
+    _refuse_lost_folders(root, [path for path in links if len(path.parts) <= level + 1])
+    classified = [path for path in photographs if len(path.parts) > level + 1]
+    stray = [path for path in photographs if len(path.parts) <= level + 1]
+    _refuse_mostly_stray(root, classified, stray)
+    names = {path: _same_word(path.parts[level]) for path in classified}
     images = [
-        Image(str(path), str(path), path.parts[level], _split(path) if splits else "train")
-        for path in photographs
-        if len(path.parts) > level + 1
+        Image(str(path), str(path), name, _split(path) if in_splits else "train")
+        for path, name in names.items()
     ]
-    if not images:
-        raise ProtoMaskError(
-            f"dataset.root: no photographs found in folders of {root}; "
-            "put the photographs of each class into a folder named as the class"
-        )
-    return Annotations(images, sorted({image.class_name for image in images}), [])
+    remarks = [
+        *(Remark(str(path), NO_PHOTOGRAPH) for path in others),
+        *(Remark(str(path), _why_stray(path)) for path in stray),
+        *_alike({path.parents[-level - 2] for path in classified}),
+    ]
+    return Annotations(images, sorted(set(names.values()), key=_by_number), [], remarks)
 
 
 def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Raises `NotImplementedError`: a folder of photographs has no object masks."""
     raise NotImplementedError("a folder of photographs has no object masks")
+
+
+def _told_apart(
+    root: Path, paths: list[PurePosixPath], links: frozenset[PurePosixPath]
+) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
+    """Returns the paths that are, or by their names should be, photographs, and the others."""
+    by_name = {path for path in paths if path.suffix.lower() in SUFFIXES or path in links}
+    unknown = [path for path in paths if path not in by_name]
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda path: is_photograph(root / path), unknown)
+        by_content = {path for path, is_one in zip(unknown, found, strict=True) if is_one}
+    photographs = by_name | by_content
+    return [path for path in paths if path in photographs], [
+        path for path in paths if path not in photographs
+    ]
+
+
+def _has_splits(root: Path, folders: set[str], photographs: list[PurePosixPath]) -> bool:
+    """Returns whether the folders are splits, not classes.
+
+    Raises:
+        ProtoMaskError: they may be either.
+    """
+    choice = (
+        f"If they are splits, name them train, val and test. If they are classes, put all class "
+        f"folders into one folder, {root}/train, from which the other splits are then cut."
+    )
+    splits, others = sorted(folders & {*SPLITS}), sorted(folders - {*SPLITS})
+    if misnamed := [name for name in others if _is_like_split(name)]:
+        raise ProtoMaskError(
+            f"dataset.root: {root} has folders that look like splits ({counted(misnamed)}). "
+            f"{choice}"
+        )
+    if splits and others:
+        raise ProtoMaskError(
+            f"dataset.root: {root} has folders of splits ({', '.join(splits)}) "
+            f"beside others ({counted(others)}). Use either one folder a class, or only train, val "
+            f"and test. {choice}"
+        )
+    if not splits and (shared := _shared_folders(photographs)):
+        raise ProtoMaskError(
+            f"dataset.root: {root} has folders ({counted(others)}) that share the sub-folders "
+            f"{counted(shared)}. {choice} If the sub-folders are the classes, put each one's "
+            f"photographs into one folder of {root}."
+        )
+    return bool(splits)
+
+
+def _is_like_split(name: str) -> bool:
+    words = re.findall(r"[^\W\d_]+", name.casefold())
+    return any(LIKE_SPLIT.fullmatch(word) for word in words)
+
+
+def _shared_folders(photographs: list[PurePosixPath]) -> list[str]:
+    """Returns the names of sub-folders that occur in several folders, if they are at least two."""
+    below = defaultdict(set)
+    for path in photographs:
+        if len(path.parts) > 2:
+            below[path.parts[0]].add(_same_word(path.parts[1]))
+    times = Counter(name for names in below.values() for name in names)
+    shared = sorted(name for name, count in times.items() if count > 1)
+    return shared if len(shared) > 1 else []
+
+
+def _refuse_lost_folders(root: Path, links: list[PurePosixPath]) -> None:
+    """Raises if a link to what is not there may be one to a class's folder."""
+    lost = sorted(str(path) for path in links if not path.suffix)
+    if lost:
+        raise ProtoMaskError(
+            f"dataset.root: {root} has links to what is not there ({counted(lost)}). If they are "
+            "folders of classes, mount or fetch what they point to; else remove them"
+        )
+
+
+def _refuse_mostly_stray(
+    root: Path, classified: list[PurePosixPath], stray: list[PurePosixPath]
+) -> None:
+    if not classified:
+        raise ProtoMaskError(
+            f"dataset.root: no photographs found in folders of {root}; "
+            "put the photographs of each class into a folder named as the class"
+        )
+    lost = [str(path) for path in stray if path.parts[0] not in ("val", "test")]
+    if len(lost) > len(classified):
+        raise ProtoMaskError(
+            f"dataset.root: most photographs in {root} lie beside the class folders "
+            f"({counted(lost)}), and only {len(classified)} in them; put the photographs of each "
+            "class into a folder named as the class, and move others elsewhere"
+        )
+
+
+def _why_stray(path: PurePosixPath) -> str:
+    return NO_CLASS if len(path.parts) == 1 else UNLABELLED.format(path.parts[0])
+
+
+def _alike(folders: Iterable[PurePosixPath]) -> list[Remark]:
+    """Returns remarks on class folders of one split whose names can hardly be told apart."""
+    spelt: dict[tuple[PurePosixPath, str], list[PurePosixPath]] = defaultdict(list)
+    for folder in sorted(folders):
+        spelt[folder.parent, _same_word(folder.name).casefold().strip()].append(folder)
+    remarks = []
+    for first, *more in spelt.values():
+        for folder in more:
+            same = _same_word(folder.name) == _same_word(first.name)
+            remarks.append(Remark(str(folder), ONE_CLASS if same else LIKE_ANOTHER))
+    return remarks
+
+
+def _same_word(name: str) -> str:
+    """Returns a name in the Unicode form NFC; file systems and archives keep other forms."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _by_number(name: str) -> tuple[list[str | int], str]:
+    """Returns a key by which names sort as people number them: 2 before 10."""
+    pieces = re.split("([0-9]+)", name)
+    return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)], name
 
 
 def _split(path: PurePosixPath) -> Split:

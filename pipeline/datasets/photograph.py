@@ -1,45 +1,102 @@
 """Reading image files of any kind."""
 
+import io
+import re
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from pipeline.errors import ProtoMaskError
 
 # Includes formats that Pillow cannot read: it is better to report such files than to ignore them.
-SUFFIXES = frozenset(
+RAW = frozenset(".3fr .arw .cr2 .cr3 .dng .nef .nrw .orf .pef .raf .rw2 .srw .x3f".split())
+SUFFIXES = RAW | frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .tif .tiff .webp .ppm .pgm .jp2 .avif .heic .heif".split()
 )
 # Allows scans of 20,000 × 20,000 pixels; the limit protects from running out of memory.
 Image.MAX_IMAGE_PIXELS = 400_000_000
+
+ORIENTATION = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+XMP_TURN = re.compile(rb"tiff:Orientation(=\"|>)([2-8])")
+SIXTEEN_BITS = ("PPM", "PNG", "JPEG2000")
+"""Formats whose grey values beyond 8 bits Pillow scales to 0..65535, in whatever mode."""
+TWELVE_BITS = 4095
+NEARLY_BLACK = 16
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class UnreadableImageError(ProtoMaskError):
     """Raised for a file that is no image, or only part of one."""
 
 
+class Photograph(NamedTuple):
+    """An image file's content.
+
+    Args:
+        pixels: uint8 height×width×3, RGB, upright.
+        remarks: what in the file was not used, or not as it stands there; without names of files.
+    """
+
+    pixels: NDArray[np.uint8]
+    remarks: list[str]
+
+
 def read_photograph(path: Path) -> NDArray[np.uint8]:
+    """Reads an image file of any kind as upright 8-bit RGB, uint8 height×width×3.
+
+    See `examine_photograph`, which also says what was not used.
+    """
+    return examine_photograph(path).pixels
+
+
+def examine_photograph(path: Path) -> Photograph:
     """Reads an image file of any kind as upright 8-bit RGB.
 
-    The format is determined from the content, not from the name. EXIF orientation is applied,
-    transparency is composed with white, 16-bit values are scaled to 8 bits, and of an animation the
-    first frame is read.
+    The format is determined from the content, not from the name. EXIF orientation is applied, and
+    no other. Transparency is composed with white, and of an animation or of several pages the first
+    is read. Values of 16 bits are scaled to 8 bits. Where it is not said which value is white, the
+    range from the smallest to the largest finite value becomes 0..255: in integers of 32 bits, in
+    floating point, and in 16 bits of which at most 12 are in use. Metadata that cannot be parsed
+    are ignored.
 
     Args:
         path: path of the image file.
 
-    Returns:
-        uint8 height×width×3, RGB.
-
     Raises:
-        UnreadableImageError: the file is missing, empty, truncated or no image.
+        UnreadableImageError: the file is missing, empty, truncated or no image, or a camera's raw
+            file.
     """
-    with _opened(path) as image:
-        return np.asarray(_as_rgb(ImageOps.exif_transpose(image)))
+    with _opened(path) as (image, remarks):
+        remarks += _frames(image)
+        upright = image
+        try:
+            turn = TURNS.get(_exif_orientation(image))
+        except Exception:  # the parser raises all kinds of errors at damaged data
+            remarks.append("its EXIF data cannot be parsed: read as it is stored, not turned")
+        else:
+            if turn is not None:
+                upright = image.transpose(turn)
+            elif _turned_by_xmp(image):
+                remarks.append("only its XMP data say that it is turned: read as it is stored")
+        pixels, scaled = _as_rgb(upright, image.format)
+        if pixels.size and pixels.max() < NEARLY_BLACK:
+            scaled += [f"nearly black: no value of 0..255 is {NEARLY_BLACK} or more"]
+        return Photograph(pixels, remarks + scaled)
 
 
 def read_label_image(path: Path) -> NDArray[np.uint8]:
@@ -55,22 +112,49 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
         UnreadableImageError: the file is missing, empty, truncated or no image, or its values do
             not have 8 bits.
     """
-    with _opened(path) as image:
+    with _opened(path) as (image, _):
         labels = np.asarray(image)
         if labels.dtype != np.uint8:
             raise ValueError(f"labels of 8 bits expected, but it is of mode {image.mode}")
     return labels[..., 0] if labels.ndim == 3 else labels
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens an image; errors in the block, other than of memory, become `UnreadableImageError`."""
+def is_photograph(path: Path) -> bool:
+    """Returns whether a file's content, read as far as its header, is that of an image.
+
+    Drawings made of lines (EPS, WMF) and containers of data (HDF5, GRIB) are none.
+    """
     try:
         with Image.open(path) as image:
-            image.load()
-            yield image
+            return image.format != "EPS" and not isinstance(image, ImageFile.StubImageFile)
+    except MemoryError:
+        raise
+    except Exception:  # decoders raise all kinds of errors at files of other kinds
+        with path.open("rb") as file:
+            return file.read(len(PNG)) == PNG
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image.Image, list[str]]]:
+    """Opens an image; errors in the block, other than of memory, become `UnreadableImageError`.
+
+    Yields the image, decoded, and remarks about its metadata.
+    """
+    try:
+        if path.suffix.lower() in RAW:
+            raise ValueError(
+                "a camera's raw file: develop it into a JPEG or PNG file, or move it elsewhere"
+            )
+        with ExitStack() as stack:
+            yield _decoded(path, stack)
     except FileNotFoundError:
-        raise UnreadableImageError(f"{path}: no such file") from None
+        reason = "no such file"
+        if path.is_symlink():
+            reason = (
+                "a link to a file that is not there; fetch it (`git annex get`, `dvc pull`), or "
+                "remove the link"
+            )
+        raise UnreadableImageError(f"{path}: {reason}") from None
     except Image.UnidentifiedImageError:
         reason = "not an image, or of a kind that cannot be read; save it as JPEG or PNG"
         if path.stat().st_size == 0:
@@ -82,13 +166,100 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UnreadableImageError(f"{path}: {error}") from None
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image, np.float64)
-        top = 65535.0 if image.mode != "F" else max(float(values.max(initial=0)), 1e-12)
-        scaled = np.clip(values * (255.0 / top), 0, 255).round().astype(np.uint8)
-        return Image.fromarray(scaled).convert("RGB")
+def _decoded(path: Path, stack: ExitStack) -> tuple[Image.Image, list[str]]:
+    try:
+        image = stack.enter_context(Image.open(path))
+        image.load()
+        return image, []
+    except MemoryError:
+        raise
+    except Exception:  # as above
+        plain = _png_without_metadata(path)
+        if plain is None:
+            raise
+        image = stack.enter_context(Image.open(io.BytesIO(plain)))
+        image.load()
+        return image, ["its metadata (texts, colour profile) cannot be parsed and were ignored"]
+
+
+def _png_without_metadata(path: Path) -> bytes | None:
+    """Returns a PNG file without the chunks that pixels do not need; None if there are none.
+
+    The chunk of EXIF data stays if it is whole.
+    """
+    content = path.read_bytes()
+    if not content.startswith(PNG):
+        return None
+    kept, at = [PNG], len(PNG)
+    while at < len(content):
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        kind, body, check = (
+            content[at + 4 : at + 8],
+            content[at + 4 : end - 4],
+            content[end - 4 : end],
+        )
+        critical = kind[:1].isupper()
+        whole = zlib.crc32(body) == int.from_bytes(check, "big")
+        if critical or kind == b"tRNS" or (kind == b"eXIf" and whole):
+            kept.append(content[at:end])
+        at = end
+    plain = b"".join(kept)
+    return plain if plain != content else None
+
+
+def _frames(image: Image.Image) -> list[str]:
+    """Says how many frames or pages are not read; the previews in a camera's MPO do not count."""
+    try:
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    except Exception:  # the first one is whole, whatever follows it
+        return ["what follows its first frame is damaged, and was not read"]
+    return [f"of its {frames} frames or pages the first was read"] if frames > 1 else []
+
+
+def _exif_orientation(image: Image.Image) -> Any:
+    """Returns the orientation tag in EXIF data; None without one.
+
+    Pillow's `getexif` would return the one in XMP data in its place.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2.get(ORIENTATION)
+    data = image.info.get("exif")
+    if data is None and "Raw profile type exif" in image.info:
+        data = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
+    exif = Image.Exif()
+    if data:
+        exif.load(data)
+    return exif.get(ORIENTATION)
+
+
+def _turned_by_xmp(image: Image.Image) -> bool:
+    found = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or b""
+    return bool(XMP_TURN.search(found.encode() if isinstance(found, str) else found))
+
+
+def _as_rgb(image: Image.Image, format: str | None) -> tuple[NDArray[np.uint8], list[str]]:
+    sixteen_bits = image.mode.startswith("I;16")
+    if image.mode in ("I", "F") or sixteen_bits:
+        sixteen_bits |= image.mode == "I" and format in SIXTEEN_BITS
+        grey, remarks = _scaled(np.asarray(image, np.float64), sixteen_bits)
+        return np.repeat(grey[..., None], 3, axis=-1), remarks
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB")), []
+
+
+def _scaled(values: NDArray[np.float64], sixteen_bits: bool) -> tuple[NDArray[np.uint8], list[str]]:
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("none of its values is a finite number")
+    low, high = values[finite].min(), values[finite].max()
+    remarks = []
+    if sixteen_bits and high > TWELVE_BITS:
+        low, high = 0.0, 65535.0
+    else:
+        remarks.append("its smallest value became 0 and its largest 255: none is known to be white")
+    if not finite.all():
+        remarks.append("of its values that are no finite numbers, NaN and −∞ became 0 and ∞ 255")
+    shares = np.clip(np.where(np.isnan(values), low, values), low, high) - low
+    return (shares * (255.0 / max(high - low, 1e-300))).round().astype(np.uint8), remarks

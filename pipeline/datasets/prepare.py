@@ -1,11 +1,11 @@
 """From a data set's folder to its index: the work of the stage prepare."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,22 @@ from pycocotools import mask as rle
 from pipeline.datasets.dataset import Annotations, DataSet
 from pipeline.datasets.index import Image, Index
 from pipeline.datasets.photograph import (
+    SUFFIXES,
     UnreadableImageError,
+    examine_photograph,
     read_label_image,
-    read_photograph,
 )
+from pipeline.datasets.remarks import Remark
 from pipeline.datasets.splits import cut_test, cut_validation
 from pipeline.errors import ProtoMaskError
 from pipeline.progress import track
 
 DATASETS = ("cars196", "cub200", "demo", "dogs", "folder", "pets")
 """The data sets, each the module of this package of its name."""
+
+
+NO_IMAGE = "class of which no image can be read, and left out"
+UNNAMED = "a photograph by its name, but not in the annotations, and passed over"
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class Unreadable:
 def build_index(
     name: str,
     root: Path,
-    listing: dict[str, str],
+    listing: Mapping[str, str | None],
     *,
     num_classes: int | None = None,
     seed: int = 0,
@@ -52,13 +58,14 @@ def build_index(
     folds: int = 5,
     max_bad_fraction: float = 0.01,
     threads: int = 4,
-) -> tuple[Index, list[Unreadable]]:
+) -> tuple[Index, list[Unreadable], list[Remark]]:
     """Reads a data set's annotations, opens every image once, and cuts the splits.
 
     Args:
         name: a key of `DATASETS`.
         root: the data set's folder.
-        listing: SHA-256 of every file below `root`, by relative path, from `list_files`.
+        listing: SHA-256 of every file below `root`, by relative path, from `list_files`; None for a
+            link to what is not there.
         num_classes: number of classes to keep, the first ones; None keeps all.
         seed: seed of the splits.
         fold: index of the fold that becomes the validation split, 0..folds−1.
@@ -67,20 +74,24 @@ def build_index(
         threads: number of images that are opened at a time.
 
     Returns:
-        The index, and the images that were left out.
+        The index, the images that were left out, and remarks on what else was not used, or not as
+        it is.
 
     Raises:
         ProtoMaskError: the layout is wrong, there are too few classes, a class has no training
             image, or too many images are unreadable.
     """
-    listed, class_names, part_names = _read_annotations(name, root)
-    class_names = class_names[:num_classes]
-    listed = [image for image in listed if image.class_name in set(class_names)]
-    images, unreadable = _open_all(listed, root, listing, data_set(name), threads)
+    annotations = _read_annotations(name, root)
+    remarks = [*annotations.remarks, *_unnamed(annotations, listing)]
+    class_names = annotations.class_names[:num_classes]
+    listed = [image for image in annotations.images if image.class_name in set(class_names)]
+    images, unreadable, of_images = _open_all(listed, root, listing, data_set(name), threads)
+    remarks += of_images
     _refuse_too_many(unreadable, len(listed), max_bad_fraction)
     if not any(image.object_mask_path for image in images):
         images = _boxed(images)
     present = {image.class_name for image in images}
+    remarks += [Remark(name, NO_IMAGE) for name in class_names if name not in present]
     class_names = [class_name for class_name in class_names if class_name in present]
     if len(class_names) < 2:
         raise ProtoMaskError(
@@ -93,7 +104,8 @@ def build_index(
         raise ProtoMaskError(
             f"no training image of {', '.join(sorted(untrained))}: add some, or remove the class"
         )
-    return Index.of(name, images, class_names, part_names), unreadable
+    index = Index.of(name, images, class_names, annotations.part_names)
+    return index, unreadable, remarks
 
 
 def data_set(name: str) -> DataSet:
@@ -127,10 +139,26 @@ def _read_annotations(name: str, root: Path) -> Annotations:
     return annotations
 
 
+def _unnamed(annotations: Annotations, listing: Mapping[str, str | None]) -> list[Remark]:
+    """Returns remarks on files that look like photographs and of which nothing has been said."""
+    known = {remark.path for remark in annotations.remarks}
+    for image in annotations.images:
+        known |= {image.path, image.object_mask_path or "", image.part_mask_path or ""}
+    return [
+        Remark(path, UNNAMED)
+        for path in listing
+        if path not in known and PurePosixPath(path).suffix.lower() in SUFFIXES
+    ]
+
+
 def _open_all(
-    images: list[Image], root: Path, listing: dict[str, str], dataset: DataSet, threads: int
-) -> tuple[list[Image], list[Unreadable]]:
-    def open_one(image: Image) -> Image | Unreadable:
+    images: list[Image],
+    root: Path,
+    listing: Mapping[str, str | None],
+    dataset: DataSet,
+    threads: int,
+) -> tuple[list[Image], list[Unreadable], list[Remark]]:
+    def open_one(image: Image) -> tuple[Image, list[str]] | Unreadable:
         try:
             return _measured(image, root, listing, dataset.object_mask)
         except UnreadableImageError as error:
@@ -139,18 +167,22 @@ def _open_all(
 
     with ThreadPoolExecutor(threads) as pool:
         opened = list(track(pool.map(open_one, images), "Reading images", len(images)))
-    good = [image for image in opened if isinstance(image, Image)]
-    return good, [image for image in opened if isinstance(image, Unreadable)]
+    unreadable = [image for image in opened if isinstance(image, Unreadable)]
+    good = [image for image in opened if not isinstance(image, Unreadable)]
+    remarks = [Remark(image.path, remark) for image, said in good for remark in said]
+    return [image for image, _ in good], unreadable, remarks
 
 
 def _measured(
     image: Image,
     root: Path,
-    listing: dict[str, str],
+    listing: Mapping[str, str | None],
     object_of: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
-) -> Image:
-    height, width = read_photograph(root / image.path).shape[:2]
-    if image.path not in listing:
+) -> tuple[Image, list[str]]:
+    pixels, remarks = examine_photograph(root / image.path)
+    height, width = pixels.shape[:2]
+    digest = listing.get(image.path)
+    if digest is None:
         raise ProtoMaskError(
             f"{root / image.path} was not there when the folder was listed: run `dvc repro` to "
             "list it anew (hidden files are never listed)"
@@ -158,23 +190,19 @@ def _measured(
     mask = None
     box = image.object_box
     if image.object_mask_path is not None:
-        pixels = object_of(read_label_image(root / image.object_mask_path))
-        if pixels.shape != (height, width):
+        inside = object_of(read_label_image(root / image.object_mask_path))
+        if inside.shape != (height, width):
             raise UnreadableImageError(
                 f"{root / image.object_mask_path}: its size "
-                f"{pixels.shape[1]}×{pixels.shape[0]} is not the image's {width}×{height}"
+                f"{inside.shape[1]}×{inside.shape[0]} is not the image's {width}×{height}"
             )
-        encoded = rle.encode(np.asfortranarray(pixels, dtype=np.uint8))
+        encoded = rle.encode(np.asfortranarray(inside, dtype=np.uint8))
         mask = bytes(encoded["counts"])
         box = box or _box(encoded)
-    return replace(
-        image,
-        sha256=listing[image.path],
-        width=width,
-        height=height,
-        object_mask=mask,
-        object_box=box,
+    measured = replace(
+        image, sha256=digest, width=width, height=height, object_mask=mask, object_box=box
     )
+    return measured, remarks
 
 
 def _boxed(images: list[Image]) -> list[Image]:

@@ -73,13 +73,13 @@ def one_table(tmp_path: Path) -> Path:
 
 
 def _build(root: Path) -> Index:
-    index, unreadable = build_index("cars196", root, list_files(root))
+    index, unreadable, _ = build_index("cars196", root, list_files(root))
     assert unreadable == []
     return index
 
 
 def test_cars(devkit: Path) -> None:
-    images, classes, parts = cars196.read(devkit)
+    images, classes, parts, _ = cars196.read(devkit)
     assert classes == CLASSES
     assert parts == []
     # From pixels counted from 1, the last one included.
@@ -96,7 +96,7 @@ def test_cars_in_one_folder(devkit: Path, one_table: Path) -> None:
     (devkit / "cars_annos.mat").rename(devkit / "away.mat")
     expected = cars196.read(devkit)
     (devkit / "away.mat").rename(devkit / "cars_annos.mat")
-    images, classes, _ = cars196.read(one_table)
+    images, classes, *_ = cars196.read(one_table)
     assert classes == CLASSES
     assert [image.path for image in images] == [f"car_ims/{i:06}.jpg" for i in (1, 2, 3, 4)]
     for image, wanted in zip(images, expected.images, strict=True):

@@ -18,13 +18,13 @@ MALTESE = "n02085936-Maltese_dog/n02085936"
 
 
 def _build(root: Path) -> Index:
-    index, unreadable = build_index("dogs", root, list_files(root))
+    index, unreadable, _ = build_index("dogs", root, list_files(root))
     assert unreadable == []
     return index
 
 
 def test_dogs(dogs_root: Path) -> None:
-    images, classes, parts = dogs.read(dogs_root)
+    images, classes, parts, _ = dogs.read(dogs_root)
     assert classes == ["Chihuahua", "Maltese dog"]  # by number
     assert parts == []
     assert [(image.id, image.split, image.class_name) for image in images] == [

@@ -85,7 +85,7 @@ def test_dogs(dogs: Publication, dogs_root: Path, server: Server, cache: Path) -
     assert root_of("dogs") == cache / "dogs"
     assert list_files(cache / "dogs") == list_files(dogs_root)
     assert {path.name for path in cache.iterdir()} == {"dogs", "dogs.lock"}
-    index, unreadable = build_index("dogs", root_of("dogs"), list_files(root_of("dogs")))
+    index, unreadable, _ = build_index("dogs", root_of("dogs"), list_files(root_of("dogs")))
     assert (len(index), unreadable) == (5, [])
 
     asked = len(server.ranges)
@@ -121,7 +121,7 @@ def test_cub_with_its_segmentations(
     fetch("cub200", Publication(archives, published.root))
     found = root_of("cub200")
     assert found == cache / "cub200" / "CUB_200_2011"
-    index, unreadable = build_index("cub200", found, list_files(found))
+    index, unreadable, _ = build_index("cub200", found, list_files(found))
     assert (len(index), unreadable, index.object_masks_from) == (4, [], "mask")
 
 

@@ -43,7 +43,7 @@ def cub(tmp_path: Path) -> Path:
 
 
 def test_cub(cub: Path) -> None:
-    images, classes, parts = cub200.read(cub)
+    images, classes, parts, _ = cub200.read(cub)
     assert classes == ["Black footed Albatross", "Jay"]
     assert parts == ["back", "left eye"]
     assert [image.id for image in images] == CUB_IMAGES
@@ -65,7 +65,7 @@ def test_cub_segmentations(cub: Path) -> None:
     path = cub / "segmentations" / f"{CUB_IMAGES[1]}.png"
     path.parent.mkdir(parents=True)
     Pillow.fromarray(agreement).save(path)
-    index, unreadable = build_index("cub200", cub, list_files(cub))
+    index, unreadable, _ = build_index("cub200", cub, list_files(cub))
     assert unreadable == []
     row = index.ids.index(CUB_IMAGES[1])
     expected = np.zeros((8, 10), bool)
@@ -80,7 +80,7 @@ def test_cub_segmentations(cub: Path) -> None:
 
 def test_cub_without_segmentations(cub: Path) -> None:
     """The boxes stand in: x, y, width, height = 2.0, 1.0, 5.0, 4.0 of a picture of 10×8."""
-    index, _ = build_index("cub200", cub, list_files(cub))
+    index, *_ = build_index("cub200", cub, list_files(cub))
     assert index.object_masks_from == "box"
     expected = np.zeros((8, 10), bool)
     expected[1:5, 2:7] = True
@@ -93,7 +93,7 @@ def test_cub_cut_to_its_boxes(cub: Path) -> None:
     """Boxes that are all the whole picture, here 10×8, tell nothing from the object."""
     boxes = "1 0.0 0.0 10.0 8.0\n2 -0.5 0.0 11.2 8.0\n3 0.0 0.0 10.0 8.0\n"
     (cub / "bounding_boxes.txt").write_text(boxes)
-    index, _ = build_index("cub200", cub, list_files(cub))
+    index, *_ = build_index("cub200", cub, list_files(cub))
     assert index.object_masks_from is None
 
 
@@ -131,7 +131,7 @@ def test_cub_with_a_file_that_is_no_text(cub: Path) -> None:
 
 def test_cub_without_an_image(cub: Path) -> None:
     (cub / "images" / f"{CUB_IMAGES[2]}.jpg").unlink()
-    index, unreadable = build_index("cub200", cub, list_files(cub), max_bad_fraction=0.5)
+    index, unreadable, _ = build_index("cub200", cub, list_files(cub), max_bad_fraction=0.5)
     assert [(image.path, image.reason) for image in unreadable] == [
         (f"images/{CUB_IMAGES[2]}.jpg", "no such file")
     ]
@@ -162,7 +162,7 @@ def pet(tmp_path: Path) -> Path:
 
 
 def test_pets(pet: Path) -> None:
-    images, classes, parts = pets.read(pet)
+    images, classes, parts, _ = pets.read(pet)
     assert classes == ["shiba inu", "Bengal"]  # by number
     assert parts == []
     assert [(image.id, image.split, image.class_name) for image in images] == [
@@ -177,7 +177,7 @@ def test_pets(pet: Path) -> None:
 
 def test_trimaps_are_object_masks(pet: Path) -> None:
     """1 and 3 are the animal, 2 is not; without a box of its own the mask's box counts."""
-    index, _ = build_index("pets", pet, list_files(pet))
+    index, *_ = build_index("pets", pet, list_files(pet))
     expected = np.zeros((8, 10), bool)
     expected[2:6, 3:8] = True
     row = index.ids.index("Bengal_1")
@@ -204,7 +204,7 @@ def test_pets_with_a_damaged_list(pet: Path, line: str) -> None:
 
 def test_a_trimap_of_another_size_leaves_its_image_out(pet: Path) -> None:
     Pillow.new("L", (3, 3)).save(pet / "annotations" / "trimaps" / "Bengal_1.png")
-    _, unreadable = build_index("pets", pet, list_files(pet), max_bad_fraction=0.2)
+    _, unreadable, _ = build_index("pets", pet, list_files(pet), max_bad_fraction=0.2)
     assert [(image.path, image.reason) for image in unreadable] == [
         (
             "images/Bengal_1.jpg",
@@ -218,7 +218,7 @@ def test_what_is_said_of_an_unreadable_image_names_no_machine(pet: Path, content
     """unreadable.csv is part of a stage's output, which must be the same on every machine."""
     (pet / "annotations" / "trimaps" / "Bengal_1.png").write_bytes(content)
     (pet / "images" / "shiba_inu_2.jpg").write_bytes(content)
-    _, unreadable = build_index("pets", pet, list_files(pet), max_bad_fraction=0.4)
+    _, unreadable, _ = build_index("pets", pet, list_files(pet), max_bad_fraction=0.4)
     assert len(unreadable) == 2
     for image in unreadable:
         assert str(pet) not in f"{image.path} {image.reason}"
@@ -232,7 +232,7 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
     (tmp_path / "Amsel" / "notes.txt").touch()
     (tmp_path / ".hidden").mkdir()
     _picture(tmp_path / ".hidden" / "x.jpg")
-    images, classes, _ = folder.read(tmp_path)
+    images, classes, *_ = folder.read(tmp_path)
     assert classes == ["Amsel", "Blue tit"]
     assert [(image.id, image.class_name, image.split) for image in images] == [
         ("Amsel/3.jpeg", "Amsel", "train"),
@@ -245,7 +245,7 @@ def test_a_folder_with_splits(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         _picture(tmp_path / split / "a" / "1.jpg")
     _picture(tmp_path / "train" / "b" / "1.jpg")
-    images, classes, _ = folder.read(tmp_path)
+    images, classes, *_ = folder.read(tmp_path)
     assert classes == ["a", "b"]
     assert Counter((image.split, image.class_name) for image in images) == {
         ("train", "a"): 1,
@@ -274,7 +274,7 @@ def test_splits_under_another_name(tmp_path: Path, name: str) -> None:
         folder.read(tmp_path)
 
 
-@pytest.mark.parametrize("files", [[], ["1.jpg"], ["a/notes.txt"], ["train/1.jpg"]])
+@pytest.mark.parametrize("files", [["1.jpg"], ["a/notes.txt"], ["train/1.jpg"]])
 def test_a_folder_without_classes(tmp_path: Path, files: list[str]) -> None:
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -284,7 +284,7 @@ def test_a_folder_without_classes(tmp_path: Path, files: list[str]) -> None:
 
 
 def test_real_birds(shared_data: Path) -> None:
-    images, classes, parts = cub200.read(shared_data / "CUB_200_2011")
+    images, classes, parts, _ = cub200.read(shared_data / "CUB_200_2011")
     assert len(images) == 5902
     assert Counter(image.split for image in images) == {"train": 2999, "test": 2903}
     assert (len(classes), len(parts)) == (100, 15)
@@ -303,7 +303,7 @@ def test_real_birds(shared_data: Path) -> None:
 
 def test_real_pets(shared_data: Path) -> None:
     root = shared_data / "oxford-iiit-pet"
-    images, classes, _ = pets.read(root)
+    images, classes, *_ = pets.read(root)
     lists = [
         line.split()[0]
         for name in ("trainval", "test")
@@ -321,7 +321,7 @@ def test_real_pets(shared_data: Path) -> None:
 @pytest.mark.slow
 def test_the_index_of_the_real_pets(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "oxford-iiit-pet"
-    index, unreadable = build_index("pets", root, list_files(root), threads=2)
+    index, unreadable, _ = build_index("pets", root, list_files(root), threads=2)
     assert unreadable == []
     assert len(index) == 598
     for row in range(0, 598, 50):
@@ -339,7 +339,7 @@ def test_the_index_of_the_real_pets(shared_data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_index_of_the_real_birds(shared_data: Path) -> None:
     root = shared_data / "CUB_200_2011"
-    index, unreadable = build_index("cub200", root, list_files(root), threads=2)
+    index, unreadable, _ = build_index("cub200", root, list_files(root), threads=2)
     assert unreadable == []
     assert len(index) == 5902
     assert len(index.rows("test")) == 2903

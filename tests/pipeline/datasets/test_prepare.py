@@ -13,15 +13,16 @@ from pipeline.datasets.dataset import Annotations
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import Unreadable, build_index, write_unreadable
+from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
 
 
-def _build(root: Path, **options: object) -> tuple[Index, list[Unreadable]]:
+def _build(root: Path, **options: object) -> tuple[Index, list[Unreadable], list[Remark]]:
     return build_index("folder", root, list_files(root), **options)  # type: ignore[arg-type]
 
 
 def test_every_image_is_measured_and_hashed(photograph_folder: Path) -> None:
-    index, unreadable = _build(photograph_folder)
+    index, unreadable, _ = _build(photograph_folder)
     assert unreadable == []
     assert index.class_names == ["class 0", "class 1"]
     assert index.table["sha256"].tolist() == list(list_files(photograph_folder).values())
@@ -35,7 +36,7 @@ def test_sizes_are_those_of_the_upright_image(photograph_folder: Path) -> None:
     exif = Pillow.Exif()
     exif[0x0112] = 6
     Pillow.new("RGB", (40, 30)).save(photograph_folder / "class 0" / "turned.jpg", exif=exif)
-    index, _ = _build(photograph_folder)
+    index, *_ = _build(photograph_folder)
     turned = index.table.iloc[index.ids.index("class 0/turned.jpg")]
     assert (turned["width"], turned["height"]) == (30, 40)
 
@@ -45,7 +46,7 @@ def test_the_index_holds_no_path_of_the_machine(
 ) -> None:
     written = []
     for place in ("here", "there"):
-        index, _ = _build(make_photographs(tmp_path / place / "root"), threads=len(written) + 1)
+        index, *_ = _build(make_photographs(tmp_path / place / "root"), threads=len(written) + 1)
         index.write(tmp_path / place / "x.parquet")
         index.photographs.write(tmp_path / place / "y.parquet")
         written.append(
@@ -63,7 +64,7 @@ def _spoil(root: Path, count: int) -> None:
 def test_unreadable_images_are_left_out_up_to_a_share(photograph_folder: Path) -> None:
     """Two of ten: 0.2 allows them, 0.19 does not."""
     _spoil(photograph_folder, 2)
-    index, unreadable = _build(photograph_folder, max_bad_fraction=0.2)
+    index, unreadable, _ = _build(photograph_folder, max_bad_fraction=0.2)
     assert len(index) == 8
     assert [image.path for image in unreadable] == ["class 0/000.png", "class 0/001.png"]
     with pytest.raises(ProtoMaskError, match="2 of 10 images cannot be read") as error:
@@ -77,7 +78,7 @@ def test_a_photograph_of_a_kind_that_cannot_be_read_is_not_passed_over(
     photograph_folder: Path,
 ) -> None:
     (photograph_folder / "class 0" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
-    _, [left_out] = _build(photograph_folder, max_bad_fraction=0.2)
+    _, [left_out], _ = _build(photograph_folder, max_bad_fraction=0.2)
     assert left_out.path == "class 0/IMG_1.HEIC" and "save it as JPEG or PNG" in left_out.reason
 
 
@@ -106,7 +107,7 @@ def test_unreadable_images_are_written_down(tmp_path: Path) -> None:
 
 def test_the_first_classes(tmp_path: Path, make_photographs: Callable[..., Path]) -> None:
     root = make_photographs(tmp_path / "root", classes=4)
-    index, _ = _build(root, num_classes=3)
+    index, *_ = _build(root, num_classes=3)
     assert index.class_names == ["class 0", "class 1", "class 2"]
     assert len(index) == 15
     assert len(_build(root, num_classes=9)[0]) == 20
@@ -132,7 +133,7 @@ def test_a_class_without_a_readable_image_goes(
 ) -> None:
     root = make_photographs(tmp_path / "root", classes=3, per_class=2)
     _spoil(root, 2)
-    index, _ = _build(root, max_bad_fraction=0.5)
+    index, *_ = _build(root, max_bad_fraction=0.5)
     assert index.class_names == ["class 1", "class 2"]
     assert set(index.labels) == {0, 1}
 
@@ -140,7 +141,7 @@ def test_a_class_without_a_readable_image_goes(
 def test_a_class_with_one_image_trains_on_it(photograph_folder: Path) -> None:
     for path in sorted((photograph_folder / "class 1").iterdir())[1:]:
         path.unlink()
-    index, _ = _build(photograph_folder)
+    index, *_ = _build(photograph_folder)
     assert index.table.at[index.ids.index("class 1/000.png"), "split"] == "train"
 
 
@@ -155,7 +156,7 @@ def test_a_class_without_a_training_image(photograph_folder: Path) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(ProtoMaskError, match="no photographs found"):
+    with pytest.raises(ProtoMaskError, match="holds no files"):
         build_index("folder", tmp_path, {})
 
 
@@ -182,7 +183,7 @@ def test_the_demo(tmp_path: Path) -> None:
     from pipeline.datasets import demo
 
     demo.draw(tmp_path, seed=0, train_per_class=2, test_per_class=1)
-    index, unreadable = build_index("demo", tmp_path, list_files(tmp_path))
+    index, unreadable, _ = build_index("demo", tmp_path, list_files(tmp_path))
     assert unreadable == []
     assert len(index.class_names) == 12
     assert len(index) == 36

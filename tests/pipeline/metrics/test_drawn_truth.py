@@ -49,7 +49,7 @@ class Made(NamedTuple):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("drawn")
     demo.draw(folder / "index", seed=3, train_per_class=2, test_per_class=1)
-    index, _ = build_index("demo", folder / "index", list_files(folder / "index"), threads=1)
+    index, *_ = build_index("demo", folder / "index", list_files(folder / "index"), threads=1)
     photographs, segmenter = index.photographs, Patches()
     pixels = [read_photograph(folder / "index" / path) for path in photographs.table["path"]]
     write_store(folder / "masks", photographs, segmenter, segmenter.segment(pixels))
