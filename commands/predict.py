@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.crops.extraction import Crops, cut_as_stored, whole_image
 from pipeline.crops.store import CropStore
-from pipeline.datasets.photograph import UnreadableImageError, read_photograph
+from pipeline.datasets.photograph import UnreadableImageError, examine_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256, whole_file
 from pipeline.masks.segmenter import SEGMENTERS, Machine, Segmenter
@@ -45,11 +45,13 @@ def run(photographs: list[Path], out: Path) -> None:
     unreadable = 0
     for path in photographs:
         try:
-            photograph = read_photograph(path)
+            photograph, remarks = examine_photograph(path)
         except UnreadableImageError as error:
             print(f"Error: {error}", file=sys.stderr)
             unreadable += 1
             continue
+        for remark in remarks:
+            print(f"{path}: {remark}", file=sys.stderr)
         ranking, picture = predictor.explain(photograph)
         target = _write(picture, path, out)
         said = ", ".join(f"{name} {score:.2f}" for name, score in ranking)
@@ -63,7 +65,9 @@ def write_page(photograph: Path, out: Path) -> None:
         raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
     if out.exists() and out.samefile(photograph):
         raise ProtoMaskError(f"{out} is the photograph itself; --out names the page to write")
-    pixels = read_photograph(photograph)
+    pixels, remarks = examine_photograph(photograph)
+    for remark in remarks:
+        print(f"{photograph}: {remark}", file=sys.stderr)
     params = read_params(workspace.PARAMS)
     predictor = Predictor.load(params)
     asked = predictor.ask(photograph.name, pixels)

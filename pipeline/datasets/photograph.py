@@ -82,21 +82,11 @@ def examine_photograph(path: Path) -> Photograph:
             file.
     """
     with _opened(path) as (image, remarks):
-        remarks += _frames(image)
-        upright = image
-        try:
-            turn = TURNS.get(_exif_orientation(image))
-        except Exception:  # the parser raises all kinds of errors at damaged data
-            remarks.append("its EXIF data cannot be parsed: read as it is stored, not turned")
-        else:
-            if turn is not None:
-                upright = image.transpose(turn)
-            elif _turned_by_xmp(image):
-                remarks.append("only its XMP data say that it is turned: read as it is stored")
+        upright, turned = _upright(image)
         pixels, scaled = _as_rgb(upright, image.format)
         if pixels.size and pixels.max() < NEARLY_BLACK:
-            scaled += [f"nearly black: no value of 0..255 is {NEARLY_BLACK} or more"]
-        return Photograph(pixels, remarks + scaled)
+            scaled.append(f"nearly black: no value of 0..255 is {NEARLY_BLACK} or more")
+        return Photograph(pixels, [*remarks, *turned, *scaled, *_frames(image)])
 
 
 def read_label_image(path: Path) -> NDArray[np.uint8]:
@@ -168,18 +158,30 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, list[str]]]:
 
 def _decoded(path: Path, stack: ExitStack) -> tuple[Image.Image, list[str]]:
     try:
-        image = stack.enter_context(Image.open(path))
-        image.load()
-        return image, []
+        return _loaded(stack.enter_context(Image.open(path))), []
     except MemoryError:
         raise
     except Exception:  # as above
         plain = _png_without_metadata(path)
         if plain is None:
             raise
-        image = stack.enter_context(Image.open(io.BytesIO(plain)))
-        image.load()
+        image = _loaded(stack.enter_context(Image.open(io.BytesIO(plain))))
         return image, ["its metadata (texts, colour profile) cannot be parsed and were ignored"]
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """Decodes an image; Pillow turns a TIFF by that, as its orientation tag says.
+
+    Without such a tag its XMP data would turn it, and are put aside meanwhile. With one they do not
+    count, and are left out.
+    """
+    xmp = image.info.pop("xmp", None)
+    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
+    has_tag = is_tiff and ORIENTATION in image.tag_v2
+    image.load()
+    if xmp is not None and not has_tag:
+        image.info["xmp"] = xmp
+    return image
 
 
 def _png_without_metadata(path: Path) -> bytes | None:
@@ -216,13 +218,24 @@ def _frames(image: Image.Image) -> list[str]:
     return [f"of its {frames} frames or pages the first was read"] if frames > 1 else []
 
 
+def _upright(image: Image.Image) -> tuple[Image.Image, list[str]]:
+    turned_already = isinstance(image, TiffImagePlugin.TiffImageFile)
+    try:
+        orientation = None if turned_already else _exif_orientation(image)
+    except Exception:  # the parser raises all kinds of errors at damaged data
+        return image, ["its EXIF data cannot be parsed: read as it is stored, not turned"]
+    if orientation in TURNS:
+        return image.transpose(TURNS[orientation]), []
+    if orientation is None and _turned_by_xmp(image):
+        return image, ["only its XMP data say that it is turned: read as it is stored"]
+    return image, []
+
+
 def _exif_orientation(image: Image.Image) -> Any:
     """Returns the orientation tag in EXIF data; None without one.
 
     Pillow's `getexif` would return the one in XMP data in its place.
     """
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        return image.tag_v2.get(ORIENTATION)
     data = image.info.get("exif")
     if data is None and "Raw profile type exif" in image.info:
         data = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
+import shutil
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -81,14 +83,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _set_dataset(name: str, root: str | None) -> None:
+def _set_dataset(name: str, root: str | None, **others: float) -> None:
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     preset = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{name}.yaml").read_text())
-    params["dataset"] = {**preset, "root": root}
+    params["dataset"] = {**preset, "root": root, **others}
     Path("params.yaml").write_text(yaml.safe_dump(params))
 
 
-def _listed() -> dict[str, str]:
+def _listed() -> dict[str, str | None]:
     return json.loads(workspace.LISTING.read_text())
 
 
@@ -142,3 +144,61 @@ def test_who_cannot_fetch_reads_how_to_do_it_by_hand(web: Path, tmp_path: Path) 
     assert f"download {archive.url} (SHA-256 {archive.sha256})" in message
     assert "set dataset.root=FOLDER/CUB_200_2011" in message
     assert not workspace.LISTING.exists()
+
+
+@pytest.fixture
+def messy(tmp_path: Path, make_photographs: Callable[..., Path]) -> Path:
+    """A folder as people have it, with two classes of six photographs."""
+    root = make_photographs(tmp_path / "messy", per_class=6)
+    (root / "class 0" / "@eaDir").mkdir()
+    shutil.copy(root / "class 0" / "000.png", root / "class 0" / "@eaDir" / "thumb.png")
+    (root / "class 0" / ".DS_Store").touch()
+    (root / "class 0" / "notes.txt").write_text("a crow\n")
+    (root / "class 1" / "gone.png").symlink_to("../.git/annex/objects/x")
+    shutil.copy(root / "class 0" / "001.png", root / "class 1" / "copy.png")
+    _set_dataset("folder", str(root), max_bad_fraction=0.1)
+    return root
+
+
+def test_what_is_not_used_is_said_and_written_down(
+    messy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan.run()
+    assert capsys.readouterr().out.splitlines() == [
+        f"14 files in {messy}",
+        "hidden, and passed over: class 0/.DS_Store",
+        "a folder that file servers and systems make, and passed over: class 0/@eaDir",
+        "links to what is not there: class 1/gone.png",
+    ]
+    assert _listed()["class 1/gone.png"] is None
+    prepare.run()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("13 images of 2 classes: ")
+    assert said[1].startswith("left out: class 1/gone.png: a link to a file that is not there")
+    assert said[2] == "no photograph by its content, and passed over: class 0/notes.txt"
+    assert said[-1] == "the same picture under two classes: class 0/001.png = class 1/copy.png"
+    assert (workspace.INDEX_FOLDER / "remarks.csv").read_text().splitlines() == [
+        "path,remark",
+        'class 0/notes.txt,"no photograph by its content, and passed over"',
+    ]
+
+
+def test_a_photograph_changed_in_place_with_its_time_kept_is_listed_anew(messy: Path) -> None:
+    """As `exiftool -P -overwrite_original_in_place` leaves it."""
+    scan.run()
+    first, photograph = _listed(), messy / "class 0" / "000.png"
+    before = photograph.stat()
+    content = bytearray(photograph.read_bytes())
+    while photograph.stat().st_ctime_ns == before.st_ctime_ns:  # the file system's clock ticks
+        with photograph.open("r+b") as file:
+            file.write(content[:-1] + b"!")
+        os.utime(photograph, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = photograph.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_ino,
+    )
+    scan.run()
+    changed = {path for path, digest in _listed().items() if digest != first[path]}
+    assert changed == {"class 0/000.png"}

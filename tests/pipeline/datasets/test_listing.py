@@ -4,10 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.datasets import listing
-from pipeline.datasets.listing import list_files, refuse_changed, visible_files
+from pipeline.datasets.listing import list_files, look_through, refuse_changed, visible_files
+from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 
@@ -100,6 +102,40 @@ def test_a_file_replaced_by_another_of_its_size_and_time(
     assert read == ["1.txt"]
 
 
+def _change_in_place(path: Path, content: bytes) -> None:
+    """Writes as `exiftool -P -overwrite_original_in_place`: size, time and inode stay."""
+    before = path.stat()
+    while path.stat().st_ctime_ns == before.st_ctime_ns:  # the clock of the file system ticks
+        with path.open("r+b") as file:
+            file.write(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    for name in ("st_size", "st_mtime_ns", "st_ino"):
+        assert getattr(after, name) == getattr(before, name)
+
+
+def test_a_file_that_was_changed_in_place_with_its_time_kept(
+    root: Path, tmp_path: Path, read: list[str]
+) -> None:
+    memory = tmp_path / "x.parquet"
+    list_files(root, memory)
+    read.clear()
+    _change_in_place(root / "1.txt", b"eno")
+    assert list_files(root, memory)["1.txt"] == hashlib.sha256(b"eno").hexdigest()
+    assert read == ["1.txt"]
+
+
+def test_a_memory_without_change_times_is_made_anew(
+    root: Path, tmp_path: Path, read: list[str]
+) -> None:
+    memory = tmp_path / "x.parquet"
+    list_files(root, memory)
+    pd.read_parquet(memory).drop(columns="ctime").to_parquet(memory)
+    read.clear()
+    list_files(root, memory)
+    assert len(read) == 3
+
+
 def test_a_file_that_was_swapped_with_another(root: Path, tmp_path: Path) -> None:
     memory = tmp_path / "x.parquet"
     before = list_files(root, memory)
@@ -115,6 +151,34 @@ def test_hidden_files_and_folders_are_passed_over(root: Path) -> None:
     (root / ".git").mkdir()
     (root / ".git" / "config").touch()
     assert visible_files(root) == ["1.txt", "a b/é.txt", "b/2.txt"]
+    said = look_through(root).passed_over
+    assert said == [Remark(name, "hidden, and passed over") for name in (".DS_Store", ".git")]
+
+
+def test_folders_that_systems_make_are_passed_over(root: Path) -> None:
+    before = list_files(root)
+    for name in ("@eaDir", "b/@eaDir", "#recycle", "System Volume Information"):
+        (root / name / "b").mkdir(parents=True)
+        (root / name / "b" / "2.txt").touch()
+    assert list_files(root) == before
+    (root / "b" / "lost+found").touch()  # a file of that name is no such folder
+    contents = look_through(root)
+    assert "b/lost+found" in contents.files
+    assert contents.passed_over == [
+        Remark(name, "a folder that file servers and systems make, and passed over")
+        for name in ("#recycle", "@eaDir", "System Volume Information", "b/@eaDir")
+    ]
+
+
+def test_links_to_what_is_not_there_have_no_hash(root: Path) -> None:
+    (root / "b" / "gone.png").symlink_to("nowhere")
+    (root / "self").symlink_to("self")
+    found = list_files(root)
+    assert list(found) == ["1.txt", "a b/é.txt", "b/2.txt", "b/gone.png", "self"]
+    assert (found["b/gone.png"], found["self"]) == (None, None)
+    (root / "nowhere").touch()  # of no use: the link is to a file beside it
+    (root / "b" / "nowhere").write_bytes(b"two")
+    assert list_files(root)["b/gone.png"] == found["b/2.txt"]
 
 
 def test_link_loops_end(root: Path) -> None:
@@ -181,8 +245,6 @@ def test_a_damaged_memory_is_made_anew(root: Path, tmp_path: Path, damage: bytes
 
 
 def test_a_memory_of_something_else_is_made_anew(root: Path, tmp_path: Path) -> None:
-    import pandas as pd
-
     memory = tmp_path / "x.parquet"
     pd.DataFrame({"path": [1.5], "mtime": ["yesterday"]}).to_parquet(memory)
     assert list_files(root, memory) == list_files(root)

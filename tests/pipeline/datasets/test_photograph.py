@@ -1,6 +1,7 @@
 """Photographs as cameras, web pages and broken downloads leave them."""
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageSequence
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from pipeline.datasets.photograph import (
     UnreadableImageError,
+    examine_photograph,
+    is_photograph,
     read_label_image,
     read_photograph,
 )
@@ -268,3 +273,157 @@ def test_labels_of_sixteen_bits_are_refused(tmp_path: Path) -> None:
     Pillow.fromarray(np.array([[0, 300]], np.uint16)).save(tmp_path / "x.png")
     with pytest.raises(UnreadableImageError, match="8 bits"):
         read_label_image(tmp_path / "x.png")
+
+
+def _chunk(kind: bytes, data: bytes, check: int | None = None) -> bytes:
+    check = zlib.crc32(kind + data) if check is None else check
+    return len(data).to_bytes(4, "big") + kind + data + check.to_bytes(4, "big")
+
+
+BROKEN = {
+    "a huge text": _chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 5_000_000)),
+    "many texts": _chunk(b"tEXt", b"Comment\0" + b"x" * 70_000_000),
+    "a huge profile": _chunk(b"iCCP", b"sRGB\0\0" + zlib.compress(b"x" * 5_000_000)),
+    "a profile of another kind": _chunk(b"iCCP", b"sRGB\0\5nothing"),
+    "a text with a wrong sum": _chunk(b"tEXt", b"Comment\0x", 1),
+    "half a resolution": _chunk(b"pHYs", b"\0\0"),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("place", ["before the pixels", "after them"])
+def test_metadata_that_cannot_be_parsed_do_not_cost_the_pixels(
+    tmp_path: Path, broken: str, place: str
+) -> None:
+    """Of a PNG that is turned: its EXIF data are whole, and still count."""
+    exif, content = Pillow.Exif(), io.BytesIO()
+    exif[0x0112] = 3
+    stored = Pillow.fromarray(np.ascontiguousarray(UPRIGHT[::-1, ::-1]))
+    stored.save(content, "PNG", exif=exif, transparency=(0, 255, 0))
+    good = content.getvalue()
+    at = 33 if place == "before the pixels" else len(good) - 12
+    path = tmp_path / "x.png"
+    path.write_bytes(good[:at] + BROKEN[broken] + good[at:])
+    expected = UPRIGHT.copy()
+    expected[0, 1] = 255
+    pixels, remarks = examine_photograph(path)
+    assert np.array_equal(pixels, expected)
+    # After the pixels, some texts are of no interest to Pillow at all.
+    assert remarks in (
+        [],
+        ["its metadata (texts, colour profile) cannot be parsed and were ignored"],
+    )
+    assert remarks or place == "after them"
+    assert np.array_equal(read_label_image(path), np.asarray(stored)[..., 0])
+    assert is_photograph(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_exif_data_that_cannot_be_parsed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.{suffix}"
+    options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}
+    pixels = np.full((8, 16, 3), 200, np.uint8)
+    Pillow.fromarray(pixels).save(path, exif=b"Exif\0\0this is no TIFF", **options.get(suffix, {}))
+    found, remarks = examine_photograph(path)
+    assert np.array_equal(found, pixels)
+    assert remarks == ["its EXIF data cannot be parsed: read as it is stored, not turned"]
+
+
+def test_exif_data_with_a_wrong_sum(tmp_path: Path) -> None:
+    Pillow.fromarray(UPRIGHT).save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(content[:33] + _chunk(b"eXIf", b"II*\0", 1) + content[33:])
+    found, remarks = examine_photograph(tmp_path / "x.png")
+    assert np.array_equal(found, UPRIGHT)
+    assert len(remarks) == 1
+
+
+XMP = b"""<?xpacket begin=""?><x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description
+ tiff:Orientation="%d"/></x:xmpmeta><?xpacket end="w"?>"""
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
+def test_only_exif_data_turn_a_photograph(tmp_path: Path, suffix: str) -> None:
+    """As in browsers; XMP data are often of the photograph before it was turned."""
+    path, pixels = tmp_path / f"x.{suffix}", np.full((8, 16, 3), 200, np.uint8)
+    packet = XMP % 6
+    text, tags = PngInfo(), ImageFileDirectory_v2()
+    text.add_itxt("XML:com.adobe.xmp", packet.decode())
+    tags[700] = packet
+    options = {
+        "png": {"pnginfo": text},
+        "tif": {"tiffinfo": tags},
+        "webp": {"xmp": packet, "lossless": True},
+        "jpg": {"xmp": packet},
+    }[suffix]
+    image = Pillow.fromarray(pixels)
+    image.save(path, **options)
+    assert Pillow.open(path).getexif()[0x0112] == 6
+    found, remarks = examine_photograph(path)
+    assert np.array_equal(found, pixels)
+    assert remarks == ["only its XMP data say that it is turned: read as it is stored"]
+    # EXIF data say the same: now it is turned, and there is nothing to be said.
+    exif = Pillow.Exif()
+    exif[0x0112] = tags[0x0112] = 6
+    image.save(path, **({} if suffix == "tif" else {"exif": exif}), **options)
+    found, remarks = examine_photograph(path)
+    assert (found.shape, remarks) == ((16, 8, 3), [])
+
+
+RANGE = "its smallest value became 0 and its largest 255: none is known to be white"
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "remarks"),
+    [
+        # 51 is a fifth of 255, and so are −1.2 of −2..2 and 3 of 2..7.
+        (np.array([[0, 51, 255]], np.int32), [0, 51, 255], [RANGE]),
+        (np.array([[2, 3, 7]], np.int32), [0, 51, 255], [RANGE]),
+        (np.array([[0, 819, 4095]], np.uint16), [0, 51, 255], [RANGE]),
+        (np.array([[0, 4096, 8192]], np.uint16), [0, 16, 32], []),
+        (np.array([[0.0, 0.2, 1.0]], np.float32), [0, 51, 255], [RANGE]),
+        (np.array([[-2, -1.2, 2]], np.float32), [0, 51, 255], [RANGE]),
+    ],
+)
+def test_values_beyond_eight_bits(
+    tmp_path: Path, values: NDArray[np.generic], expected: list[int], remarks: list[str]
+) -> None:
+    Pillow.fromarray(values).save(tmp_path / "x.tif")
+    found, said = examine_photograph(tmp_path / "x.tif")
+    assert found.tolist() == [[[value] * 3 for value in expected]]
+    assert said == remarks
+
+
+def test_one_value_that_is_no_number_does_not_blacken_the_others(tmp_path: Path) -> None:
+    values = np.array([[0.5, np.nan, 0.6, 1.0, np.inf, -np.inf]], np.float32)
+    Pillow.fromarray(values).save(tmp_path / "x.tif")
+    found, remarks = examine_photograph(tmp_path / "x.tif")
+    assert found[0, :, 0].tolist() == [0, 0, 51, 255, 255, 0]
+    assert remarks[1] == "of its values that are no finite numbers, NaN and −∞ became 0 and ∞ 255"
+    Pillow.fromarray(np.full((2, 2), np.nan, np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(UnreadableImageError, match="none of its values is a finite number"):
+        read_photograph(tmp_path / "x.tif")
+
+
+def test_a_grey_map_of_sixteen_bits_has_a_white(tmp_path: Path) -> None:
+    """Pillow reads it with 32 bits."""
+    (tmp_path / "x.pgm").write_bytes(b"P5 2 1 65535\n" + np.array([0, 32896], ">u2").tobytes())
+    assert Pillow.open(tmp_path / "x.pgm").mode == "I"
+    found, remarks = examine_photograph(tmp_path / "x.pgm")
+    assert (found[0, :, 0].tolist(), remarks) == ([0, 128], [])
+
+
+def test_a_nearly_black_photograph_is_remarked_on(tmp_path: Path) -> None:
+    for value, count in ((15, 1), (16, 0)):
+        Pillow.new("RGB", (4, 4), (0, value, 0)).save(tmp_path / "x.png")
+        remarks = examine_photograph(tmp_path / "x.png").remarks
+        assert [remark.split(":")[0] for remark in remarks] == ["nearly black"] * count
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "png", "webp"])
+def test_how_many_frames_are_not_read(tmp_path: Path, suffix: str) -> None:
+    first, *more = (Pillow.new("RGB", (4, 4), colour) for colour in ("red", "blue", "lime"))
+    first.save(tmp_path / f"x.{suffix}", save_all=True, append_images=more)
+    found, remarks = examine_photograph(tmp_path / f"x.{suffix}")
+    assert np.abs(found.astype(int) - (255, 0, 0)).max() <= 4
+    assert remarks == ["of its 3 frames or pages the first was read"]
