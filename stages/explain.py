@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import SPLITS
-from pipeline.datasets.repeats import find_repeats
+from pipeline.datasets.repeats import find_repeats, numbers
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
@@ -69,14 +69,13 @@ def _facts(
     )
     made = {key: value for key, value in masks.about["segmenter"].items() if value is not None}
     name = made.pop("name")
-    repeats = [f"{len(pictures)} {where}" for where, pictures in find_repeats(index)]
     model, train = params.model, params.train
     own = model.model_dump(exclude={"name", "backbone", "pretrained"}, exclude_none=True)
     trained = "frozen" if train.freeze_backbone else "trained"
     return {
         "Data set": f"{index.dataset}, {len(index.class_names)} classes",
         "Images": f"{len(index)}: {images}",
-        "Repeated pictures": ", ".join(repeats) or "none in two splits or under two classes",
+        "Repeated pictures": numbers(find_repeats(index)),
         "Segmenter": f"{name} ({_listed(made)})",
         "Masks": f"{masks.num_masks().sum()}, {masks.num_masks().mean():.1f} an image",
         **_seen(prototypes.views, finished.crops.settings),

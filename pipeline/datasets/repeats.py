@@ -47,5 +47,11 @@ def find_repeats(index: Index) -> list[Repeat]:
     return [Repeat(where, _ids(found)) for where, found in kinds.items() if found]
 
 
+def numbers(repeats: list[Repeat]) -> str:
+    """Returns the number of pictures of each kind as text."""
+    kinds = [f"{len(pictures)} {where}" for where, pictures in repeats]
+    return ", ".join(kinds) or "none in two splits or under two classes"
+
+
 def _ids(copies: list[pd.DataFrame]) -> list[list[str]]:
     return sorted(rows["id"].tolist() for rows in copies)

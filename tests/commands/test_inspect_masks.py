@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from commands import inspect_masks
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.store import MaskStore
-from stages import workspace
+from stages import scan, workspace
 
 STORE = workspace.MASKS
 
@@ -118,6 +119,27 @@ def test_a_photograph_that_changed_or_went_is_named(
     said = capsys.readouterr().out
     assert f"{first} has changed since it was segmented" in said
     assert "the photograph is no longer there" in said
+
+
+def test_the_advice_helps_where_a_change_leaves_no_trace(run_folder: Path) -> None:
+    """Some file systems keep no change time: what is remembered has to be forgotten."""
+    shutil.rmtree(workspace.memory() / "listings")  # of the folder that this one is a copy of
+    scan.run()
+    (memory,) = (workspace.memory() / "listings").iterdir()
+    photograph = min(Path("photographs").rglob("*.png"))
+    photograph.write_bytes(photograph.read_bytes()[:-1] + b"!")
+    remembered, status = pd.read_parquet(memory), photograph.stat()
+    row = remembered.index[remembered["path"] == photograph.relative_to("photographs").as_posix()]
+    remembered.loc[row, ["mtime", "ctime"]] = [status.st_mtime_ns, status.st_ctime_ns]
+    remembered.to_parquet(memory)
+    before = workspace.LISTING.read_bytes()
+    scan.run()
+    assert workspace.LISTING.read_bytes() == before
+    with pytest.raises(ProtoMaskError, match=r"remove .*/\.protomask/listings, so that"):
+        inspect_masks.verify(STORE)
+    shutil.rmtree(workspace.memory() / "listings")
+    scan.run()
+    assert workspace.LISTING.read_bytes() != before
 
 
 def test_a_store_from_elsewhere_is_verified_without_its_photographs(

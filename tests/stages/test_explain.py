@@ -20,6 +20,7 @@ def test_the_page_says_what_was_run(run_folder: Path) -> None:
     for said in (
         "folder, 3 classes",
         "24: ",
+        "none in two splits or under two classes",
         "patches (version 1, grid 2)",
         "96, 4.0 an image",
         "at most 3 an image, 32×32 pixels, background original",

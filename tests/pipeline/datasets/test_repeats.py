@@ -1,7 +1,7 @@
 """The same picture in two splits or under two classes."""
 
 from pipeline.datasets.index import Image, Index, Split
-from pipeline.datasets.repeats import Repeat, find_repeats
+from pipeline.datasets.repeats import Repeat, find_repeats, numbers
 
 
 def _index(*rows: tuple[str, str, Split, str]) -> Index:
@@ -18,6 +18,7 @@ def test_none() -> None:
         ("1", "crow", "train", "a"), ("2", "crow", "train", "a"), ("3", "jay", "test", "b")
     )
     assert find_repeats(index) == []
+    assert numbers([]) == "none in two splits or under two classes"
 
 
 def test_each_kind() -> None:
@@ -39,6 +40,10 @@ def test_each_kind() -> None:
         Repeat("in both train and val", [["8", "9"]]),
         Repeat("under two classes", [["3", "4"], ["5", "6"]]),
     ]
+    assert numbers(found) == (
+        "1 in both train and test, 1 in both val and test, 1 in both train and val, "
+        "2 under two classes"
+    )
     assert str(found[3]) == "the same picture under two classes: 3 = 4, 5 = 6"
 
 
