@@ -21,6 +21,7 @@ LIKE_SPLIT = re.compile(
     r"(train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?)(set|data|split|images)?"
 )
 NO_PHOTOGRAPH = "no photograph by its content, and passed over"
+NO_PHOTOGRAPHS = "a folder without a photograph: no class"
 NO_CLASS = "beside the class folders: of no class, and passed over"
 UNLABELLED = "in {}/, but in no class folder: unlabelled, and passed over"
 ONE_CLASS = "the same word as another class folder in other Unicode characters: read as one class"
@@ -54,6 +55,8 @@ def read(root: Path) -> Annotations:
     stray = [path for path in photographs if len(path.parts) <= level + 1]
     _refuse_mostly_stray(root, classified, stray)
     names = {path: _same_word(path.parts[level]) for path in classified}
+    class_folders = {path.parents[-level - 2] for path in classified}
+    empty = {path.parents[-level - 2] for path in others if len(path.parts) > level + 1}
     images = [
         Image(str(path), str(path), name, _split(path) if in_splits else "train")
         for path, name in names.items()
@@ -61,7 +64,8 @@ def read(root: Path) -> Annotations:
     remarks = [
         *(Remark(str(path), NO_PHOTOGRAPH) for path in others),
         *(Remark(str(path), _why_stray(path)) for path in stray),
-        *_alike({path.parents[-level - 2] for path in classified}),
+        *(Remark(str(path), NO_PHOTOGRAPHS) for path in sorted(empty - class_folders)),
+        *_alike(class_folders),
     ]
     return Annotations(images, sorted(set(names.values()), key=_by_number), [], remarks)
 

@@ -14,8 +14,9 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from pipeline.errors import ProtoMaskError
 
-# Includes formats that Pillow cannot read: it is better to report such files than to ignore them.
 RAW = frozenset(".3fr .arw .cr2 .cr3 .dng .nef .nrw .orf .pef .raf .rw2 .srw .x3f".split())
+"""Cameras' raw files. Pillow reads many of them as the small preview that they begin with."""
+# Includes formats that Pillow cannot read: it is better to report such files than to ignore them.
 SUFFIXES = RAW | frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .tif .tiff .webp .ppm .pgm .jp2 .avif .heic .heif".split()
 )
@@ -176,8 +177,7 @@ def _loaded(image: Image.Image) -> Image.Image:
     count, and are left out.
     """
     xmp = image.info.pop("xmp", None)
-    is_tiff = isinstance(image, TiffImagePlugin.TiffImageFile)
-    has_tag = is_tiff and ORIENTATION in image.tag_v2
+    has_tag = isinstance(image, TiffImagePlugin.TiffImageFile) and ORIENTATION in image.tag_v2
     image.load()
     if xmp is not None and not has_tag:
         image.info["xmp"] = xmp

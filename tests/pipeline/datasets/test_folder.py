@@ -156,6 +156,15 @@ def test_what_a_photograph_is_its_content_decides(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_without_photographs_is_no_class_and_named(tmp_path: Path) -> None:
+    root = _pictures(tmp_path, "train/a/1.png", "train/b/1.png")
+    (root / "train" / "clips").mkdir()
+    (root / "train" / "clips" / "1.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
+    _, classes, _, remarks = folder.read(root)
+    assert classes == ["a", "b"]
+    assert remarks[1:] == [Remark("train/clips", "a folder without a photograph: no class")]
+
+
 def test_a_cameras_raw_files_are_not_read_as_their_thumbnails(tmp_path: Path) -> None:
     """They are TIFF files whose first picture is a small preview."""
     root = _pictures(tmp_path, "a/1.png", "b/1.png")

@@ -12,6 +12,7 @@ from pipeline.datasets.index import Index, Part
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.photograph import read_label_image
 from pipeline.datasets.prepare import build_index
+from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
 
 CUB_FILES = {
@@ -136,6 +137,18 @@ def test_cub_without_an_image(cub: Path) -> None:
         (f"images/{CUB_IMAGES[2]}.jpg", "no such file")
     ]
     assert len(index) == 2
+
+
+def test_photographs_that_the_annotations_do_not_name(cub: Path) -> None:
+    _picture(cub / "images" / "002.Jay" / "J_9.jpg")
+    index, unreadable, remarks = build_index("cub200", cub, list_files(cub))
+    assert (len(index), unreadable) == (3, [])
+    assert remarks == [
+        Remark(
+            "images/002.Jay/J_9.jpg",
+            "a photograph by its name, but not in the annotations, and passed over",
+        )
+    ]
 
 
 def test_names_with_spaces_in_an_annotation_file(cub: Path) -> None:

@@ -82,6 +82,19 @@ def test_a_photograph_of_a_kind_that_cannot_be_read_is_not_passed_over(
     assert left_out.path == "class 0/IMG_1.HEIC" and "save it as JPEG or PNG" in left_out.reason
 
 
+def test_what_is_remarked_of_a_photograph_that_is_used(photograph_folder: Path) -> None:
+    path = photograph_folder / "class 1" / "000.png"
+    with Pillow.open(path) as image:
+        image.save(path, exif=b"Exif\0\0this is no TIFF")
+    index, unreadable, remarks = _build(photograph_folder)
+    assert (len(index), unreadable) == (10, [])
+    assert remarks == [
+        Remark(
+            "class 1/000.png", "its EXIF data cannot be parsed: read as it is stored, not turned"
+        )
+    ]
+
+
 def test_no_unreadable_image_is_no_excuse_for_a_share_of_zero(photograph_folder: Path) -> None:
     assert len(_build(photograph_folder, max_bad_fraction=0.0)[0]) == 10
     _spoil(photograph_folder, 1)
@@ -133,8 +146,9 @@ def test_a_class_without_a_readable_image_goes(
 ) -> None:
     root = make_photographs(tmp_path / "root", classes=3, per_class=2)
     _spoil(root, 2)
-    index, *_ = _build(root, max_bad_fraction=0.5)
+    index, _, remarks = _build(root, max_bad_fraction=0.5)
     assert index.class_names == ["class 1", "class 2"]
+    assert remarks == [Remark("class 0", "class of which no image can be read, and left out")]
     assert set(index.labels) == {0, 1}
 
 
