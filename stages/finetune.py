@@ -6,10 +6,9 @@ from safetensors.torch import load_file
 
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
-from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.saved import load_model, save_model
-from pipeline.training.finetune import finetune, prototypes_to_keep
-from pipeline.training.prototype_record import read_record, write_record
+from pipeline.training.finetune import finetune_and_prune
+from pipeline.training.prototype_record import kept_rows, read_record, write_record
 from stages import provenance, workspace
 from stages.params import read_params
 
@@ -28,21 +27,15 @@ def run() -> None:
             f"{workspace.PUSH / 'prototypes.csv'} lists {len(record)} prototypes, and the model "
             f"has {network.num_prototypes}: run `dvc repro push`"
         )
-    if isinstance(network, DistanceNetwork):
-        finetune(network, similarities, labels, params.finetune, params.seed)
-        if params.prune.enabled:
-            kept = prototypes_to_keep(similarities, labels, network.class_of, params.prune)
-            print(f"{len(kept)} of {len(record)} prototypes kept")
-            network.keep(kept)
-            similarities = similarities[:, kept]
-            record = record.iloc[kept.tolist()].assign(prototype=range(len(kept)))
-            finetune(network, similarities, labels, params.finetune, params.seed)
+    kept, accuracy = finetune_and_prune(
+        network, similarities, labels, params.finetune, params.prune, params.seed
+    )
     made_with = {**about.made_with, "finetune": provenance.tracked("finetune", params)}
     with whole_folder(workspace.FINETUNE) as folder:
         save_model(folder, network, about.model_copy(update={"made_with": made_with}))
-        write_record(record, folder / "prototypes.csv")
-    logits = similarities @ network.head().weights_CP.T
-    accuracy = (logits.argmax(1) == labels).float().mean()
+        write_record(kept_rows(record, kept), folder / "prototypes.csv")
+    if params.prune.enabled:
+        print(f"{len(kept)} of {len(record)} prototypes kept")
     print(f"training accuracy {accuracy:.4f}")
 
 

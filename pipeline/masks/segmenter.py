@@ -10,10 +10,11 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.datasets.listing import refuse_changed
 from pipeline.datasets.photograph import read_photograph
+from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.registry import Registry
 
@@ -148,3 +149,21 @@ def register(segmenter: Kind) -> Kind:
     parameters: type[BaseModel] = segmenter
     SEGMENTERS.add(parameters.model_fields["name"].default, segmenter)
     return segmenter
+
+
+def with_fingerprint(fingerprint: dict[str, Any]) -> Segmenter:
+    """Returns the segmenter with a fingerprint, as `Segmenter.fingerprint` returns it.
+
+    Args:
+        fingerprint: the parameters that determine the segmenter's masks, with its `name`.
+
+    Raises:
+        ProtoMaskError: this version of ProtoMask has no such segmenter.
+    """
+    try:
+        return SEGMENTERS[fingerprint["name"]].model_validate(fingerprint)
+    except (ProtoMaskError, ValidationError) as error:
+        raise ProtoMaskError(
+            "the masks were computed by a segmenter that this version of ProtoMask does not have "
+            f"({error}): run `dvc repro`"
+        ) from None

@@ -16,10 +16,39 @@ from pipeline.crops.store import CropStore
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
+from pipeline.saliency.prototypes import Prototypes
 from pipeline.training.features import in_passes
 
 HEAD = ("prototypes", "classifier", "classifier.weight", "classifier.bias", "class_of", "own")
 """Tensors copied from the trained model: the prototypes and their weights for the classes."""
+
+
+def controls(
+    network: PrototypeNetwork,
+    prototypes: Prototypes,
+    crops: CropStore,
+    rows_N: NDArray[np.int64],
+    fabric: Fabric,
+    seed: int,
+) -> dict[str, PrototypeNetwork]:
+    """Returns the controls of a model by name, on the fabric's device.
+
+    Args:
+        network: the trained model, which is not changed.
+        prototypes: the model's prototypes, with where they came from.
+        crops: store of the training images' crops, as the model sees them.
+        rows_N: int64 N, the training images, as rows of the store.
+        fabric: the device and the precision of the backbone.
+        seed: seed of the random weights and the random choice of views, ≥ 0.
+
+    Returns:
+        `random_weights` and, for a model whose prototypes are pushed, `random_prototypes`.
+    """
+    sources, cell_P = prototypes.pixels(crops), torch.tensor(prototypes.cell_P)
+    made = {"random_weights": with_random_weights(network, sources, cell_P, fabric, seed)}
+    if network.pushes:
+        made["random_prototypes"] = with_random_prototypes(network, crops, rows_N, fabric, seed)
+    return made
 
 
 @torch.inference_mode()

@@ -1,16 +1,73 @@
 """Fine-tuning of the last layer V, and pruning, on stored similarities."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.model.base.distance_network import DistanceNetwork
+from pipeline.errors import ProtoMaskError
 from pipeline.model.base.losses import class_weights, off_class_penalty
+from pipeline.model.base.network import PrototypeNetwork
 from pipeline.training.settings import FinetuneSettings, PruneSettings
 
 
+class Finetuned(NamedTuple):
+    """The result of fine-tuning and pruning.
+
+    Args:
+        kept: int64, the numbers of the prototypes that were kept, ascending.
+        accuracy: share of the training images that the finished model classifies correctly.
+    """
+
+    kept: Tensor
+    accuracy: float
+
+
+def finetune_and_prune(
+    network: PrototypeNetwork,
+    similarity_NP: Tensor,
+    labels_N: Tensor,
+    settings: FinetuneSettings,
+    prune: PruneSettings,
+    seed: int,
+) -> Finetuned:
+    """Finishes a pushed model: fine-tunes V and, if asked to, prunes and fine-tunes it again.
+
+    A model that does not declare `finetunes` stays as it is.
+
+    Args:
+        network: the pushed model; V and its prototypes are changed in place.
+        similarity_NP: s_j of the training images to the pushed prototypes, float32 N×P.
+        labels_N: the images' classes, int64 N in 0..C−1.
+        settings: epochs, learning rate, batch size and penalty of the fine-tuning.
+        prune: whether prototypes are pruned, and by which rule.
+        seed: seed of the order of the images, ≥ 0.
+
+    Returns:
+        The prototypes that were kept, and the accuracy on the training images.
+
+    Raises:
+        ProtoMaskError: the model's prototypes are to be pruned and cannot be.
+    """
+    if prune.enabled and not network.prunes:
+        raise ProtoMaskError(
+            f"the prototypes of {network.label} do not belong to one class each and cannot be "
+            "pruned: set prune.enabled to false"
+        )
+    kept = torch.arange(network.num_prototypes)
+    if network.finetunes:
+        finetune(network, similarity_NP, labels_N, settings, seed)
+    if prune.enabled:
+        kept = prototypes_to_keep(similarity_NP, labels_N, network.class_of, prune)
+        network.keep(kept)
+        finetune(network, similarity_NP[:, kept], labels_N, settings, seed)
+    logits_NC = similarity_NP[:, kept] @ network.head().weights_CP.T
+    return Finetuned(kept, (logits_NC.argmax(1) == labels_N).float().mean().item())
+
+
 def finetune(
-    network: DistanceNetwork,
+    network: PrototypeNetwork,
     similarity_NP: Tensor,
     labels_N: Tensor,
     settings: FinetuneSettings,
@@ -19,7 +76,7 @@ def finetune(
     """Trains V alone with CE + penalty · Σ|V_cj| over j not of class c (method.md, "Training").
 
     Args:
-        network: the model; its classifier V is changed in place.
+        network: a model that declares `finetunes`; its last layer V is changed in place.
         similarity_NP: s_j of the training images, float32 N×P.
         labels_N: the images' classes, int64 N in 0..C−1.
         settings: epochs, learning rate, batch size and penalty.
@@ -27,14 +84,14 @@ def finetune(
     """
     similarity_NP = similarity_NP.to(network.device)
     labels = labels_N.to(similarity_NP.device)
-    weights_C = class_weights(labels, network.num_classes)
-    optimizer = torch.optim.Adam([network.classifier], lr=settings.lr)
+    weights_C, V_CP = class_weights(labels, network.num_classes), network.last_layer()
+    optimizer = torch.optim.Adam([V_CP], lr=settings.lr)
     shuffler = torch.Generator().manual_seed(seed)
     for _ in range(settings.epochs):
         for rows in torch.randperm(len(labels), generator=shuffler).split(settings.batch_size):
-            logits_BC = network.logits(similarity_NP[rows])
+            logits_BC = similarity_NP[rows] @ V_CP.T
             loss = functional.cross_entropy(logits_BC, labels[rows], weights_C)
-            loss = loss + settings.penalty * off_class_penalty(network.classifier, network.own_CP)
+            loss = loss + settings.penalty * off_class_penalty(V_CP, network.own_CP)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

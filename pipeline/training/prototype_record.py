@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from torch import Tensor
 
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
@@ -46,3 +47,13 @@ def read_record(path: Path) -> pd.DataFrame:
         raise ProtoMaskError(
             f"{path} is no record of prototypes ({error}): run `dvc repro push`"
         ) from None
+
+
+def kept_rows(record: pd.DataFrame, kept: Tensor) -> pd.DataFrame:
+    """Returns the record of the prototypes that pruning has kept, numbered anew.
+
+    Args:
+        record: one row for each prototype, with the columns that `write_record` describes.
+        kept: int64, the numbers of the prototypes that were kept, ascending.
+    """
+    return record.iloc[kept.tolist()].assign(prototype=range(len(kept)))

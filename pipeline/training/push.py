@@ -1,13 +1,21 @@
 """The push: each prototype becomes the embedding of the nearest training view of its class."""
 
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.crops.store import CropStore
+from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
-from pipeline.model.base.inference import IMAGES_PER_BLOCK
-from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.base.inference import IMAGES_PER_BLOCK, answers
+from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.training.features import stored_features
 
 
 class Nearest(NamedTuple):
@@ -26,6 +34,53 @@ class Nearest(NamedTuple):
     view: Tensor
     distance: Tensor
     embedding: Tensor
+
+
+class Pushed(NamedTuple):
+    """The result of a push.
+
+    Args:
+        record: where each prototype came from, as `prototype_record.write_record` describes it.
+        similarity_NP: s_j of the N training images to the pushed prototypes, float32 N×P.
+    """
+
+    record: pd.DataFrame
+    similarity_NP: Tensor
+
+
+def push_prototypes(
+    network: PrototypeNetwork,
+    index: Index,
+    crops: CropStore,
+    fabric: Fabric,
+    memory: Path | None = None,
+) -> Pushed:
+    """Pushes a model's prototypes onto training views and records which views these are.
+
+    Args:
+        network: the trained model; its prototypes are changed in place.
+        index: index of the data set's images.
+        crops: store of the images' crops, as the model sees them (`PrototypeNetwork.seen`).
+        fabric: the device and the precision of the backbone.
+        memory: folder of the cache of backbone features; None caches nothing.
+
+    Returns:
+        The record of the P prototypes, and the similarities of the training images to them.
+
+    Raises:
+        ProtoMaskError: a prototype has no training image of its classes, or the backbone does not
+            accept crops of this size.
+    """
+    rows_N = index.rows("train")
+    features_NVF = stored_features(
+        network, crops, rows_N, fabric, memory, index.rows("train", "val")
+    )
+    valid_NV = views(torch.from_numpy(crops.valid[rows_N]), features_NVF)
+    labels_N = torch.from_numpy(index.labels[rows_N])
+    nearest = nearest_views(network, features_NVF, valid_NV, labels_N)
+    push(network, nearest)
+    record = _record(network, index, crops, rows_N, nearest, views_per_image=valid_NV.shape[1])
+    return Pushed(record, answers(network, features_NVF, valid_NV).similarity_NP)
 
 
 @torch.inference_mode()
@@ -82,3 +137,28 @@ def nearest_views(
 def push(network: PrototypeNetwork, nearest: Nearest) -> None:
     """Replaces the prototypes by the embeddings found, where the model has any to replace."""
     network.push(nearest.embedding)
+
+
+def _record(
+    network: PrototypeNetwork,
+    index: Index,
+    crops: CropStore,
+    rows_N: NDArray[np.int64],
+    nearest: Nearest,
+    views_per_image: int,
+) -> pd.DataFrame:
+    """Returns a row for each prototype, with the columns that `write_record` describes."""
+    images_P = rows_N[nearest.image.numpy()]
+    cells = views_per_image // crops.valid.shape[1]
+    crop_P, cell_P = np.divmod(nearest.view.numpy(), cells)
+    return pd.DataFrame(
+        {
+            "prototype": range(len(images_P)),
+            "class_name": [index.class_names[label] for label in network.class_of.tolist()],
+            "image": index.table["id"].to_numpy()[images_P],
+            "crop": crop_P,
+            "cell": cell_P,
+            "mask": crops.masks[images_P, crop_P],
+            "distance": nearest.distance.numpy(),
+        }
+    )

@@ -11,8 +11,6 @@ from safetensors.numpy import load_file
 
 from commands import predict
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
-from pipeline.masks.segmenters.patches import Patches
 from stages import workspace
 from stages.params import read_params
 
@@ -26,14 +24,14 @@ def written() -> set[str]:
 def test_a_photograph_gets_the_scores_that_evaluate_gave_it(run_folder: Path) -> None:
     predictions = pd.read_csv(workspace.EVALUATE / "predictions.csv")
     logits_NC = load_file(workspace.EVALUATE / "answers.safetensors")["logits_NC"]
-    predictor = predict.Predictor.load(read_params(workspace.PARAMS))
+    predictor = predict.load_predictor(read_params(workspace.PARAMS))
     for place, image in enumerate(predictions["image"]):
         photograph = np.asarray(Image.open(run_folder / "photographs" / image))
-        ranking, picture = predictor.explain(photograph)
-        assert ranking[0][0] == predictions["predicted"][place]
+        asked = predictor.ask(image, photograph)
+        assert asked.ranking[0][0] == predictions["predicted"][place]
         expected = np.sort(logits_NC[place])[::-1]
-        assert [score for _, score in ranking] == pytest.approx(expected.tolist(), abs=1e-4)
-        assert picture.width == 1200
+        assert [score for _, score in asked.ranking] == pytest.approx(expected.tolist(), abs=1e-4)
+        assert predictor.picture(asked).width == 1200
 
 
 def test_the_ranking_and_the_picture_are_named(
@@ -107,14 +105,3 @@ def test_what_is_missing_is_named(run_folder: Path, missing: Path) -> None:
     with pytest.raises(ProtoMaskError, match=str(missing)):
         predict.run([Path("photographs/class 0/000.png")], OUT)
     assert not OUT.exists()
-
-
-def test_a_segmenter_is_rebuilt_from_its_fingerprint() -> None:
-    for segmenter in (Patches(grid=3), Felzenszwalb(scales=(50.0,), sigma=0.5)):
-        assert predict.rebuild_segmenter(segmenter.fingerprint()) == segmenter
-
-
-def test_an_unknown_segmenter_is_refused() -> None:
-    for wrong in ({"name": "sam9"}, {"grid": -1}, {"scales": [1]}):
-        with pytest.raises(ProtoMaskError, match="segmenter"):
-            predict.rebuild_segmenter({**Patches().fingerprint(), **wrong})

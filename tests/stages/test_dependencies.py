@@ -32,6 +32,7 @@ FOR_PEOPLE = {
     "pipeline.metrics.descriptions",
     "pipeline.report.image_page",
     "pipeline.report.prediction_picture",
+    "pipeline.report.predictor",
 }
 """What lies in a folder with what a stage imports, and costs little when it is edited: how metrics
 are described, and the pictures of `predict` and `explain PHOTO`."""

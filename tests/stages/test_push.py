@@ -84,7 +84,7 @@ def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> 
         assert (found.crop, found.mask) == (0, -1) and own_PN[j, image]
         best = scores_NVP[own_PN[j], :, j].max().item()
         assert scores_NVP[image, found.cell, j].item() == pytest.approx(best, rel=1e-4)
-        assert np.isnan(found.distance) == (not trained.finetunes)
+        assert np.isnan(found.distance) == (not trained.pushes)
     finished, _ = load_model(workspace.FINETUNE)
     assert type(finished) is type(trained) and finished.num_prototypes == len(record)
     assert torch.equal(finished.class_of, trained.class_of)

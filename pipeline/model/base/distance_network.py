@@ -36,6 +36,7 @@ class DistanceNetwork(PrototypeNetwork):
         ProtoMaskError: the backbone cannot be built from the settings.
     """
 
+    pushes = True
     finetunes = True
 
     def __init__(
@@ -70,6 +71,10 @@ class DistanceNetwork(PrototypeNetwork):
             similarity_BP: s_j of each image and prototype, float B×P.
         """
         return similarity_BP @ self.classifier.T
+
+    def last_layer(self) -> nn.Parameter:
+        """Returns V, float C×P."""
+        return self.classifier
 
     def head(self) -> DistanceHead:
         """Returns the prototypes and V, detached from the graph."""

@@ -51,8 +51,11 @@ class PrototypeNetwork(nn.Module, ABC):
             pooled features.
         in_pairs: whether training uses two copies of each image with different colours.
         shares_prototypes: whether a prototype may have weights to several classes from the start.
-        prunes: whether each prototype belongs to one class, so that prototypes can be pruned.
-        finetunes: whether V is fine-tuned after the push.
+        pushes: whether prototypes are points in the embedding space, which the push replaces by
+            training views; otherwise a view only illustrates a prototype.
+        finetunes: whether V is fine-tuned after the push; such a model implements `last_layer`.
+        prunes: whether prototypes can be pruned, since V is fine-tuned and each belongs to one
+            class; such a model implements `keep`.
         feature_mean: float F, the mean of the training views' features; 0 until `standardise`.
         feature_std: float F, the standard deviation of these features; 1 until `standardise`.
         class_of: int64 P, the class of each prototype, 0..C−1.
@@ -67,8 +70,9 @@ class PrototypeNetwork(nn.Module, ABC):
     in_cells: ClassVar[bool] = True
     in_pairs: ClassVar[bool] = False
     shares_prototypes: ClassVar[bool] = False
-    prunes: ClassVar[bool] = False
+    pushes: ClassVar[bool] = False
     finetunes: ClassVar[bool] = False
+    prunes: ClassVar[bool] = False
 
     feature_mean: Tensor
     feature_std: Tensor
@@ -275,6 +279,23 @@ class PrototypeNetwork(nn.Module, ABC):
         Args:
             embedding_PD: one embedding per prototype, float P×D.
         """
+
+    def last_layer(self) -> nn.Parameter:
+        """Returns V, float C×P, the parameter that fine-tuning trains.
+
+        Implemented by models that declare `finetunes`.
+        """
+        raise NotImplementedError(f"the last layer of {self.label} is not fine-tuned")
+
+    def keep(self, prototypes: Tensor) -> None:
+        """Removes all prototypes except the given ones.
+
+        Implemented by models that declare `prunes`.
+
+        Args:
+            prototypes: int64, the numbers of the prototypes to keep, in ascending order.
+        """
+        raise NotImplementedError(f"the prototypes of {self.label} are not pruned")
 
     @abstractmethod
     def relevance_target(self, prototypes_n: Tensor) -> RelevanceTarget:

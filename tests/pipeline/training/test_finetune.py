@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.errors import ProtoMaskError
 from pipeline.model.base.distances import similarity
-from pipeline.training.finetune import finetune, prototypes_to_keep
+from pipeline.training.finetune import finetune, finetune_and_prune, prototypes_to_keep
 from pipeline.training.settings import FinetuneSettings, PruneSettings
 
 N = 30
@@ -201,3 +202,28 @@ def test_pruned_network_can_be_tuned_again(
     settings = FinetuneSettings(lr=1e-2, epochs=20)
     finetune(network, similarity_NP[:, kept], labels_N, settings, 0)
     assert loss(network, similarity_NP[:, kept], labels_N) < before
+
+
+def test_a_model_that_is_not_finetuned_stays_as_it_is(
+    make_network: Callable[..., Any], labels_N: Tensor
+) -> None:
+    blackbox = make_network("blackbox")
+    before = {name: value.clone() for name, value in blackbox.state_dict().items()}
+    logits_NC = functional.one_hot(labels_N, 3).float()
+    logits_NC[:3] = logits_NC[:3].roll(1, 1)
+    found = finetune_and_prune(
+        blackbox, logits_NC, labels_N, FinetuneSettings(), PruneSettings(), 0
+    )
+    after = blackbox.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert found.kept.tolist() == [0, 1, 2] and found.accuracy == pytest.approx(27 / 30)
+
+
+def test_prototypes_of_several_classes_are_not_pruned(
+    make_network: Callable[..., Any], labels_N: Tensor
+) -> None:
+    blackbox, pruning = make_network("blackbox"), PruneSettings(enabled=True)
+    with pytest.raises(ProtoMaskError, match=r"Black box .*set prune\.enabled to false"):
+        finetune_and_prune(
+            blackbox, torch.ones(N, 3), labels_N, FinetuneSettings(), pruning, seed=0
+        )

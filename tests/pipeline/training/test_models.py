@@ -10,7 +10,6 @@ import torch
 from lightning_fabric import Fabric
 
 from pipeline.crops.settings import CropSettings
-from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.inference import answers
 from pipeline.model.base.network import PrototypeNetwork, views
 from pipeline.model.base.saved import About, save_model
@@ -95,18 +94,15 @@ def test_learned_pushed_and_fine_tuned(
     moved = {
         key for key, value in network.state_dict().items() if not torch.equal(value, first[key])
     }
-    assert moved == ({"prototypes"} if network.finetunes else set())
-    assert (
-        nearest.distance.isnan().all() if not network.finetunes else (nearest.distance >= 0).all()
-    )
+    assert moved == ({"prototypes"} if network.pushes else set())
+    assert (nearest.distance >= 0).all() if network.pushes else nearest.distance.isnan().all()
     after = answers(network, features, valid)
-    if isinstance(network, DistanceNetwork):
-        assert network.finetunes
-        V = network.classifier.detach().clone()
+    assert network.pushes or torch.equal(after.logits_NC, before.logits_NC)
+    assert network.finetunes or not network.prunes
+    if network.finetunes:
+        V = network.last_layer().detach().clone()
         finetune(network, after.similarity_NP, labels, FinetuneSettings(), 0)
-        assert not torch.equal(network.classifier, V)
-    else:
-        assert not network.finetunes and torch.equal(after.logits_NC, before.logits_NC)
+        assert not torch.equal(network.last_layer(), V)
     saved(network, tmp_path / "model")
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
+from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Segmenter
+from pipeline.masks.segmenter import Segmenter, with_fingerprint
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb, _box_iou
 from pipeline.masks.segmenters.patches import Patches
 
@@ -228,3 +229,14 @@ def test_the_same_parameters_are_the_same_key() -> None:
     written = Felzenszwalb.model_validate({"scales": [100, 300], "sigma": 1})
     assert written.key() == Felzenszwalb(scales=(100.0, 300.0), sigma=1.0).key()
     assert Patches().key() == "patches-" + Patches().key()[-16:]
+
+
+def test_a_segmenter_is_rebuilt_from_its_fingerprint() -> None:
+    for segmenter in (Patches(grid=3), Felzenszwalb(scales=(50.0,), sigma=0.5)):
+        assert with_fingerprint(segmenter.fingerprint()) == segmenter
+
+
+def test_an_unknown_segmenter_is_refused() -> None:
+    for wrong in ({"name": "sam9"}, {"grid": -1}, {"scales": [1]}):
+        with pytest.raises(ProtoMaskError, match="does not have"):
+            with_fingerprint({**Patches().fingerprint(), **wrong})

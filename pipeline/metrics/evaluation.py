@@ -1,0 +1,167 @@
+"""The evaluation of a finished model: its metrics on the test images, and those of its controls."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from lightning_fabric import Fabric
+
+from pipeline.crops.store import CropStore
+from pipeline.datasets.index import Index
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.store import MaskStore
+from pipeline.metrics import Values
+from pipeline.metrics.evidence import Evidence, Truth
+from pipeline.metrics.gathering import ExplanationName, gather_evidence
+from pipeline.metrics.groups import GROUPS, measure, plots, unavailable
+from pipeline.metrics.randomisation import controls
+from pipeline.metrics.sanity import no_better
+from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
+from pipeline.model.base.network import PrototypeNetwork
+from pipeline.saliency.prototypes import Prototypes
+
+BY_OBJECT_MASKS = ("complexity", "segmentation")
+"""Groups that compare with object masks, for which boxes may stand in."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's metrics on the test images, and what they were computed from.
+
+    Args:
+        evidence: the model's outputs for the N test images.
+        values: group → metric → value, as returned by `groups.measure`; those of a control have
+            its name at the end, as in `purity_random_weights`.
+        unavailable: group → metric → the reason why it was not measured.
+        no_better: control → the metrics in which the model is no better than this control.
+        remarks: group → what has to be known of all its metrics.
+        class_names: names of the C classes, in the order of the logits.
+        seed: seed of the bootstrap, ≥ 0.
+    """
+
+    evidence: Evidence
+    values: dict[str, Values]
+    unavailable: dict[str, dict[str, str]]
+    no_better: dict[str, list[str]]
+    remarks: dict[str, str]
+    class_names: list[str]
+    seed: int
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """The mean of each metric: group → metric → number; see `summary.summarise`."""
+        return summarise(self.values)
+
+    @cached_property
+    def intervals(self) -> dict[str, dict[str, dict[str, float]]]:
+        """The 95 % confidence interval of each mean; see `summary.intervals`."""
+        return intervals(self.values, self.seed)
+
+    def images(self) -> pd.DataFrame:
+        """Returns the metrics of each image; see `summary.per_image`."""
+        return per_image(self.evidence.ids, self.values)
+
+    def predictions(self) -> pd.DataFrame:
+        """Returns a row per image: `image` (its id), and the classes `actual` and `predicted`."""
+        names = np.array(self.class_names)
+        return pd.DataFrame(
+            {
+                "image": self.evidence.ids,
+                "actual": names[self.evidence.labels_N.numpy()],
+                "predicted": names[self.evidence.answers.logits_NC.argmax(1).numpy()],
+            }
+        )
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Returns a table of the metrics of each group; see `summary.plot_tables`."""
+        return plot_tables(GROUPS, self.metrics, self.intervals)
+
+    def curves(self) -> dict[str, pd.DataFrame]:
+        """Returns the tables of groups that plot more than their metrics; see `groups.plots`."""
+        return plots(self.evidence, self.values)
+
+
+def evaluate(
+    network: PrototypeNetwork,
+    prototypes: Prototypes,
+    index: Index,
+    crops: CropStore,
+    masks: MaskStore,
+    fabric: Fabric,
+    groups: Sequence[str],
+    *,
+    top_k: int,
+    explanations: Sequence[ExplanationName] = ("mask",),
+    truth: Truth | None = None,
+    memory: Path | None = None,
+    seed: int = 0,
+) -> Evaluation:
+    """Measures metric groups on the test images.
+
+    With ground truth, the group `truth` is measured for the model's controls as well, and the model
+    compared with them (Adebayo et al., 2018).
+
+    Args:
+        network: the finished model, in evaluation mode, on any device.
+        prototypes: the model's prototypes, with where they came from.
+        index: index of the data set's images.
+        crops: store of the images' crops, as the model sees them (`PrototypeNetwork.seen`).
+        masks: store of the masks that the crops are cut from.
+        fabric: the device and the precision of the backbone.
+        groups: names of the metric groups to measure, keys of `groups.GROUPS`.
+        top_k: k, the number of prototypes that explain an image, ≥ 1.
+        explanations: names of the explanations that draw saliency maps.
+        truth: ground truth of the test images of a data set that was drawn; None for any other.
+        memory: folder of the cache of backbone features; None caches nothing.
+        seed: seed of noise, controls and bootstrap, ≥ 0.
+
+    Returns:
+        The metrics with all that the stage `evaluate` writes.
+
+    Raises:
+        ProtoMaskError: the data set has no test images, or the backbone does not accept crops of
+            this size.
+    """
+    rows_N = index.rows("test")
+    if len(rows_N) == 0:
+        raise ProtoMaskError(f"{index.dataset} has no test images to measure on")
+    gather = partial(
+        gather_evidence,
+        index=index,
+        rows_N=rows_N,
+        crops=crops,
+        masks=masks,
+        fabric=fabric,
+        top_k=top_k,
+        explanations=explanations,
+        truth=truth,
+        seed=seed,
+    )
+    evidence = gather(network, memory=memory)
+    values, worse = measure(evidence, groups), {}
+    if truth is not None and "truth" in groups:
+        learned = dict(values["truth"])
+        made = controls(network, prototypes, crops, index.rows("train"), fabric, seed)
+        for name, control in made.items():
+            found = measure(gather(control), ["truth"])["truth"]
+            worse[name] = no_better(learned, found, seed)
+            values["truth"] |= {f"{metric}_{name}": value for metric, value in found.items()}
+    return Evaluation(
+        evidence,
+        values,
+        unavailable(evidence, groups),
+        worse,
+        _remarks(index, groups),
+        index.class_names,
+        seed,
+    )
+
+
+def _remarks(index: Index, groups: Sequence[str]) -> dict[str, str]:
+    if index.object_masks_from != "box":
+        return {}
+    why = f"{index.dataset} has no object masks: boxes stand in for them"
+    return {group: why for group in BY_OBJECT_MASKS if group in groups}

@@ -1,0 +1,125 @@
+"""A finished model applied to any image, with a picture of the reasons for its answer."""
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.crops.extraction import Crops, cut_as_stored, whole_image
+from pipeline.crops.store import CropStore
+from pipeline.masks.segmenter import Machine, with_fingerprint
+from pipeline.model.base.inference import Answers, answers
+from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.model.base.saved import About
+from pipeline.report.heatmaps import relevance_of
+from pipeline.report.image_page import Asked
+from pipeline.report.prediction_picture import Reason, draw_reasons
+from pipeline.report.score_lines import Looks
+from pipeline.report.view_pictures import draw_view
+from pipeline.saliency.maps import SimilarPlaces
+from pipeline.saliency.prototypes import Points, Prototypes
+
+RANKS, ROWS, EXPLAINED = 3, 5, 2
+
+
+class Predictor:
+    """Classifies images with a finished model and shows why.
+
+    Args:
+        network: the model, in evaluation mode; it is moved to the device of `fabric`.
+        fabric: the device and the precision of the backbone.
+        about: the model's classes, and the segmenter of its masks.
+        machine: the settings of this machine for the segmenter.
+        prototypes: the model's prototypes, with where they came from.
+        crops: store of the images' crops, as the model sees them (`PrototypeNetwork.seen`).
+        ids: ids of the store's images, in order.
+
+    Raises:
+        ProtoMaskError: this version of ProtoMask does not have the model's segmenter.
+    """
+
+    def __init__(
+        self,
+        network: PrototypeNetwork,
+        fabric: Fabric,
+        about: About,
+        machine: Machine,
+        prototypes: Prototypes,
+        crops: CropStore,
+        ids: list[str],
+    ) -> None:
+        self.network, self.fabric = network.to(fabric.device), fabric
+        self.segmenter, self.machine = with_fingerprint(about.segmenter), machine
+        self.class_names, self.prototypes = about.class_names, prototypes
+        self.crops, self.ids = crops, ids
+
+    def ask(self, name: str, photograph: NDArray[np.uint8]) -> Asked:
+        """Applies the model to an image: to the crops of its masks, or to the whole image.
+
+        Args:
+            name: the image's name, such as that of its file.
+            photograph: the RGB image, uint8 height×width×3.
+
+        Returns:
+            The first classes, and the scores of the first two, split into contributions.
+
+        Raises:
+            ProtoMaskError: the segmenter's weights or masks are not available.
+        """
+        masks, side = None, self.crops.settings.side
+        if self.network.sees == "crops":
+            (masks,) = self.segmenter.segment([photograph], self.machine)
+            crops = cut_as_stored(self.crops, photograph, masks)
+        else:
+            crops = whole_image(photograph, 1, side)
+        found = self._answers(crops)
+        logits_C = found.logits_NC[0].numpy()
+        order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]
+        similarity_P, view_P = found.similarity_NP[0].numpy(), found.view_NP[0].numpy()
+        scores = [
+            self.prototypes.score(label, similarity_P, view_P, ROWS).rounded()
+            for label in order[:EXPLAINED]
+        ]
+        ranking = [(self.class_names[label], float(logits_C[label])) for label in order]
+        return Asked(name, photograph, masks, crops, ranking, scores)
+
+    def picture(self, asked: Asked) -> Image.Image:
+        """Draws the reasons for the predicted class; see `draw_reasons`.
+
+        Args:
+            asked: an image and the prediction for it, from `ask`.
+        """
+        score, views = asked.scores[0], self.prototypes.views
+        rows = [] if views.kind == "image" else score.rows
+        reasons = [self._reason(points, asked.crops) for points in rows]
+        outlines = asked.outlines(views, sorted({points.view for points in rows}))
+        return draw_reasons(asked.photograph, outlines, asked.ranking, score, reasons, views)
+
+    def looks(self, only_mask: bool = False) -> Looks:
+        """Returns what draws the lines of an image's page.
+
+        Args:
+            only_mask: whether relevance is drawn on the crops' masks only.
+        """
+        places = SimilarPlaces(self.network) if self.network.in_cells else None
+        relevance = relevance_of(self.network)
+        return Looks(self.prototypes, relevance, self.crops, self.ids, only_mask, places)
+
+    @torch.inference_mode()
+    def _answers(self, crops: Crops) -> Answers:
+        crops_1KSS3 = torch.from_numpy(crops.pixels)[None]
+        valid_1K = torch.from_numpy(crops.valid)[None]
+        device = self.fabric.device
+        with self.fabric.autocast():
+            features_1VF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
+        return answers(self.network, features_1VF.float().cpu(), views(valid_1K, features_1VF))
+
+    def _reason(self, points: Points, crops: Crops) -> Reason:
+        first, views = points.prototypes[0], self.prototypes.views
+        row, view = int(self.prototypes.rows_P[first]), int(self.prototypes.view_P[first])
+        pixels = self.crops.crops([row])[0, views.crop(view)]
+        side = self.crops.settings.side
+        this = draw_view(views, crops.pixels[views.crop(points.view)], points.view, side)
+        name = self.class_names[int(self.prototypes.class_of_P[first])]
+        return Reason(points, name, self.ids[row], this, draw_view(views, pixels, view, side))
