@@ -14,9 +14,8 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 
 import pipeline
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.segment import make_shard
 from pipeline.masks.segmenter import Machine, Segmenter, Source
-from pipeline.masks.shards import Shards
+from pipeline.masks.shards import Shards, make_shard
 from pipeline.progress import console
 
 LOCAL = "local:"

@@ -20,7 +20,7 @@ from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import SMALLEST_SIDE, Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
-from pipeline.masks.shards import Shards
+from pipeline.masks.shards import Shards, make_shard
 from pipeline.progress import examples, track
 
 
@@ -136,26 +136,6 @@ def _sources(photographs: Photographs, root: Path) -> list[Source]:
         Source(root, path, digest)
         for path, digest in zip(table["path"], table["sha256"], strict=True)
     ]
-
-
-def make_shard(
-    sources: list[Source], segmenter: Segmenter, shards: Shards, machine: Machine
-) -> int:
-    """Segments a few images and writes their shard; returns the number of images.
-
-    Args:
-        sources: the images of the shard.
-        segmenter: the segmenter that computes the masks.
-        shards: the segmenter's folder of shards.
-        machine: the device and other settings of this machine.
-
-    Raises:
-        ProtoMaskError: an image is missing or has changed.
-    """
-    found = segmenter.segment_sources(sources, machine)
-    images = [segmenter.identity(source) for source in sources]
-    shards.write(dict(zip(images, found, strict=True)))
-    return len(sources)
 
 
 def _cluster() -> ModuleType:

@@ -8,7 +8,7 @@ only what is new.
 
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline.files import sha256, sweep, whole_file
 from pipeline.masks.masks import Masks
+from pipeline.masks.segmenter import Machine, Segmenter, Source
 
 SCHEMA = pa.schema(
     [
@@ -105,3 +106,23 @@ def _row(image: str, masks: Masks) -> dict:
         "scores": masks.scores.ravel().tolist(),
         "dropped": masks.dropped,
     }
+
+
+def make_shard(
+    sources: Sequence[Source], segmenter: Segmenter, shards: Shards, machine: Machine
+) -> int:
+    """Segments a few images and writes their shard; returns the number of images.
+
+    Args:
+        sources: the images of the shard.
+        segmenter: the segmenter that computes the masks.
+        shards: the segmenter's folder of shards.
+        machine: the device and other settings of this machine.
+
+    Raises:
+        ProtoMaskError: an image is missing or has changed.
+    """
+    found = segmenter.segment_sources(sources, machine)
+    images = [segmenter.identity(source) for source in sources]
+    shards.write(dict(zip(images, found, strict=True)))
+    return len(sources)

@@ -18,7 +18,7 @@ from servers import s3_server, ssh_server
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from pipeline.files import sha256
-from pipeline.masks.segmenters.slit.segmenter import PUBLISHED, WEIGHTS
+from pipeline.masks.segmenters.slit.settings import PUBLISHED, WEIGHTS
 
 pytestmark = pytest.mark.slow
 

@@ -26,7 +26,7 @@ from pipeline.masks.segmenters.sam2.filters import (
     propose,
     regions,
 )
-from pipeline.masks.segmenters.sam2.segmenter import Sam2
+from pipeline.masks.segmenters.sam2.settings import Sam2Settings
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -74,7 +74,7 @@ class BatchedGenerator:
         machine: the limit of memory, and whether to compile the network.
     """
 
-    def __init__(self, model: SAM2Base, settings: Sam2, machine: Machine) -> None:
+    def __init__(self, model: SAM2Base, settings: Sam2Settings, machine: Machine) -> None:
         self.model, self.settings = model, settings
         self.device, self.dtype = model.device, DTYPES[settings.precision]
         self.grids = build_all_layer_point_grids(

@@ -19,7 +19,7 @@ from torchvision.ops import box_area, nms
 
 from pipeline.masks.masks import Region
 from pipeline.masks.segmenters.sam2.components import small_components
-from pipeline.masks.segmenters.sam2.segmenter import Sam2
+from pipeline.masks.segmenters.sam2.settings import Sam2Settings
 
 # A crop with this many times the decoder's pixels: there, bounds cost less than upsampling.
 MUCH_LARGER = 4
@@ -77,7 +77,7 @@ class Proposals:
         return cls(*(torch.cat(values) for values in columns))
 
 
-def may_be_stable(logits: Tensor, crop: Crop, settings: Sam2) -> Tensor:
+def may_be_stable(logits: Tensor, crop: Crop, settings: Sam2Settings) -> Tensor:
     """Returns which masks can be stable at the crop's resolution, by a bound: bool m.
 
     An upsampled logit lies between the lowest and the highest of the four around it. Where the
@@ -127,7 +127,9 @@ def fill(logits: Tensor, area: int) -> Tensor:
     return torch.where(holes, FILLED, torch.where(specks, -FILLED, logits))
 
 
-def propose(logits: Tensor, iou: Tensor, crop: Crop, settings: Sam2, pixels: int) -> Proposals:
+def propose(
+    logits: Tensor, iou: Tensor, crop: Crop, settings: Sam2Settings, pixels: int
+) -> Proposals:
     """Keeps the masks that are stable and do not touch an edge of the crop inside the image.
 
     Args:
@@ -154,19 +156,19 @@ def propose(logits: Tensor, iou: Tensor, crop: Crop, settings: Sam2, pixels: int
     return Proposals.together(parts)
 
 
-def distinct_in_crop(proposals: Proposals, settings: Sam2) -> Proposals:
+def distinct_in_crop(proposals: Proposals, settings: Sam2Settings) -> Proposals:
     """Removes near-duplicates among one crop's masks by NMS, the larger predicted IoU first."""
     boxes = proposals.boxes.float()
     return proposals[nms(boxes, proposals.iou, settings.box_nms_thresh)]
 
 
-def distinct(proposals: Proposals, settings: Sam2) -> Proposals:
+def distinct(proposals: Proposals, settings: Sam2Settings) -> Proposals:
     """Removes near-duplicates among different crops' masks by NMS, those of smaller crops first."""
     scores = 1 / box_area(proposals.crops.float())
     return proposals[nms(proposals.boxes.float(), scores, settings.crop_nms_thresh)]
 
 
-def regions(proposals: Proposals, settings: Sam2) -> list[Region]:
+def regions(proposals: Proposals, settings: Sam2Settings) -> list[Region]:
     """Returns the masks at the image's resolution."""
     found = []
     scores = torch.stack([proposals.iou, proposals.stability], dim=1).tolist()
@@ -185,7 +187,7 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _stability(logits: Tensor, settings: Sam2) -> Tensor:
+def _stability(logits: Tensor, settings: Sam2Settings) -> Tensor:
     """Returns the IoU of the masks thresholded at both offsets: m, NaN where both are empty."""
     return calculate_stability_score(
         logits, settings.mask_threshold, settings.stability_score_offset

@@ -11,7 +11,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import Machine
-from pipeline.masks.segmenters.sam2.segmenter import ModelName
+from pipeline.masks.segmenters.sam2.settings import ModelName
 from pipeline.masks.weights import find_weights
 
 URL = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"

@@ -13,7 +13,7 @@ from sam2.modeling.sam2_base import SAM2Base
 
 from pipeline.masks.masks import Region
 from pipeline.masks.segmenters.sam2.components import connected_components
-from pipeline.masks.segmenters.sam2.segmenter import Sam2
+from pipeline.masks.segmenters.sam2.settings import Sam2Settings
 
 POINTS_PER_BATCH = 512
 
@@ -26,7 +26,7 @@ class ReferenceGenerator:
         settings: the parameters of mask generation.
     """
 
-    def __init__(self, model: SAM2Base, settings: Sam2) -> None:
+    def __init__(self, model: SAM2Base, settings: Sam2Settings) -> None:
         if not hasattr(sam2, "_C"):
             # Without its CUDA extension, sam2 warns and keeps holes and specks.
             sam2.utils.misc.get_connected_components = connected_components

@@ -3,20 +3,15 @@
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Machine, Segmenter, register
-
-Share = Annotated[float, Field(ge=0, le=1)]
-ModelName = Literal[
-    "sam2.1_hiera_tiny", "sam2.1_hiera_small", "sam2.1_hiera_base_plus", "sam2.1_hiera_large"
-]
+from pipeline.masks.segmenter import Machine, register
+from pipeline.masks.segmenters.sam2.settings import Sam2Settings
 
 
 class Generator(Protocol):
@@ -32,56 +27,8 @@ class Generator(Protocol):
 
 
 @register
-class Sam2(Segmenter):
-    """Automatic mask generation with SAM 2.1; the defaults are the published settings.
-
-    A mask's scores are its predicted IoU and its stability.
-
-    Args:
-        model: the size of the network, one of four.
-        weights_sha256: SHA-256 of the file with its weights, 64 hex digits.
-        engine: `batched`, or `reference` for sam2's own `SAM2AutomaticMaskGenerator`, which finds
-            the same masks one crop at a time.
-        precision: dtype of the networks' computation; `bfloat16` gives slightly different masks.
-        points_per_side: number of point prompts along each side of a crop.
-        pred_iou_thresh: masks with a predicted IoU not above this are dropped.
-        stability_score_thresh: masks with a stability below this are dropped.
-        stability_score_offset: stability is the IoU of the masks thresholded this far above and
-            below `mask_threshold`.
-        mask_threshold: logits above this are inside the mask.
-        box_nms_thresh: of masks of one crop whose boxes have an IoU above this, one is kept.
-        crop_n_layers: number of layers of crops; layer i divides the image into 2^i×2^i crops that
-            overlap.
-        crop_nms_thresh: like `box_nms_thresh`, among the masks of different crops.
-        crop_overlap_ratio: overlap of the crops of the first layer, as a share of the image's
-            shorter side.
-        crop_n_points_downscale_factor: factor by which the number of points along a side decreases
-            from layer to layer.
-        min_mask_region_area: holes and specks of at most this many pixels at the decoder's
-            resolution are filled and removed.
-    """
-
-    name: Literal["sam2"] = "sam2"
-    version: Literal[1] = 1
-    score_names: ClassVar[tuple[str, ...]] = ("predicted_iou", "stability")
-    images_per_shard: ClassVar[int] = 8
-    uses_device: ClassVar[bool] = True
-
-    model: ModelName = "sam2.1_hiera_base_plus"
-    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    engine: Literal["batched", "reference"] = "batched"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    points_per_side: Annotated[int, Field(ge=1)] = 32
-    pred_iou_thresh: Share = 0.8
-    stability_score_thresh: Share = 0.9
-    stability_score_offset: Annotated[float, Field(ge=0)] = 0.5
-    mask_threshold: float = 0.0
-    box_nms_thresh: Share = 0.7
-    crop_n_layers: Annotated[int, Field(ge=0)] = 2
-    crop_nms_thresh: Share = 0.7
-    crop_overlap_ratio: Share = 512 / 1500
-    crop_n_points_downscale_factor: Annotated[int, Field(ge=1)] = 1
-    min_mask_region_area: Annotated[int, Field(ge=0)] = 10
+class Sam2(Sam2Settings):
+    """Automatic mask generation with SAM 2.1; see `Sam2Settings` for its parameters."""
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
@@ -101,7 +48,7 @@ _loading, _on_device = threading.Lock(), threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _generator(settings: Sam2, machine: Machine) -> Generator:
+def _generator(settings: Sam2Settings, machine: Machine) -> Generator:
     """Builds the network, once in each process."""
     try:
         from pipeline.masks.segmenters.sam2.batched import BatchedGenerator

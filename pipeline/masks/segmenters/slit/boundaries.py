@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.batches import BatchSize, keep_memory
 from pipeline.masks.segmenter import Machine
-from pipeline.masks.segmenters.slit.segmenter import WEIGHTS, Slit
+from pipeline.masks.segmenters.slit.settings import WEIGHTS, SlitSettings
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -40,7 +40,7 @@ class Boundaries:
         batch: number of images in a batch; halved whenever memory runs out.
     """
 
-    def __init__(self, network: nn.Module, slit: Slit, machine: Machine) -> None:
+    def __init__(self, network: nn.Module, slit: SlitSettings, machine: Machine) -> None:
         self.slit = slit
         self.device = torch.device(machine.device)
         network = network.float().eval().to(self.device)

@@ -1,48 +1,29 @@
 """SLIT: the regions between the boundaries found by DirectSAM (Chen et al., 2024)."""
 
-import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
 from scipy import ndimage
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.masks.segmenter import Machine, Segmenter, register
+from pipeline.masks.segmenter import Machine, register
+from pipeline.masks.segmenters.slit.settings import WEIGHTS, SlitSettings
 from pipeline.masks.weights import find_weights
 
 if TYPE_CHECKING:
     from pipeline.masks.segmenters.slit.boundaries import Boundaries
 
-WEIGHTS = "https://huggingface.co/chendelong/DirectSAM-1800px-0424/resolve/main/model.safetensors"
-# SegFormer-B5; other parameters have the defaults of transformers' SegformerConfig.
-PUBLISHED = {
-    "depths": (3, 6, 40, 3),
-    "hidden_sizes": (64, 128, 320, 512),
-    "num_attention_heads": (1, 2, 5, 8),
-    "sr_ratios": (8, 4, 2, 1),
-    "decoder_hidden_size": 768,
-}
 EIGHT_NEIGHBOURS = np.ones((3, 3))
 
 _loading = threading.Lock()
 
 
-def _sha256(value: Any) -> Any:
-    if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
-        return value
-    raise ValueError(
-        f"{value!r} is no SHA-256, 64 hexadecimal digits: fetch {WEIGHTS}, run `sha256sum "
-        "model.safetensors`, and set segmenter.weights_sha256 to what it prints"
-    )
-
-
 @register
-class Slit(Segmenter):
+class Slit(SlitSettings):
     """Divides an image along the boundaries found by the network DirectSAM.
 
     A pixel is boundary where its probability is above `threshold`, or where one of its four
@@ -51,21 +32,8 @@ class Slit(Segmenter):
     A mask's score is 1 − (mean boundary probability inside it)/threshold: 1 if the network finds no
     trace of a boundary in it, 0 if all its probabilities are at the threshold.
 
-    Args:
-        weights_sha256: SHA-256 of the network's weights, a safetensors file.
-        side: side of the square that images are resized to for the network, in pixels.
-        threshold: threshold of the boundary probability, in (0, 1).
-        precision: dtype of the network's computation; `bfloat16` is faster on a GPU.
+    For its parameters see `SlitSettings`.
     """
-
-    name: Literal["slit"] = "slit"
-    version: Literal[1] = 1
-    weights_sha256: Annotated[str, BeforeValidator(_sha256)]
-    side: Annotated[int, Field(ge=32)] = 1800
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.001
-    precision: Literal["float32", "bfloat16"] = "float32"
-    uses_device: ClassVar[bool] = True
-    architecture: ClassVar[Mapping[str, Any]] = PUBLISHED
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
@@ -99,7 +67,7 @@ def cut(probability: NDArray[np.float32], threshold: float) -> Masks:
 
 
 @lru_cache(maxsize=1)
-def _boundaries(slit: Slit, machine: Machine) -> "Boundaries":
+def _boundaries(slit: SlitSettings, machine: Machine) -> "Boundaries":
     from pipeline.masks.segmenters.slit.boundaries import (
         Boundaries,
         import_transformers,

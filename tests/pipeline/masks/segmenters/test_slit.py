@@ -28,7 +28,8 @@ from pipeline.files import sha256
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Machine
 from pipeline.masks.segmenters.slit.boundaries import Boundaries, _normalise, _resize, load_network
-from pipeline.masks.segmenters.slit.segmenter import PUBLISHED, WEIGHTS, Slit, _boundaries, cut
+from pipeline.masks.segmenters.slit.segmenter import Slit, _boundaries, cut
+from pipeline.masks.segmenters.slit.settings import PUBLISHED, WEIGHTS
 
 SMALL = {
     "depths": (1, 2, 1, 1),
