@@ -32,7 +32,7 @@ from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.views import Views
 
 C, M, K, S = 3, 2, 4, 24
-CROP_VIEWS = Views("protomask", "crops", (1, 1))
+CROP_VIEWS = Views("crops", (1, 1))
 NAMES = ["Grünspecht & Co", "<b>bold</b>", 'the "quoted" one']
 FACTS = {"Data set": "folder, 3 classes", "Seed": "0"}
 METRICS = {
@@ -117,7 +117,7 @@ class Tiny(NamedTuple):
         prototypes lie in the embedding; a black box has a class in the place of a prototype."""
         random, cells = np.random.default_rng(3), math.prod(views.grid)
         P = C if views.kind == "image" else C * M
-        ours, pushed = self.prototypes, views.model in ("protopnet", "protopool")
+        ours, pushed = self.prototypes, views.pushed
         prototypes = Prototypes(
             NAMES,
             np.arange(C) if views.kind == "image" else ours.class_of_P,

@@ -12,7 +12,7 @@ from pipeline.model.base import losses
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.distances import crop_distances, similarity, smallest_distance
-from pipeline.model.base.head import DistanceHead, largest_score, mean_score
+from pipeline.model.base.head import largest_score, mean_score
 from pipeline.model.base.models import register
 from pipeline.model.base.network import Output
 from pipeline.model.base.settings import BackboneSettings, Count, Epsilon
@@ -94,6 +94,7 @@ class ProtoPool(DistanceNetwork):
     settings_type = ProtoPoolSettings
     label = "ProtoPool"
     shares_prototypes = True
+    focal = True
 
     own: Tensor
 
@@ -146,10 +147,6 @@ class ProtoPool(DistanceNetwork):
             weights_CP = self._slots_CKP.sum(1)
         distance_BP = smallest_distance(distance_BVP, valid_BV)
         return Output(focal_BP @ weights_CP.T, distance_BP, embedding_BVD)
-
-    def head(self) -> DistanceHead:
-        """Returns the classifier with focal similarity, detached from the graph."""
-        return super().head()._replace(focal=True)
 
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
         """Returns the scalar terms cross-entropy, Clst, Sep and the slots' orthogonality.

@@ -150,7 +150,7 @@ class Report:
         They are not where prototypes are the axes of the embedding (PIP-Net) or do not exist (black
         box).
         """
-        return self.views.model not in ("pipnet", "blackbox")
+        return self.views.pushed
 
     def typical(self) -> list[int]:
         """Returns positions of test images (in `answers`) selected without regard to the results.

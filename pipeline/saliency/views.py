@@ -15,24 +15,30 @@ class Views(NamedTuple):
     """The views of a model.
 
     Args:
-        model: its name, as in the parameter `model.name`.
         kind: the crops of an image's masks, the cells of the feature map of the whole image, or (of
             a black box) the whole image.
         grid: rows and columns of cells.
         shared: whether a prototype speaks for several classes from the start.
+        pushed: whether prototypes are points in the embedding space, which were pushed onto
+            training views; otherwise a training view only illustrates a prototype.
+        focal: whether an image's similarity is that of its most similar view minus the mean over
+            its views.
     """
 
-    model: str
     kind: Kind
     grid: tuple[int, int]
     shared: bool = False
+    pushed: bool = True
+    focal: bool = False
 
     @classmethod
     def of(cls, network: PrototypeNetwork, size: int) -> "Views":
         """Returns the views of a network for crops or images of size×size pixels."""
         whole: Kind = "cells" if network.in_cells else "image"
         kind: Kind = "crops" if network.sees == "crops" else whole
-        return cls(network.settings.name, kind, network.grid(size), network.shares_prototypes)
+        return cls(
+            kind, network.grid(size), network.shares_prototypes, network.pushes, network.focal
+        )
 
     def crop(self, view: int) -> int:
         """Returns the index of the crop that contains a view; 0 where the whole image is seen."""

@@ -79,7 +79,7 @@ class DistanceNetwork(PrototypeNetwork):
     def head(self) -> DistanceHead:
         """Returns the prototypes and V, detached from the graph."""
         prototypes, classifier = self.prototypes.detach(), self.classifier.detach()
-        return DistanceHead(prototypes, classifier, self.settings.epsilon)
+        return DistanceHead(prototypes, classifier, self.settings.epsilon, self.focal)
 
     def distances_to(self, embedding_PD: Tensor) -> Tensor:
         """Returns the squared distance of each prototype to its embedding, float64 P on the CPU.

@@ -51,6 +51,8 @@ class PrototypeNetwork(nn.Module, ABC):
             pooled features.
         in_pairs: whether training uses two copies of each image with different colours.
         shares_prototypes: whether a prototype may have weights to several classes from the start.
+        focal: whether the similarity of an image is that of its most similar view minus the mean
+            over its views, instead of the former alone.
         pushes: whether prototypes are points in the embedding space, which the push replaces by
             training views; otherwise a view only illustrates a prototype.
         finetunes: whether V is fine-tuned after the push; such a model implements `last_layer`.
@@ -70,6 +72,7 @@ class PrototypeNetwork(nn.Module, ABC):
     in_cells: ClassVar[bool] = True
     in_pairs: ClassVar[bool] = False
     shares_prototypes: ClassVar[bool] = False
+    focal: ClassVar[bool] = False
     pushes: ClassVar[bool] = False
     finetunes: ClassVar[bool] = False
     prunes: ClassVar[bool] = False

@@ -8,7 +8,7 @@ from pipeline.report.prediction_picture import CROP, HEAD, LEFT, WIDTH, Reason, 
 from pipeline.saliency.prototypes import Points, Score
 from pipeline.saliency.views import Views
 
-CROP_VIEWS = Views("protomask", "crops", (1, 1))
+CROP_VIEWS = Views("crops", (1, 1))
 NAME = "a class with an exceedingly long name, longer than any picture is wide, " * 3
 
 
@@ -49,7 +49,7 @@ def test_any_shape_of_photograph_fits() -> None:
 
 def test_a_cell_has_the_colour_of_its_row_and_column() -> None:
     photograph = np.full((60, 80, 3), 90, np.uint8)
-    cells = Views("protopnet", "cells", (7, 7))
+    cells = Views("cells", (7, 7))
     picture = draw([Points((4,), 16, 1.0, 1.5, 1.5)], photograph, views=cells)
     # row 2, column 2: 3·2 + 2 = 8, again the first colour
     assert picture.getpixel((LEFT - 3, HEAD + 90)) == colour_of(0)
@@ -57,5 +57,5 @@ def test_a_cell_has_the_colour_of_its_row_and_column() -> None:
 
 def test_a_black_box_has_a_picture_without_reasons() -> None:
     photograph = np.full((60, 80, 3), 90, np.uint8)
-    picture = draw([], photograph, views=Views("blackbox", "image", (1, 1)))
+    picture = draw([], photograph, views=Views("image", (1, 1), pushed=False))
     assert picture.width == WIDTH

@@ -24,7 +24,7 @@ def clusters(C: int, M: int, seed: int = 0) -> tuple[Prototypes, np.ndarray]:
         np.arange(P),
         *np.zeros((2, P), int),
         np.zeros(P),
-        Views("protomask", "crops", (1, 1)),
+        Views("crops", (1, 1)),
     )
     return prototypes, np.eye(C)[class_of_P] + 0.01 * random.normal(size=(P, C))
 
@@ -86,7 +86,7 @@ def test_prototypes_of_one_crop_are_one_dot_and_a_class_without_any_has_none() -
         np.array([1, 1, 1]),
         np.zeros(3, int),
         np.zeros(3),
-        Views("protomask", "crops", (1, 1)),
+        Views("crops", (1, 1)),
     )
     found = scatter(prototypes, np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), 0)
     assert [(cluster.name, len(cluster.points)) for cluster in found.clusters] == [

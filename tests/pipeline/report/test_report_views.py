@@ -10,10 +10,11 @@ import pytest
 from pipeline.saliency.views import Views
 
 CELLS = {
-    name: Views(name, "cells", (2, 3), shared=name != "protopnet")
-    for name in ("protopnet", "protopool", "pipnet")
+    "protopnet": Views("cells", (2, 3)),
+    "protopool": Views("cells", (2, 3), shared=True, focal=True),
+    "pipnet": Views("cells", (2, 3), shared=True, pushed=False),
 }
-IMAGE = Views("blackbox", "image", (1, 1))
+IMAGE = Views("image", (1, 1), pushed=False)
 MODELS = CELLS | {"blackbox": IMAGE}
 
 

@@ -4,36 +4,37 @@ import numpy as np
 import pytest
 
 from pipeline.model.base.models import build
+from pipeline.model.base.settings import BackboneSettings
 from pipeline.model.blackbox import BlackBoxSettings
 from pipeline.model.pipnet import PipNetSettings
 from pipeline.model.protomask import ProtoMaskSettings
 from pipeline.model.protopnet import ProtoPNetSettings
+from pipeline.model.protopool import ProtoPoolSettings
 from pipeline.report.drawing import COLOURS
 from pipeline.report.view_pictures import colour_of_view, draw_view, outlines_of_views
 from pipeline.saliency.views import Views
 
-CELLS = Views("protopnet", "cells", (2, 3))
+CELLS = Views("cells", (2, 3))
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind", "grid", "shared"),
+    ("settings", "views"),
     [
-        (ProtoMaskSettings, "crops", (1, 1), False),
-        (ProtoPNetSettings, "cells", (3, 3), False),
-        (PipNetSettings, "cells", (3, 3), True),
-        (BlackBoxSettings, "image", (1, 1), False),
+        (ProtoMaskSettings, Views("crops", (1, 1))),
+        (ProtoPNetSettings, Views("cells", (3, 3))),
+        (ProtoPoolSettings, Views("cells", (3, 3), shared=True, focal=True)),
+        (PipNetSettings, Views("cells", (3, 3), shared=True, pushed=False)),
+        (BlackBoxSettings, Views("image", (1, 1), pushed=False)),
     ],
 )
-def test_views_of_a_network(settings, kind, grid, shared) -> None:
+def test_views_of_a_network(settings: type[BackboneSettings], views: Views) -> None:
     network = build(settings(backbone="test_resnet", pretrained="none"), 2)
     # test_resnet halves five times
-    found = Views.of(network, 96)
-    assert found == Views(network.settings.name, kind, grid, network.shares_prototypes)
-    assert found.shared == shared
+    assert Views.of(network, 96) == views
 
 
 def test_names_and_marks() -> None:
-    crops, image = Views("protomask", "crops", (1, 1)), Views("blackbox", "image", (1, 1))
+    crops, image = Views("crops", (1, 1)), Views("image", (1, 1), pushed=False)
     assert [views.called(5) for views in (crops, CELLS)] == ["crop 5", "cell (1, 2)"]
     assert [views.mark(5) for views in (crops, CELLS)] == ["5", "1,2"]
     assert image.called(0) == "whole image"
@@ -50,13 +51,13 @@ def test_cells_share_an_image_among_them() -> None:
 
 
 def test_cells_beside_each_other_have_different_colours() -> None:
-    views = Views("protopnet", "cells", (7, 7))
+    views = Views("cells", (7, 7))
     for row in range(6):
         for column in range(1, 6):
             around = [(0, 1), (1, -1), (1, 0), (1, 1)]
             others = {colour_of_view(views, 7 * (row + r) + column + c) for r, c in around}
             assert colour_of_view(views, 7 * row + column) not in others
-    assert colour_of_view(Views("protomask", "crops", (1, 1)), 9) == COLOURS[1]
+    assert colour_of_view(Views("crops", (1, 1)), 9) == COLOURS[1]
 
 
 def test_a_cell_is_drawn_in_its_place() -> None:
@@ -64,13 +65,13 @@ def test_a_cell_is_drawn_in_its_place() -> None:
     drawn = np.asarray(draw_view(CELLS, pixels, 5, 60)).astype(int)
     changed = np.abs(drawn - 90).max(-1) > 20
     assert changed[30:, 40:].any() and not changed[:28].any() and not changed[:, :38].any()
-    whole = draw_view(Views("blackbox", "image", (1, 1)), pixels, 0, 30)
+    whole = draw_view(Views("image", (1, 1), pushed=False), pixels, 0, 30)
     assert whole.size == (30, 30) and (np.asarray(whole) == 90).all()
 
 
 def test_outlines_are_masks_of_crops_or_cells() -> None:
     mask = np.eye(6, dtype=bool)
-    crops, image = Views("protomask", "crops", (1, 1)), Views("blackbox", "image", (1, 1))
+    crops, image = Views("crops", (1, 1)), Views("image", (1, 1), pushed=False)
     found = outlines_of_views(crops, {0: "0", 1: "1"}, 6, 6, {0: mask, 1: None}.get)
     assert [(outline.mask is mask, outline.label) for outline in found] == [(True, "0")]
     (cell,) = outlines_of_views(CELLS, {4: "1,1"}, 4, 6, {}.get)

@@ -16,7 +16,7 @@ from pipeline.saliency.views import Views
 
 SIMILARITY = np.array([0.5, 0.25, 0.5, 2.0])
 CROP = np.array([3, 1, 3, 0])
-CROP_VIEWS = Views("protomask", "crops", (1, 1))
+CROP_VIEWS = Views("crops", (1, 1))
 
 
 @pytest.fixture
@@ -110,11 +110,11 @@ def test_a_record_of_another_model_is_refused(tiny: Any) -> None:
     record["image"] = tiny.index.ids[5]
     found = Prototypes.of(network, record, tiny.index, 64)
     assert found.rows_P.tolist() == [5, 5]
-    assert found.views == Views("protopnet", "cells", (2, 2))
+    assert found.views == Views("cells", (2, 2))
     assert found.view_P.tolist() == [3, 3]
 
 
-def shared(model: str, distance_P: np.ndarray) -> Prototypes:
+def shared(distance_P: np.ndarray) -> Prototypes:
     """Prototypes 0, 1 and 2 of class 0, all shown by the same cell; 2 has no weight."""
     weights_CP = np.array([[2.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 3.0]])
     return Prototypes(
@@ -125,13 +125,13 @@ def shared(model: str, distance_P: np.ndarray) -> Prototypes:
         np.zeros(4, int),
         np.array([5, 5, 5, 5]),
         distance_P,
-        Views(model, "cells", (3, 3), shared=model != "protopnet"),
+        Views("cells", (3, 3), shared=True, pushed=not np.isnan(distance_P).any()),
     )
 
 
 def test_pushed_prototypes_of_one_cell_are_one_and_others_only_look_so() -> None:
-    assert shared("protopool", np.zeros(4)).distinct(0) == [(0, 1)]
-    shown = shared("pipnet", np.full(4, np.nan))
+    assert shared(np.zeros(4)).distinct(0) == [(0, 1)]
+    shown = shared(np.full(4, np.nan))
     assert shown.distinct(0) == [(0,), (1,)]
     score = shown.score(0, np.array([0.5, 0.25, 0.75, 1.0]), np.array([4, 8, 0, 1]), top=5)
     # 0.5·2 and 0.25·1; prototypes 2 and 3 have no weight, and no row
@@ -147,7 +147,7 @@ def test_a_black_box_has_its_logit_as_the_only_row() -> None:
         np.array([4, 4]),
         *np.zeros((2, 2), int),
         np.full(2, np.nan),
-        Views("blackbox", "image", (1, 1)),
+        Views("image", (1, 1), pushed=False),
     )
     for logit in (-0.5, 0.0):
         score = logits.score(1, np.array([3.0, logit]), np.zeros(2, int), top=4)
