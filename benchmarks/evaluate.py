@@ -36,7 +36,7 @@ def main(
 ) -> None:
     params, finished = read_params(workspace.PARAMS), Finished.read()
     index, crops, masks = finished.index, finished.crops, finished.masks()
-    rows, fabric = index.rows("test"), make_fabric(params.runtime)
+    rows, fabric = index.rows("test"), make_fabric(params.runtime, finished.about.precision)
     network = finished.network.to(fabric.device)
     truth = None
     if index.dataset == "demo":

@@ -68,7 +68,7 @@ def load_predictor(params: Params) -> Predictor:
     finished = Finished.read()
     return Predictor(
         finished.network,
-        make_fabric(params.runtime),
+        make_fabric(params.runtime, finished.about.precision),
         finished.about,
         workspace.machine_of(params),
         finished.prototypes(),

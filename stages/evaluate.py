@@ -32,7 +32,7 @@ def run() -> None:
         index,
         crops,
         masks,
-        make_fabric(params.runtime),
+        make_fabric(params.runtime, finished.about.precision),
         params.evaluate.groups,
         top_k=params.evaluate.top_k,
         explanations=params.evaluate.explanations,

@@ -20,7 +20,11 @@ def run() -> None:
     provenance.refuse_contradictions(about.made_with, params, workspace.TRAIN, "train")
     store.refuse_unless(about.crops, index.photographs)
     record, similarity_NP = push_prototypes(
-        network, index, network.seen(store), make_fabric(params.runtime), workspace.features(params)
+        network,
+        index,
+        network.seen(store),
+        make_fabric(params.runtime, about.precision),
+        workspace.features(params),
     )
     with whole_folder(workspace.PUSH) as folder:
         save_model(folder, network, about)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.saved import About, save_model
 from pipeline.parameters import flat
 from pipeline.training.curve import VARIABLE
-from pipeline.training.devices import launched
+from pipeline.training.processes import in_processes
 from pipeline.training.train import Training
 from stages import provenance, workspace
 from stages.params import Params, read_params
@@ -31,34 +32,43 @@ def run() -> None:
     index = workspace.read_index()
     store = CropStore(workspace.CROPS)
     store.refuse_unless(params.crops, index.photographs)
-    made_with = _made_with(params, index, store)
-    with launched(params.runtime, params.train.accumulate) as fabric:
-        torch.manual_seed(params.seed)
-        backbone = Backbone(params.model.backbone, workspace.weights_of(params))
-        network = build(params.model, len(index.class_names), backbone)
-        training = Training(
-            network,
-            network.seen(store),
-            index,
-            params.train,
-            params.seed,
-            fabric,
-            workspace.memory() / "training" / _key(params, store, network, fabric),
-            workspace.memory() / "features",
-            params.runtime.compile,
-            os.environ.get(VARIABLE),
-        )
-        if fabric.is_global_zero:
-            about = About(
-                class_names=index.class_names,
-                segmenter=store.about["segmenter"],
-                crops=params.crops,
-                images=index.photographs.digest(),
-                made_with=made_with,
-            )
-            _write(training, about)
-        else:
-            training.run(None)
+    about = About(
+        class_names=index.class_names,
+        segmenter=store.about["segmenter"],
+        crops=params.crops,
+        images=index.photographs.digest(),
+        precision=params.train.precision,
+        made_with=_made_with(params, index, store),
+    )
+    in_processes(
+        partial(_train, params, index, store, about),
+        params.runtime,
+        params.train.precision,
+        params.train.accumulate,
+    )
+
+
+def _train(params: Params, index: Index, store: CropStore, about: About, fabric: Fabric) -> None:
+    """Trains as one of the processes; the first of them writes the model."""
+    torch.manual_seed(params.seed)
+    backbone = Backbone(params.model.backbone, workspace.weights_of(params))
+    network = build(params.model, len(index.class_names), backbone)
+    training = Training(
+        network,
+        network.seen(store),
+        index,
+        params.train,
+        params.seed,
+        fabric,
+        workspace.memory() / "training" / _key(params, store, network, fabric),
+        workspace.memory() / "features",
+        params.runtime.compile,
+        os.environ.get(VARIABLE),
+    )
+    if fabric.is_global_zero:
+        _write(training, about)
+    else:
+        training.run(None)
 
 
 def _made_with(params: Params, index: Index, store: CropStore) -> dict[str, dict[str, Any]]:

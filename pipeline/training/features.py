@@ -15,7 +15,7 @@ from pipeline.crops.store import CropStore
 from pipeline.files import sweep, whole_file
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.progress import track
-from pipeline.training.devices import summed
+from pipeline.training.processes import summed
 
 IMAGES_PER_BLOCK = 32
 CROPS_PER_PASS_ON_CPU = 64
@@ -139,13 +139,12 @@ def _remembered(
 
 def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
     about = json.dumps(store.about, sort_keys=True)
-    precision = type(fabric.strategy.precision).__name__
     parts = (
         network.backbone.fingerprint(),
         f"in cells: {network.in_cells}",
         about,
         fabric.device.type,
-        precision,
+        fabric.strategy.precision.precision,
         torch.__version__,
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pipeline.model.base.settings import Precision
+
 Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -12,6 +14,8 @@ class TrainSettings(BaseModel):
     """The parameters of training (method.md, "Training" and "Published settings").
 
     Args:
+        precision: dtype of the backbone's computation, in training and wherever the trained model
+            is used; `bfloat16` is faster on a GPU and gives slightly different results.
         epochs: number of joint epochs.
         warmup_epochs: number of epochs before the joint ones, with a frozen backbone.
         freeze_backbone: whether the backbone stays frozen in the joint epochs as well.
@@ -31,6 +35,7 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    precision: Precision = "float32"
     epochs: Annotated[int, Field(ge=0)] = 100
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
     freeze_backbone: bool = False

@@ -27,8 +27,8 @@ from pipeline.model.base.network import Output, PrototypeNetwork, views
 from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
 from pipeline.training.curve import announce
-from pipeline.training.devices import SharedStep, share, summed
 from pipeline.training.features import stored_features
+from pipeline.training.processes import SharedStep, share, summed
 from pipeline.training.settings import TrainSettings
 
 

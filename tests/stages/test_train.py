@@ -110,7 +110,8 @@ def key() -> str:
     params = read_params(workspace.PARAMS)
     torch.manual_seed(params.seed)
     network = build(params.model, 3)
-    return train._key(params, CropStore(workspace.CROPS), network, make_fabric(params.runtime))
+    fabric = make_fabric(params.runtime, params.train.precision)
+    return train._key(params, CropStore(workspace.CROPS), network, fabric)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,7 @@ def key() -> str:
     [
         {"seed": 1},
         {"train.epochs": 7},
+        {"train.precision": "bfloat16"},
         {"train.lr_prototypes": 0.5},
         {"model.embedding_dim": 9},
         {"model.backbone": "test_resnet.r160_in1k"},

@@ -15,9 +15,9 @@ from pipeline.files import sha256, whole_file
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import MODELS, build
 from pipeline.model.base.network import PrototypeNetwork
-from pipeline.model.base.settings import BackboneSettings
+from pipeline.model.base.settings import BackboneSettings, Precision
 
-FORMAT = 3
+FORMAT = 4
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
 
@@ -29,6 +29,7 @@ class About(BaseModel):
         segmenter: fingerprint of the segmenter whose masks the model was trained on.
         crops: settings by which the training crops were cut.
         images: digest of the index of the images that the model was trained on.
+        precision: dtype of the backbone's computation in training, and so in every later use.
         made_with: parameters of all stages up to this model: stage → parameter → value.
     """
 
@@ -38,6 +39,7 @@ class About(BaseModel):
     segmenter: dict[str, Any]
     crops: CropSettings
     images: str
+    precision: Precision
     made_with: dict[str, dict[str, Any]] = {}
 
     def refuse_unless(self, photographs: Photographs) -> None:

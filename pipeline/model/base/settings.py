@@ -1,11 +1,13 @@
 """Parameters that several models have in common."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Epsilon = Annotated[float, Field(gt=0, lt=1)]
+Precision = Literal["float32", "bfloat16"]
+"""The dtype in which a backbone computes."""
 
 
 class BackboneSettings(BaseModel):

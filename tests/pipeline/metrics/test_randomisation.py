@@ -28,7 +28,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def fabric():
-    return make_fabric(Runtime(device="cpu", workers=1))
+    return make_fabric(Runtime(device="cpu", workers=1), "float32")
 
 
 def finished(model):

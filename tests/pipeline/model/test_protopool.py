@@ -202,7 +202,13 @@ def test_saved_and_loaded_after_finishing(tmp_path: Path) -> None:
     network = ProtoPool(settings, 3)
     network.finish()
     assert 1 < network.num_prototypes <= 6
-    about = About(class_names=["a", "b", "c"], segmenter={}, crops=CropSettings(), images="")
+    about = About(
+        class_names=["a", "b", "c"],
+        segmenter={},
+        crops=CropSettings(),
+        images="",
+        precision="float32",
+    )
     save_model(tmp_path, network, about)
     loaded, _ = load_model(tmp_path)
     assert isinstance(loaded, ProtoPool) and loaded.slots is None

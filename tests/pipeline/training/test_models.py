@@ -61,7 +61,9 @@ def make_training(
 
 
 def saved(network: PrototypeNetwork, folder: Path) -> dict[str, bytes]:
-    about = About(class_names=CLASSES, segmenter={}, crops=CropSettings(), images="")
+    about = About(
+        class_names=CLASSES, segmenter={}, crops=CropSettings(), images="", precision="float32"
+    )
     save_model(folder, network, about)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

@@ -26,9 +26,10 @@ from torch import Tensor
 
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import Image, Index
+from pipeline.errors import ProtoMaskError
 from pipeline.model.base import models
 from pipeline.model.base.network import PrototypeNetwork
-from pipeline.training.devices import launched
+from pipeline.training.processes import in_processes
 from pipeline.training.settings import Runtime, TrainSettings
 from pipeline.training.train import Training
 
@@ -49,30 +50,39 @@ LOSSES = {
 def script(folder: Path) -> None:
     """Trains as `job.json` in a folder says, and leaves there what came of it."""
     job = json.loads((folder / "job.json").read_text())
+    runtime = Runtime(device="cpu", devices=job["devices"])
+    try:
+        in_processes(
+            lambda fabric: train(folder, job, fabric), runtime, "float32", TRAIN["accumulate"]
+        )
+    except ProtoMaskError as error:
+        sys.exit(f"Error: {error}")
+
+
+def train(folder: Path, job: dict[str, Any], fabric: Fabric) -> None:
     settings = TrainSettings(**job["train"])
     index, store = colours(CropSettings(side=32, per_image=2), job["validation"])
-    with launched(Runtime(device="cpu", devices=job["devices"]), settings.accumulate) as fabric:
-        torch.manual_seed(0)
-        # In double precision rounding does not grow to what could hide a mistake.
-        network = small_network(job["model"], job["backbone"]).double()
-        training = Training(
-            network,
-            network.seen(store),
-            index,
-            settings,
-            0,
-            fabric,
-            folder / "checkpoints",
-            folder / "memory",
-            curve=str(folder / "announced"),
-        )
-        training.class_weights = training.class_weights.double()
-        disturb(training, job, folder)
-        first = fabric.is_global_zero
-        progress = training.run(folder / "curves" if first else None)
-        if first:
-            torch.save(network.state_dict(), folder / "network.pt")
-            (folder / "history.json").write_text(json.dumps(progress.history))
+    torch.manual_seed(0)
+    # In double precision rounding does not grow to what could hide a mistake.
+    network = small_network(job["model"], job["backbone"]).double()
+    training = Training(
+        network,
+        network.seen(store),
+        index,
+        settings,
+        0,
+        fabric,
+        folder / "checkpoints",
+        folder / "memory",
+        curve=str(folder / "announced"),
+    )
+    training.class_weights = training.class_weights.double()
+    disturb(training, job, folder)
+    first = fabric.is_global_zero
+    progress = training.run(folder / "curves" if first else None)
+    if first:
+        torch.save(network.state_dict(), folder / "network.pt")
+        (folder / "history.json").write_text(json.dumps(progress.history))
 
 
 def small_network(model: str, backbone: str) -> PrototypeNetwork:
@@ -233,6 +243,14 @@ def ended(number: int) -> bool:
     return False
 
 
+def process_id(folder: Path, rank: int) -> int:
+    """Waits until a process has said who it is."""
+    path, deadline = folder / f"process {rank}", time.monotonic() + 60
+    while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return int(path.read_text())
+
+
 def announced(folder: Path) -> list[int]:
     return [json.loads(line)["epoch"] for line in (folder / "announced").read_text().splitlines()]
 
@@ -284,20 +302,31 @@ def test_another_number_of_processes_resumes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sleeps", [None, 0], ids=["the first waits", "the first is busy"])
-def test_process_that_dies_ends_the_first_with_a_message(
+def test_process_that_dies_ends_all_with_a_message(
     start: Job, tmp_path: Path, sleeps: int | None
 ) -> None:
     code, said = finish(start("dying", devices=2, dies=1, sleeps=sleeps))
     assert code == 1
     assert "process of this training" in said and "run the same command again" in said
+    assert "Traceback" not in said
+    assert ended(process_id(tmp_path / "dying", 0))
     assert (tmp_path / "dying" / "checkpoints" / "last.pt").exists()
 
 
 @pytest.mark.slow
-def test_no_process_outlives_the_first(start: Job, tmp_path: Path) -> None:
-    process = start("dying", devices=2, dies=0, sleeps=1)
-    assert finish(process)[0] == -signal.SIGKILL
-    assert ended(int((tmp_path / "dying" / "process 1").read_text()))
+@pytest.mark.parametrize(
+    ("torchrun", "sign"),
+    [(0, signal.SIGKILL), (0, signal.SIGTERM), (2, signal.SIGKILL)],
+    ids=["killed", "asked to end", "killed torchrun"],
+)
+def test_no_process_outlives_the_one_that_started_it(
+    start: Job, tmp_path: Path, torchrun: int, sign: signal.Signals
+) -> None:
+    starting = start("left", devices=2, torchrun=torchrun, sleeps=1)
+    numbers = [process_id(tmp_path / "left", rank) for rank in range(2)]
+    starting.send_signal(sign)
+    assert finish(starting)[0] == (-sign if sign == signal.SIGKILL else 128 + sign)
+    assert all(ended(number) for number in numbers)
 
 
 @pytest.fixture

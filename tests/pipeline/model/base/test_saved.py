@@ -23,6 +23,7 @@ ABOUT_IT = About(
     segmenter={"name": "patches", "grid": 2},
     crops=CropSettings(side=32, per_image=4),
     images="0" * 64,
+    precision="bfloat16",
 )
 
 
@@ -155,7 +156,7 @@ def test_truncated_weights(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 3}']
+    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 4}']
 )
 def test_damaged_description(saved: Path, content: bytes) -> None:
     (saved / ABOUT).write_bytes(content)
@@ -165,7 +166,7 @@ def test_damaged_description(saved: Path, content: bytes) -> None:
 
 def test_another_format(saved: Path) -> None:
     text = (saved / ABOUT).read_text()
-    (saved / ABOUT).write_text(text.replace('"format": 3', '"format": 2'))
+    (saved / ABOUT).write_text(text.replace('"format": 4', '"format": 3'))
     with pytest.raises(ProtoMaskError, match="another version"):
         load_model(saved)
 
