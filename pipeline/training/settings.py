@@ -14,8 +14,8 @@ class TrainSettings(BaseModel):
     """The parameters of training (method.md, "Training" and "Published settings").
 
     Args:
-        precision: dtype of the backbone's computation, in training and wherever the trained model
-            is used; `bfloat16` is faster on a GPU and gives slightly different results.
+        precision: dtype in which the backbone computes features, in training and later on;
+            `bfloat16` is faster on a GPU and gives slightly different results.
         epochs: number of joint epochs.
         warmup_epochs: number of epochs before the joint ones, with a frozen backbone.
         freeze_backbone: whether the backbone stays frozen in the joint epochs as well.

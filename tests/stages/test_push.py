@@ -12,7 +12,10 @@ from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.inference import answers
 from pipeline.model.base.saved import load_model
+from pipeline.training.devices import make_fabric
+from pipeline.training.features import stored_features
 from pipeline.training.prototype_record import read_record
+from pipeline.training.settings import Runtime
 from stages import crops, finetune, push, train, workspace
 from stages.params import read_params
 
@@ -43,6 +46,25 @@ def test_record_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None:
         assert found["class_name"] == index.class_names[label]
         assert found["distance"] == pytest.approx(distance, rel=1e-3, abs=1e-6)
         torch.testing.assert_close(pushed.prototypes[j].detach(), z[image, crop], rtol=0, atol=1e-5)
+
+
+def test_embeds_in_the_precision_that_the_model_was_trained_in(run_folder: Path) -> None:
+    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params["train"]["precision"] = "bfloat16"
+    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    train.run()
+    push.run()
+    (network, about), store = load_model(workspace.PUSH), CropStore(workspace.CROPS)
+    assert about.precision == "bfloat16"
+    rows = workspace.read_index().rows("train")
+    found = load_file(workspace.PUSH / "similarities.safetensors")["similarity"]
+    same = {}
+    for precision in ("bfloat16", "float32"):
+        fabric = make_fabric(Runtime(device="cpu"), precision)  # type: ignore[arg-type]
+        features = stored_features(network, store, rows, fabric)
+        valid = torch.from_numpy(store.valid[rows])
+        same[precision] = torch.equal(answers(network, features, valid).similarity_NP, found)
+    assert same == {"bfloat16": True, "float32": False}
 
 
 OTHERS: dict[str, tuple[dict[str, int], dict[str, float]]] = {

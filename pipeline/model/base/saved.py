@@ -29,7 +29,8 @@ class About(BaseModel):
         segmenter: fingerprint of the segmenter whose masks the model was trained on.
         crops: settings by which the training crops were cut.
         images: digest of the index of the images that the model was trained on.
-        precision: dtype of the backbone's computation in training, and so in every later use.
+        precision: dtype in which the backbone computed features in training, and is to compute
+            them later on.
         made_with: parameters of all stages up to this model: stage → parameter → value.
     """
 

@@ -10,7 +10,9 @@ import torch
 from lightning_fabric import Fabric
 
 import pipeline.training.features
+from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
+from pipeline.training.settings import Runtime
 
 
 @pytest.fixture
@@ -85,6 +87,16 @@ def test_cells_and_their_mean_are_remembered_apart(
             stored_features(network, store, rows, fabric, tmp_path)
     assert [store.read for store in stores] == [list(rows), list(rows)]
     assert len(blocks(tmp_path)) == 2
+
+
+def test_precisions_are_remembered_apart(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    rows, half = np.arange(4), make_fabric(Runtime(device="cpu"), "bfloat16")
+    first, coarse = (stored_features(network, store, rows, of, tmp_path) for of in (fabric, half))
+    assert store.read == [*rows, *rows] and first.dtype == coarse.dtype == torch.float32
+    assert not torch.equal(first, coarse)
+    torch.testing.assert_close(first, coarse, atol=0.05, rtol=0.05)
 
 
 def test_can_be_trained_on(network: Any, store: Any, fabric: Fabric) -> None:
