@@ -29,7 +29,6 @@ from pipeline.crops.settings import CropSettings
 from pipeline.crops.store import FORMAT, CropStore
 from pipeline.datasets.index import Image, Index
 from pipeline.model.base.backbone import Backbone
-from pipeline.model.base.settings import Precision
 from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
 from pipeline.training.devices import make_fabric
 from pipeline.training.settings import Runtime, TrainSettings
@@ -45,7 +44,7 @@ def main(
     images: Annotated[int, typer.Option(help="Images in the store, seen once a round.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images a batch; four batches make a step.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the backbone.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     compile: Annotated[bool, typer.Option(help="Compile the backbone.")] = False,
     rounds: Annotated[int, typer.Option(help="Rounds that are timed, after one that is not.")] = 5,
 ) -> None:
@@ -53,16 +52,16 @@ def main(
         path = Path(folder) / "crops.zarr"
         _write_random(path, images, CropSettings())
         runtime = Runtime.model_validate({"device": device})
-        training = _training(CropStore(path), backbone, batch_size, runtime, precision, compile)
+        settings = TrainSettings.model_validate({"batch_size": batch_size, "precision": precision})
+        training = _training(CropStore(path), backbone, settings, runtime, compile)
         _report(training, _time_in_turns(_parts(training), rounds))
 
 
 def _training(
     store: CropStore,
     backbone: str,
-    batch_size: int,
+    settings: TrainSettings,
     runtime: Runtime,
-    precision: Precision,
     compile: bool,
 ) -> Training:
     names = [f"{number:03d}" for number in range(CLASSES)]
@@ -70,15 +69,15 @@ def _training(
         Image(f"{row:06d}", f"{row:06d}.png", names[row % CLASSES], "train")
         for row in range(len(store))
     ]
-    settings = ProtoMaskSettings(backbone=backbone, pretrained="none")
-    network = ProtoMask(settings, CLASSES, Backbone(backbone))
+    described = ProtoMaskSettings(backbone=backbone, pretrained="none")
+    network = ProtoMask(described, CLASSES, Backbone(backbone))
     training = Training(
         network,
         store,
         Index.of("random", images, names, []),
-        TrainSettings(batch_size=batch_size),
+        settings,
         0,
-        make_fabric(runtime, precision),
+        make_fabric(runtime, settings.precision),
         checkpoints=store.path.parent,
         memory=store.path.parent,
         compile=compile,

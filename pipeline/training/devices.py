@@ -30,8 +30,11 @@ def make_fabric(runtime: Runtime, precision: Precision, **processes: Any) -> Fab
         _keep_freed_memory()
     # One process, whatever Slurm has allotted: Fabric would refuse a job with `--ntasks=4`.
     processes = processes or {"devices": 1, "plugins": LightningEnvironment()}
-    name = "bf16-mixed" if precision == "bfloat16" else "32-true"
-    return Fabric(accelerator=device, precision=name, **processes)
+    return Fabric(
+        accelerator=device,
+        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+        **processes,
+    )
 
 
 def device_of(runtime: Runtime) -> str:

@@ -3,13 +3,14 @@
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning_fabric import Fabric
@@ -238,18 +239,21 @@ def _start(count: int) -> None:
             raise SystemExit(128 + error.sigval) from None
 
 
-def _fail(codes: list[int]) -> None:
-    """Ends this process as its processes have ended.
+def _fail(codes: list[int]) -> NoReturn:
+    """Ends this process as those that it has started have ended.
 
     Args:
         codes: exit codes of those that failed; a negative one is of a process ended by a signal.
+            Those that torch has ended after another's failure are among them, by SIGTERM.
     """
     said_why = [code for code in codes if code > 0]
     if said_why:
         raise SystemExit(said_why[0])
+    signs = {signal.Signals(-code).name for code in codes}
+    killed_by = " and ".join(sorted(signs - {"SIGTERM"} or signs))
     raise ProtoMaskError(
-        f"a process of this training was killed (exit codes: {codes}), most often (-9) because "
-        "memory ran out. Finished epochs are kept: run the same command again"
+        f"a process of this training was ended by {killed_by}; SIGKILL is most often for want of "
+        "memory. Finished epochs are kept: run the same command again"
     ) from None
 
 
