@@ -17,7 +17,8 @@ from rich.table import Table
 from pipeline.crops.batches import read_batches
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.gathering import ExplanationName, gather_evidence
-from pipeline.metrics.groups import GROUPS, measure
+from pipeline.metrics.group import METRIC_GROUPS
+from pipeline.metrics.measuring import measure
 from pipeline.metrics.summary import intervals, summarise
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import IMAGES_PER_BLOCK, in_passes
@@ -69,7 +70,8 @@ def main(
         "all without changed copies and relevance": lambda: suite(PLAIN, ["mask"]),
     }
     if changed:
-        others = [name for name in GROUPS if name not in PLAIN and (truth or name != "truth")]
+        groups = METRIC_GROUPS.own()
+        others = [name for name in groups if name not in PLAIN and (truth or name != "truth")]
         work |= {
             f"{name}, by mask": lambda name=name: suite([name], ["mask"])  # type: ignore[misc]
             for name in others
@@ -77,7 +79,7 @@ def main(
         work["contrastivity and complexity, by prp"] = lambda: suite(
             ["contrastivity", "complexity"], ["prp"]
         )
-        work["all groups, by mask and prp"] = lambda: suite(list(GROUPS), ["mask", "prp"])
+        work["all groups, by mask and prp"] = lambda: suite(groups, ["mask", "prp"])
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, run in work.items():

@@ -23,9 +23,9 @@ from whole_images import embed, fit, whole_image
 
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
-from pipeline.metrics import truth
 from pipeline.metrics.drawn_truth import DrawnTruth, sister
 from pipeline.metrics.evidence import ranking
+from pipeline.metrics.groups import truth
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.blackbox import LogitTarget
 from pipeline.progress import track

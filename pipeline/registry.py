@@ -1,4 +1,4 @@
-"""Components by name: segmenters and models.
+"""Components by name: data sets, segmenters, models and groups of metrics.
 
 A component is one module that registers itself. Those of ProtoMask lie in one package; those of a
 team's own package are found by its entry points.
@@ -44,6 +44,10 @@ class Registry(Generic[T]):
             import_module(module)
         return sorted(self._known)
 
+    def own(self) -> list[str]:
+        """Returns the names of the modules of ProtoMask's own components; imports none."""
+        return sorted(self._own_modules())
+
     def __getitem__(self, name: str) -> T:
         """Returns the component of a name.
 
@@ -51,11 +55,7 @@ class Registry(Generic[T]):
             ProtoMaskError: there is none; the message names those there are.
         """
         if name not in self:
-            near = difflib.get_close_matches(str(name), self.names(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ProtoMaskError(
-                f"there is no {self.kind} {name!r}{hint} (there are: {', '.join(self.names())})"
-            )
+            raise self._unknown(name)
         return self._known[name]
 
     def __contains__(self, name: object) -> bool:
@@ -63,19 +63,42 @@ class Registry(Generic[T]):
 
         Imports the module of that name, and the others only if it registers no such component.
         """
-        modules = self._modules()
-        if name not in self._known and name in modules:
-            import_module(modules[str(name)])
+        if not isinstance(name, str):
+            return False
+        if name not in self._known and name in (modules := self._modules()):
+            import_module(modules[name])
         return name in self._known or name in self.names()
 
-    def _modules(self) -> dict[str, str]:
-        """Returns the modules that register components, by their names.
+    def refuse_unknown(self, name: str) -> None:
+        """Checks a name without an import, where a module is called so.
 
-        Of a package, it is the module that is called like the kind: `sam2.segmenter`.
+        Raises:
+            ProtoMaskError: there is no such component; the message names those there are.
         """
-        own = {
-            module.name: ".".join([self.package, module.name, *[self.kind] * module.ispkg])
+        if name not in self._modules() and name not in self:
+            raise self._unknown(name)
+
+    def _unknown(self, name: object) -> ProtoMaskError:
+        names = self.names()
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return ProtoMaskError(
+            f"there is no {self.kind} {name!r}{hint} (there are: {', '.join(names)})"
+        )
+
+    def _own_modules(self) -> dict[str, str]:
+        """Returns the modules of the package by their names, without `base`.
+
+        Of a package in it, it is the module that is called like the kind: `sam2.segmenter`.
+        """
+        inner = self.kind.replace(" ", "_")
+        return {
+            module.name: ".".join([self.package, module.name, *[inner] * module.ispkg])
             for module in iter_modules(import_module(self.package).__path__)
             if module.name != "base"
         }
-        return {entry.name: entry.module for entry in entry_points(group=self.group)} | own
+
+    def _modules(self) -> dict[str, str]:
+        """Returns the modules that register components, by their names."""
+        others = {entry.name: entry.module for entry in entry_points(group=self.group)}
+        return others | self._own_modules()

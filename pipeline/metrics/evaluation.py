@@ -16,15 +16,13 @@ from pipeline.masks.store import MaskStore
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Evidence, Truth
 from pipeline.metrics.gathering import ExplanationName, gather_evidence
-from pipeline.metrics.groups import GROUPS, measure, plots, unavailable
+from pipeline.metrics.group import METRIC_GROUPS
+from pipeline.metrics.measuring import measure, plots, plotted, unavailable
 from pipeline.metrics.randomisation import controls
 from pipeline.metrics.sanity import no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.prototypes import Prototypes
-
-BY_OBJECT_MASKS = ("complexity", "segmentation")
-"""Groups that compare with object masks, for which boxes may stand in."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Evaluation:
 
     Args:
         evidence: the model's outputs for the N test images.
-        values: group → metric → value, as returned by `groups.measure`; those of a control have
+        values: group → metric → value, as returned by `measuring.measure`; those of a control have
             its name at the end, as in `purity_random_weights`.
         unavailable: group → metric → the reason why it was not measured.
         no_better: control → the metrics in which the model is no better than this control.
@@ -77,10 +75,10 @@ class Evaluation:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Returns a table of the metrics of each group; see `summary.plot_tables`."""
-        return plot_tables(GROUPS, self.metrics, self.intervals)
+        return plot_tables(plotted(self.metrics), self.metrics, self.intervals)
 
     def curves(self) -> dict[str, pd.DataFrame]:
-        """Returns the tables of groups that plot more than their metrics; see `groups.plots`."""
+        """Returns the tables of groups that plot more than their metrics; see `measuring.plots`."""
         return plots(self.evidence, self.values)
 
 
@@ -111,7 +109,7 @@ def evaluate(
         crops: store of the images' crops, as the model sees them (`PrototypeNetwork.seen`).
         masks: store of the masks that the crops are cut from.
         fabric: the device and the precision of the backbone.
-        groups: names of the metric groups to measure, keys of `groups.GROUPS`.
+        groups: names of the metric groups to measure, as registered.
         top_k: k, the number of prototypes that explain an image, ≥ 1.
         explanations: names of the explanations that draw saliency maps.
         truth: ground truth of the test images of a data set that was drawn; None for any other.
@@ -164,4 +162,4 @@ def _remarks(index: Index, groups: Sequence[str]) -> dict[str, str]:
     if index.object_masks_from != "box":
         return {}
     why = f"{index.dataset} has no object masks: boxes stand in for them"
-    return {group: why for group in BY_OBJECT_MASKS if group in groups}
+    return {group: why for group in groups if METRIC_GROUPS[group].needs_objects}

@@ -11,13 +11,11 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from pipeline.metrics import Values
+from pipeline.metrics.group import Note, note_on
 from pipeline.metrics.resampling import resampled_sums
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-
-PROPORTIONS = ("general.accuracy", "general.top3_accuracy")
-"""Metrics whose value for an image is 1 (correct) or 0, so that their mean is a proportion."""
 
 
 def summarise(values: dict[str, Values]) -> dict[str, dict[str, float]]:
@@ -30,7 +28,7 @@ def summarise(values: dict[str, Values]) -> dict[str, dict[str, float]]:
     metric that is not a mean over images, such as NPR).
 
     Args:
-        values: group → metric → value, as returned by `groups.measure`.
+        values: group → metric → value, as returned by `measuring.measure`.
 
     Returns:
         group → metric → number.
@@ -77,13 +75,13 @@ def intervals(values: dict[str, Values], seed: int) -> dict[str, dict[str, dict[
     The percentile bootstrap (Efron & Tibshirani, 1993): images are drawn with replacement 2,000
     times, the same ones for all metrics, and the interval covers the middle 95 % of the means. A
     proportion has Wilson's score interval (1927) instead, since all resamples of images that are
-    all correct are all correct, and 16 of 16 would have an interval of width 0. Proportions are
-    listed in `PROPORTIONS` and not inferred from their values: a share of pixels can be 0 or 1 in
-    every image too. Images without a finite value are ignored. A metric that is not a mean over
-    images has no interval.
+    all correct are all correct, and 16 of 16 would have an interval of width 0. Its note says that
+    a metric is a proportion; values do not, as a share of pixels can be 0 or 1 in every image too.
+    Images without a finite value are ignored. A metric that is not a mean over images has no
+    interval.
 
     Args:
-        values: group → metric → value, as returned by `groups.measure`.
+        values: group → metric → value, as returned by `measuring.measure`.
         seed: seed of the bootstrap, ≥ 0.
 
     Returns:
@@ -94,14 +92,14 @@ def intervals(values: dict[str, Values], seed: int) -> dict[str, dict[str, dict[
             metric: {"low": low, "high": high}
             for metric, value in metrics.items()
             if _is_per_image(value) and bool(value.isfinite().any())
-            for low, high in [_interval(f"{group}.{metric}", value.double().numpy(), seed)]
+            for low, high in [_interval(note_on(group, metric), value.double().numpy(), seed)]
         }
         for group, metrics in values.items()
     }
 
 
-def _interval(name: str, values_N: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    return wilson(values_N) if name in PROPORTIONS else bootstrap(values_N, seed)
+def _interval(note: Note, values_N: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    return wilson(values_N) if note.proportion else bootstrap(values_N, seed)
 
 
 def wilson(values_N: NDArray[np.float64]) -> tuple[float, float]:
@@ -144,7 +142,7 @@ def per_image(ids: Sequence[str], values: dict[str, Values]) -> pd.DataFrame:
 
     Args:
         ids: the N images' ids, in the order of the values.
-        values: group → metric → value, as returned by `groups.measure`.
+        values: group → metric → value, as returned by `measuring.measure`.
 
     Returns:
         The columns `image` and `group.metric`; values that are not finite stay infinite or NaN.

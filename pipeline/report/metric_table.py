@@ -5,15 +5,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.metrics.descriptions import (
-    CONTROLS,
-    EXPLANATIONS,
-    GROUPS,
-    OWN,
-    Note,
-    note_on,
-    taken_apart,
-)
+from pipeline.metrics.group import Note, note_on, question_of
+from pipeline.metrics.names import CONTROLS, EXPLANATIONS, OWN, taken_apart
 from pipeline.saliency.views import Kind
 
 SAME = 1e-6
@@ -131,7 +124,7 @@ def _table(group: str, measured: Measured, kind: Kind) -> Table:
             rows.append(Row(name, note_on(group, metric, kind), by, span, figures[0], figures[1:]))
     return Table(
         group,
-        GROUPS.get(group, ""),
+        question_of(group),
         [CONTROLS[control] for control in controls],
         rows,
         _by_reason(group, measured.unavailable.get(group, {})),

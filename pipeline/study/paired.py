@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from pipeline.errors import ProtoMaskError
-from pipeline.metrics.descriptions import taken_apart
+from pipeline.metrics.names import taken_apart
 from pipeline.study.comparison import FEW
 from pipeline.study.significance import paired_bootstrap
 from pipeline.study.table import Column, columns_of

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from pipeline.metrics.descriptions import UNDEFINED
+from pipeline.metrics.names import UNDEFINED
 from pipeline.model.base.models import MODELS
 from pipeline.parameters import Params, flat
 

@@ -11,15 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pipeline.errors import ProtoMaskError
-from pipeline.metrics.descriptions import (
-    CONTROLS,
-    EXPLANATIONS,
-    PERCENT,
-    SHARE,
-    Better,
-    note_on,
-    taken_apart,
-)
+from pipeline.metrics.group import PERCENT, SHARE, Better, note_on
+from pipeline.metrics.names import CONTROLS, EXPLANATIONS, taken_apart
 from pipeline.parameters import Params
 from pipeline.study.commands import queue_command
 from pipeline.study.comparison import Standing, compare

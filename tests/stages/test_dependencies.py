@@ -29,13 +29,14 @@ WITHOUT_EFFECT = {
 }
 """How errors are said, files written whole, progress shown, components found by name."""
 FOR_PEOPLE = {
-    "pipeline.metrics.descriptions",
     "pipeline.report.image_page",
     "pipeline.report.prediction_picture",
     "pipeline.report.predictor",
 }
-"""What lies in a folder with what a stage imports, and costs little when it is edited: how metrics
-are described, and the pictures of `predict` and `explain PHOTO`."""
+"""What lies in a folder with what a stage imports, and costs little when it is edited: the pictures
+of `predict` and `explain PHOTO`."""
+METRIC_GROUPS = "pipeline.metrics.groups"
+"""What finds them by name: `measuring` computes with them, the report has their descriptions."""
 BY_VERSION = ("masks", "crops")
 """These depend on the version among their parameters instead."""
 OF_FOLDERS = {"pipeline.datasets.archives", "pipeline.datasets.fetch"}
@@ -50,6 +51,8 @@ def graph() -> grimp.ImportGraph:
     for module in CHECKING:
         for imported in list(graph.find_modules_directly_imported_by(module)):
             graph.remove_import(importer=module, imported=imported)
+    for group in graph.find_children(METRIC_GROUPS):
+        graph.add_import(importer="pipeline.metrics.measuring", imported=group)
     return graph
 
 
@@ -70,6 +73,8 @@ def test_a_stage_lists_what_it_imports_and_nothing_else(
 ) -> None:
     imported = {f"stages.{stage}", *graph.find_upstream_modules(f"stages.{stage}")}
     imported -= WITHOUT_EFFECT | OF_FOLDERS
+    if "pipeline.metrics.group" in imported:
+        imported |= graph.find_children(METRIC_GROUPS)
     # A package's own file says what is in it, or is what its name says.
     packages = {name for name in graph.modules if graph.find_children(name)}
     has = listed(stage, graph)

@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
-from pipeline.metrics.groups import GROUPS
+from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.model.base.distances import similarity
 from pipeline.model.base.saved import load_model
 from stages import evaluate, explain, workspace
@@ -53,7 +53,7 @@ def test_the_table_of_images_has_the_means_of_the_metrics(run_folder: Path) -> N
 
 
 def test_every_group_and_explanation(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _set(groups=list(GROUPS), explanations=["mask", "prp", "grad"])
+    _set(groups=METRIC_GROUPS.own(), explanations=["mask", "prp", "grad"])
     evaluate.run()
     metrics = strict(workspace.METRICS.read_text())
     assert {"vlc", "vlc_prp", "vlc_grad"} <= set(metrics["contrastivity"])
@@ -65,7 +65,7 @@ def test_every_group_and_explanation(run_folder: Path, capsys: pytest.CaptureFix
     assert "truth: not measured" in said
     notes = json.loads((workspace.EVALUATE / "notes.json").read_text())
     assert "consistency" in notes["unavailable"]["complexity"]
-    for group in GROUPS:
+    for group in METRIC_GROUPS.own():
         assert (workspace.EVALUATE / "plots" / f"{group}.csv").is_file()
 
 

@@ -14,8 +14,7 @@ from safetensors.numpy import load_file
 
 from commands import predict
 from pipeline.datasets import demo
-from pipeline.metrics.descriptions import NOTES
-from pipeline.metrics.groups import GROUPS
+from pipeline.metrics.group import METRIC_GROUPS
 from stages import (
     crops,
     evaluate,
@@ -58,10 +57,10 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
 """Model → its settings, and the weights of its loss."""
 BY_MAPS = {
     "contrastivity": {"vlc", "vac"},
-    "complexity": set(NOTES["complexity"]),
+    "complexity": set(METRIC_GROUPS["complexity"].notes),
     "continuity": {"vlc", "vac", "stability"},
-    "completeness": set(NOTES["completeness"]),
-    "truth": set(NOTES["truth"]),
+    "completeness": set(METRIC_GROUPS["completeness"].notes),
+    "truth": set(METRIC_GROUPS["truth"].notes),
 }
 """What is measured once for each explanation."""
 
@@ -85,7 +84,7 @@ def _write(model: str) -> None:
     backbone = {"backbone": "efficientnet_lite0", "pretrained": "none", "standardise": True}
     params["model"] = {"name": model, **backbone, **own}
     params["train"]["loss"] = loss
-    params["evaluate"]["groups"] = list(GROUPS)
+    params["evaluate"]["groups"] = METRIC_GROUPS.own()
     workspace.PARAMS.write_text(yaml.safe_dump(params))
 
 
@@ -117,10 +116,10 @@ def test_every_model_goes_through_all_stages(model: str) -> None:
 def _check_metrics(model: str) -> None:
     metrics = json.loads(workspace.METRICS.read_text(), parse_constant=_refuse)
     notes = json.loads((workspace.EVALUATE / "notes.json").read_text())
-    for group in GROUPS:
+    for group in METRIC_GROUPS.own():
         missing = set(notes["unavailable"].get(group, {}))
         found = {name.removesuffix("_undefined") for name in metrics[group]}
-        wanted = set(NOTES[group]) - missing
+        wanted = set(METRIC_GROUPS[group].notes) - missing
         assert wanted <= found and not missing & found, group
         by_prp = {f"{name}_prp" for name in BY_MAPS.get(group, set()) - missing}
         assert by_prp <= found, group

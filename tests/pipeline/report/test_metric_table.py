@@ -4,17 +4,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.metrics.descriptions import (
-    CONTROLS,
-    EXPLANATIONS,
-    NOTES,
-    OF_CELLS,
-    Name,
-    note_on,
-    taken_apart,
-)
+from pipeline.metrics.group import METRIC_GROUPS, note_on
+from pipeline.metrics.names import CONTROLS, EXPLANATIONS, Name, taken_apart
 from pipeline.report.metric_table import Figure, Measured, Table, tables
 from pipeline.saliency.views import Kind
+
+GROUPS = {name: METRIC_GROUPS[name] for name in METRIC_GROUPS.own()}
+NOTES = {name: group.notes for name, group in GROUPS.items()}
+OF_CELLS = {name: group.cell_notes for name, group in GROUPS.items()}
 
 
 def table(

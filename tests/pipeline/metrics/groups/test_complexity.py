@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score, precision_score, recall_score
 
-from pipeline.metrics import complexity
-from pipeline.metrics.groups import measure as measure_groups
+from pipeline.metrics.groups import complexity
+from pipeline.metrics.measuring import measure as measure_groups
 
 # The object is the upper row; the saliency mask the left column and the upper right pixel.
 OBJECT = torch.tensor([[[1, 1, 1], [0, 0, 0], [0, 0, 0]]], dtype=torch.bool)

@@ -2,38 +2,16 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from types import ModuleType
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 from torch import Tensor
 
 from pipeline.errors import ProtoMaskError
-from pipeline.metrics import (
-    Values,
-    compactness,
-    completeness,
-    complexity,
-    continuity,
-    contrastivity,
-    general,
-    segmentation,
-    truth,
-)
+from pipeline.metrics import Values
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.metrics.group import METRIC_GROUPS, MetricGroup
 from pipeline.progress import track
-
-GROUPS: dict[str, ModuleType] = {
-    "general": general,
-    "compactness": compactness,
-    "contrastivity": contrastivity,
-    "complexity": complexity,
-    "continuity": continuity,
-    "completeness": completeness,
-    "segmentation": segmentation,
-    "truth": truth,
-}
-"""Name → the group's module, whose functions are described in `pipeline.metrics`."""
 
 BATCH_SIZE = 32
 
@@ -48,7 +26,7 @@ def measure(
 
     Args:
         evidence: a model's outputs for the N images of a split.
-        groups: names of the groups to measure, keys of `GROUPS`.
+        groups: names of the groups to measure, as registered.
         batch_size: number of images per batch, ≥ 1.
 
     Returns:
@@ -61,16 +39,17 @@ def measure(
     if not evidence.ids:
         raise ProtoMaskError("no metric can be measured: the split holds no image")
     values: dict[str, Values] = {name: {} for name in groups}
-    groups = [name for name in groups if name not in _without_prototypes(evidence)]
+    without = _without_prototypes(evidence, groups)
+    groups = [name for name in groups if name not in without]
     for name in _having("measure", groups):
-        values[name] |= GROUPS[name].measure(evidence)
+        values[name] |= METRIC_GROUPS[name].measure(evidence)
     of_batches, of_maps = _over_batches(evidence, groups, batch_size)
     for name, gathered in of_batches.items():
-        values[name] |= _finished("from_batches", name, evidence, gathered)
+        values[name] |= METRIC_GROUPS[name].from_batches(evidence, gathered)
     for explanation, by_group in of_maps.items():
         suffix = "" if explanation == "mask" else f"_{explanation}"
         for name, gathered in by_group.items():
-            found = _finished("from_maps", name, evidence, gathered)
+            found = METRIC_GROUPS[name].from_maps(evidence, gathered)
             values[name] |= {metric + suffix: value for metric, value in found.items()}
     return values
 
@@ -80,20 +59,24 @@ def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str
 
     Args:
         evidence: a model's outputs for the N images of a split.
-        groups: names of the groups to check, keys of `GROUPS`.
+        groups: names of the groups to check, as registered.
 
     Returns:
         group → metric → reason.
     """
-    missing = {name: GROUPS[name].unavailable(evidence) for name in _having("unavailable", groups)}
+    missing = {
+        name: METRIC_GROUPS[name].unavailable(evidence) for name in _having("unavailable", groups)
+    }
     why = "a black box has no prototypes"
-    without = [name for name in _without_prototypes(evidence) if name in groups]
-    return missing | {name: dict.fromkeys(GROUPS[name].METRICS, why) for name in without}
+    without = _without_prototypes(evidence, groups)
+    return missing | {name: dict.fromkeys(METRIC_GROUPS[name].notes, why) for name in without}
 
 
-def _without_prototypes(evidence: Evidence) -> tuple[str, ...]:
+def _without_prototypes(evidence: Evidence, groups: Sequence[str]) -> list[str]:
     """Returns the groups that require prototypes, if the model has none."""
-    return () if evidence.head.has_prototypes else ("compactness", "contrastivity")
+    if evidence.head.has_prototypes:
+        return []
+    return [name for name in groups if METRIC_GROUPS[name].needs_prototypes]
 
 
 def plots(evidence: Evidence, values: dict[str, Values]) -> dict[str, pd.DataFrame]:
@@ -107,20 +90,27 @@ def plots(evidence: Evidence, values: dict[str, Values]) -> dict[str, pd.DataFra
         name → table, which is empty if its group was not measured.
     """
     tables: dict[str, pd.DataFrame] = {}
-    for name in _having("plots", list(GROUPS)):
-        tables |= GROUPS[name].plots(evidence, values.get(name, {}))
+    for name in plotted(values):
+        tables |= METRIC_GROUPS[name].plots(evidence, values.get(name, {}))
     return tables
 
 
-def _finished(
-    function: str, group: str, evidence: Evidence, gathered: dict[str, Tensor]
-) -> Mapping[str, Tensor | float]:
-    finish = getattr(GROUPS[group], function, None)
-    return gathered if finish is None else finish(evidence, gathered)
+def plotted(measured: Iterable[str]) -> list[str]:
+    """Returns the groups that tables for plots are written of: those measured, and all our own.
+
+    DVC reports a missing file as an error, so what was not measured has an empty table. Another
+    package's groups that were not measured have none: the files would depend on what is installed.
+
+    Args:
+        measured: names of the groups that were measured.
+    """
+    return sorted({*measured, *METRIC_GROUPS.own()})
 
 
-def _having(function: str, groups: Sequence[str]) -> list[str]:
-    return [name for name in groups if hasattr(GROUPS[name], function)]
+def _having(method: str, groups: Sequence[str]) -> list[str]:
+    """Returns the groups that override a method of `MetricGroup`."""
+    default = getattr(MetricGroup, method)
+    return [name for name in groups if getattr(type(METRIC_GROUPS[name]), method) is not default]
 
 
 def _over_batches(
@@ -136,12 +126,12 @@ def _over_batches(
     total = math.ceil(len(evidence.ids) / batch_size)
     for batch in track(evidence.batches(batch_size), "Measuring", total):
         for name in on_batches:
-            _store(of_batches[name], GROUPS[name].of_batch(batch), batch)
+            _store(of_batches[name], METRIC_GROUPS[name].of_batch(batch), batch)
         for explanation in evidence.explanations if on_maps else ():
             maps = explanation.maps(batch.images_B, batch.prototypes_Bk, batch.crop_Bk)
             drawn = Drawn(explanation, *maps)
             for name in on_maps:
-                found = GROUPS[name].of_maps(batch, drawn)
+                found = METRIC_GROUPS[name].of_maps(batch, drawn)
                 _store(of_maps[explanation.name][name], found, batch)
     return of_batches, of_maps
 

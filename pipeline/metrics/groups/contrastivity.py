@@ -7,6 +7,7 @@ Dimensions: those of `evidence`.
 """
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,40 +16,99 @@ from torch.nn.functional import normalize
 
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
 
-METRICS = ("vlc", "vac", "intra_pd", "inter_pd", "intra_fd", "inter_fd", "entropy")
 COSINE_FLOOR = 1e-5
 ENTROPY_BINS = 10
 PROBABILITY_FLOOR = 1e-3
 
 
-def measure(evidence: Evidence) -> Values:
-    """Returns intra PD and intra FD of each image; inter PD, inter FD and entropy of the split.
+@register
+class Contrastivity(MetricGroup):
+    """How different the prototypes, and their locations in an image, are."""
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
-    """
-    top_Nk, answers = evidence.top_Nk, evidence.answers
-    prototypes_NkD = evidence.prototypes_PD[top_Nk]
-    views_Nk = answers.view_NP.gather(1, top_Nk)
-    embedding_NkD = answers.embedding_NVD[torch.arange(len(views_Nk))[:, None], views_Nk]
-    return {
-        "intra_pd": intra_pd(prototypes_NkD),
-        "inter_pd": inter_pd(prototypes_NkD, evidence.labels_N),
-        "intra_fd": intra_fd(embedding_NkD),
-        "inter_fd": inter_fd(embedding_NkD, evidence.labels_N),
-        "entropy": float(entropy(answers.similarity_NP[:, top_Nk.unique()]).mean()),
+    name = "contrastivity"
+    question = "Do different prototypes say different things?"
+    notes: ClassVar = {
+        "vlc": Note(
+            "Location change", PERCENT, "higher", "How little an image's prototypes overlap in it."
+        ),
+        "vac": Note(
+            "Activation change", PERCENT, "higher", "How differently its saliency maps are filled."
+        ),
+        "intra_pd": Note(
+            "Prototype distance within",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the prototypes that explain one image are.",
+        ),
+        "inter_pd": Note(
+            "Prototype distance between",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the prototypes of images of different classes are.",
+        ),
+        "intra_fd": Note(
+            "Crop distance within",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the crops used in one image are.",
+        ),
+        "inter_fd": Note(
+            "Crop distance between",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the crops used in images of different classes are.",
+        ),
+        "entropy": Note(
+            "Entropy",
+            "bits, 0 to 1",
+            "lower",
+            "How evenly a prototype's similarities spread; low: clearly there, or clearly not.",
+        ),
     }
+    cell_notes: ClassVar = {
+        "intra_fd": Note(
+            "Cell distance within",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the cells used in one image are.",
+        ),
+        "inter_fd": Note(
+            "Cell distance between",
+            "cosine, 0 to 2",
+            "higher",
+            "How different the cells used in images of different classes are.",
+        ),
+    }
+    needs_prototypes = True
 
+    def measure(self, evidence: Evidence) -> Values:
+        """Returns intra PD and intra FD of each image; inter PD, inter FD and entropy of the split.
 
-def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """Returns VLC and VAC of a batch's images, float32 B each.
+        Args:
+            evidence: a model's outputs for the N images of a split.
+        """
+        top_Nk, answers = evidence.top_Nk, evidence.answers
+        prototypes_NkD = evidence.prototypes_PD[top_Nk]
+        views_Nk = answers.view_NP.gather(1, top_Nk)
+        embedding_NkD = answers.embedding_NVD[torch.arange(len(views_Nk))[:, None], views_Nk]
+        return {
+            "intra_pd": intra_pd(prototypes_NkD),
+            "inter_pd": inter_pd(prototypes_NkD, evidence.labels_N),
+            "intra_fd": intra_fd(embedding_NkD),
+            "inter_fd": inter_fd(embedding_NkD, evidence.labels_N),
+            "entropy": float(entropy(answers.similarity_NP[:, top_Nk.unique()]).mean()),
+        }
 
-    Args:
-        batch: the B images, with the model's outputs for them.
-        drawn: the saliency maps and masks of the images' k prototypes.
-    """
-    return {"vlc": vlc(drawn.masks_BkSS), "vac": vac(drawn.maps_BkSS)}
+    def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
+        """Returns VLC and VAC of a batch's images, float32 B each.
+
+        Args:
+            batch: the B images, with the model's outputs for them.
+            drawn: the saliency maps and masks of the images' k prototypes.
+        """
+        return {"vlc": vlc(drawn.masks_BkSS), "vac": vac(drawn.maps_BkSS)}
 
 
 def vlc(masks_BkSS: Tensor) -> Tensor:

@@ -3,29 +3,53 @@
 Formulas: method.md, "Metrics", Compactness; Schlinge et al. 2025 (arXiv 2507.06819).
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Evidence
+from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
 
-METRICS = ("global_size", "sparsity", "npr", "local_size")
 WEIGHT_THRESHOLD = 1e-3
 SIMILARITY_THRESHOLD = 0.1
 
 
-def measure(evidence: Evidence) -> Values:
-    """Returns global size, sparsity and NPR of the last layer, and the local size of each image.
+@register
+class Compactness(MetricGroup):
+    """The size of an explanation."""
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
-    """
-    return {
-        "global_size": global_size(evidence.weights_CP),
-        "sparsity": sparsity(evidence.weights_CP),
-        "npr": npr(evidence.weights_CP),
-        "local_size": local_size(evidence.answers.similarity_NP),
+    name = "compactness"
+    question = "How much is there to read?"
+    notes: ClassVar = {
+        "global_size": Note(
+            "Global size", "prototypes", "lower", "Prototypes with a positive weight to any class."
+        ),
+        "sparsity": Note(
+            "Sparsity", PERCENT, "higher", "Share of the weights that are zero and need no reading."
+        ),
+        "npr": Note(
+            "NPR", "ratio", "lower", "Weights that argue against a class, for each that argues for."
+        ),
+        "local_size": Note(
+            "Local size", "prototypes", "lower", "Prototypes that are noticeably like one image."
+        ),
     }
+    needs_prototypes = True
+
+    def measure(self, evidence: Evidence) -> Values:
+        """Returns global size, sparsity and NPR of the last layer, and each image's local size.
+
+        Args:
+            evidence: a model's outputs for the N images of a split.
+        """
+        return {
+            "global_size": global_size(evidence.weights_CP),
+            "sparsity": sparsity(evidence.weights_CP),
+            "npr": npr(evidence.weights_CP),
+            "local_size": local_size(evidence.answers.similarity_NP),
+        }
 
 
 def global_size(weights_CP: Tensor) -> float:

@@ -9,30 +9,109 @@ prototypes; an image's value is their mean.
 Dimensions: those of `evidence`.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from pipeline.metrics.complexity import part_hits
-from pipeline.metrics.contrastivity import mask_distance, one_minus_iou, value_distance
 from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
+from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
+from pipeline.metrics.groups.complexity import part_hits
+from pipeline.metrics.groups.contrastivity import mask_distance, one_minus_iou, value_distance
 from pipeline.model.base.inference import Answers
 from pipeline.saliency.maps import similarity_maps
 
 OF_MAPS = ("plc", "palc", "pac")
 
 
-def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Returns the metrics that cannot be measured, with the reason.
+@register
+class Continuity(MetricGroup):
+    """Change of outputs and explanations when an image is slightly perturbed."""
 
-    Stability requires part locations; PLC, PALC and PAC require similarity maps.
+    name = "continuity"
+    question = "Does a slightly changed photograph get the same explanation?"
+    notes: ClassVar = {
+        "vlc": Note("Location change", PERCENT, "lower", "How far a prototype's saliency moves."),
+        "vac": Note("Activation change", PERCENT, "lower", "How differently its map is filled."),
+        "plc": Note(
+            "Crop change", "crops", "lower", "How far the number of its nearest crop moves."
+        ),
+        "psc": Note("Similarity change", PERCENT, "lower", "How much its similarity changes."),
+        "prc": Note(
+            "Rank change", "ranks", "lower", "How many places it rises or falls among all."
+        ),
+        "palc": Note(
+            "Similarity map location", PERCENT, "lower", "How far the crops most like it move."
+        ),
+        "pac": Note(
+            "Similarity map values", PERCENT, "lower", "How much its similarities to crops change."
+        ),
+        "cac": Note("Class scores", PERCENT, "lower", "How much the class scores change."),
+        "crc": Note(
+            "Class rank", "rank", "lower", "New rank of the class that came first; 0 is first."
+        ),
+        "stability": Note(
+            "Stability", PERCENT, "higher", "Share of the parts hit that are hit again."
+        ),
+    }
+    cell_notes: ClassVar = {
+        "plc": Note(
+            "Cell change", "cells", "lower", "How far its most similar cell moves, down and across."
+        ),
+        "palc": Note(
+            "Similarity map location", PERCENT, "lower", "How far the cells most like it move."
+        ),
+        "pac": Note(
+            "Similarity map values", PERCENT, "lower", "How much its similarities to cells change."
+        ),
+    }
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
-    """
-    missing = without_maps(evidence)
-    if evidence.parts_NQ2 is None:
-        missing["stability"] = "the data set has no part locations"
-    return missing
+    def unavailable(self, evidence: Evidence) -> dict[str, str]:
+        """Returns the metrics that cannot be measured, with the reason.
+
+        Stability requires part locations; PLC, PALC and PAC require similarity maps.
+
+        Args:
+            evidence: a model's outputs for the N images of a split.
+        """
+        missing = without_maps(evidence)
+        if evidence.parts_NQ2 is None:
+            missing["stability"] = "the data set has no part locations"
+        return missing
+
+    def of_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns the metrics without saliency maps: PLC, PALC, PAC, PSC, PRC, CAC and CRC.
+
+        Args:
+            batch: the B images, with the model's outputs for them and for their copies.
+
+        Returns:
+            metric → float64 or float32 B, one value per image.
+        """
+        first, second = batch.answers, batch.perturbed.answers
+        changes = of_answers(batch.evidence, first, second, batch.valid_BK, batch.prototypes_Bk)
+        return {name: change_Bk.nanmean(dim=1) for name, change_Bk in changes.items()} | {
+            "cac": cac(first.logits_NC, second.logits_NC),
+            "crc": crc(first.logits_NC, second.logits_NC),
+        }
+
+    def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
+        """Returns VLC, VAC and, with part locations, stability of a batch's images, float B each.
+
+        Args:
+            batch: the B images, with the model's outputs for them and for their copies.
+            drawn: the saliency maps and masks of the images' k prototypes.
+        """
+        evidence, copies = batch.evidence, batch.perturbed
+        crop_Bk = evidence.crop_of(copies.answers.view_NP.gather(1, batch.prototypes_Bk))
+        maps_BkSS, masks_BkSS = drawn.explanation.maps(
+            batch.images_B, batch.prototypes_Bk, crop_Bk, copies
+        )
+        changes = {"vlc": vlc(drawn.masks_BkSS, masks_BkSS), "vac": vac(drawn.maps_BkSS, maps_BkSS)}
+        if evidence.parts_NQ2 is not None:
+            parts_BQ2 = evidence.parts_NQ2[batch.images_B]
+            changes["stability"] = stability(drawn.masks_BkSS, masks_BkSS, parts_BQ2)
+        return {name: change_Bk.nanmean(dim=1) for name, change_Bk in changes.items()}
 
 
 def without_maps(evidence: Evidence) -> dict[str, str]:
@@ -43,42 +122,6 @@ def without_maps(evidence: Evidence) -> dict[str, str]:
     """
     why = "a black box sees the whole image as one, and has no similarity maps"
     return {} if evidence.head.has_prototypes else dict.fromkeys(OF_MAPS, why)
-
-
-def of_batch(batch: Batch) -> dict[str, Tensor]:
-    """Returns the metrics without saliency maps: PLC, PALC, PAC, PSC, PRC, CAC and CRC.
-
-    Args:
-        batch: the B images, with the model's outputs for them and for their copies.
-
-    Returns:
-        metric → float64 or float32 B, one value per image.
-    """
-    first, second = batch.answers, batch.perturbed.answers
-    changes = of_answers(batch.evidence, first, second, batch.valid_BK, batch.prototypes_Bk)
-    return {name: change_Bk.nanmean(dim=1) for name, change_Bk in changes.items()} | {
-        "cac": cac(first.logits_NC, second.logits_NC),
-        "crc": crc(first.logits_NC, second.logits_NC),
-    }
-
-
-def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """Returns VLC, VAC and, with part locations, stability of a batch's images, float B each.
-
-    Args:
-        batch: the B images, with the model's outputs for them and for their copies.
-        drawn: the saliency maps and masks of the images' k prototypes.
-    """
-    evidence, copies = batch.evidence, batch.perturbed
-    crop_Bk = evidence.crop_of(copies.answers.view_NP.gather(1, batch.prototypes_Bk))
-    maps_BkSS, masks_BkSS = drawn.explanation.maps(
-        batch.images_B, batch.prototypes_Bk, crop_Bk, copies
-    )
-    changes = {"vlc": vlc(drawn.masks_BkSS, masks_BkSS), "vac": vac(drawn.maps_BkSS, maps_BkSS)}
-    if evidence.parts_NQ2 is not None:
-        parts_BQ2 = evidence.parts_NQ2[batch.images_B]
-        changes["stability"] = stability(drawn.masks_BkSS, masks_BkSS, parts_BQ2)
-    return {name: change_Bk.nanmean(dim=1) for name, change_Bk in changes.items()}
 
 
 def of_answers(

@@ -12,8 +12,8 @@ from scipy.stats import rankdata
 from sklearn.metrics import jaccard_score
 from torch import Tensor
 
-from pipeline.metrics import completeness, continuity
 from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence
+from pipeline.metrics.groups import completeness, continuity
 from pipeline.model.base.head import DistanceHead, LinearHead
 from pipeline.model.base.inference import Answers, answers_of
 
@@ -336,8 +336,8 @@ def test_a_black_box_has_no_similarity_maps(make_evidence):
         "psc": [25, 50],
         "prc": [1, 0],
     }
-    assert set(continuity.unavailable(evidence)) == {"plc", "palc", "pac"}
-    assert set(completeness.unavailable(evidence)) == {"plc", "palc", "pac"}
+    assert set(continuity.Continuity().unavailable(evidence)) == {"plc", "palc", "pac"}
+    assert set(completeness.Completeness().unavailable(evidence)) == {"plc", "palc", "pac"}
 
 
 @pytest.fixture
@@ -365,7 +365,9 @@ def measured(evidence: Evidence, batch_size: int) -> dict[str, Tensor]:
         explanation = evidence.explanations[0]
         maps = explanation.maps(batch.images_B, batch.prototypes_Bk, batch.crop_Bk)
         drawn = Drawn(explanation, *maps)
-        found.append(continuity.of_batch(batch) | continuity.of_maps(batch, drawn))
+        found.append(
+            continuity.Continuity().of_batch(batch) | continuity.Continuity().of_maps(batch, drawn)
+        )
     return {name: torch.cat([values[name] for values in found]) for name in found[0]}
 
 
@@ -419,7 +421,7 @@ def test_a_pair_that_hits_no_part_is_left_out(evidence):
     masks_BkSS[0, 0] = True
     batch = Batch(evidence, torch.arange(6))
     drawn = Drawn(explanation, masks_BkSS.float(), masks_BkSS)
-    values = continuity.of_maps(batch, drawn)["stability"]
+    values = continuity.Continuity().of_maps(batch, drawn)["stability"]
     assert values[0] == 0
     assert values[1:].isnan().all()
 
@@ -427,5 +429,5 @@ def test_a_pair_that_hits_no_part_is_left_out(evidence):
 def test_without_parts_there_is_no_stability(evidence):
     without = replace(evidence, parts_NQ2=None)
     assert "stability" not in measured(without, 6)
-    assert set(continuity.unavailable(without)) == {"stability"}
-    assert continuity.unavailable(evidence) == {}
+    assert set(continuity.Continuity().unavailable(without)) == {"stability"}
+    assert continuity.Continuity().unavailable(evidence) == {}

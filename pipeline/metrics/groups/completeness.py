@@ -10,11 +10,14 @@ where they are defined; an image's value is their mean over its k copies.
 Dimensions: those of `evidence`, and X = B·k copies.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from pipeline.metrics import continuity
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.metrics.group import MetricGroup, register
+from pipeline.metrics.groups import continuity
 from pipeline.metrics.perturbation import noise_outside, outside
 from pipeline.model.base.inference import Answers, answers_of
 from pipeline.saliency.maps import Copies
@@ -26,25 +29,35 @@ IMAGES_AT_ONCE = 2
 """Images per pass; few, since each has k copies: 2·5 of 11 crops of 224×224 pixels are 66 MB."""
 
 
-def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Returns the metrics that cannot be measured, with the reason: similarity maps of a black box.
+@register
+class Completeness(MetricGroup):
+    """Change of the outputs when everything outside the explanation changes."""
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
-    """
-    return continuity.without_maps(evidence)
+    name = "completeness"
+    question = "Is what it shows all that it used?"
+    notes: ClassVar = {
+        name: continuity.Continuity.notes[name] for name in "vlc vac plc psc prc palc pac".split()
+    }
+    cell_notes = continuity.Continuity.cell_notes
 
+    def unavailable(self, evidence: Evidence) -> dict[str, str]:
+        """Returns the metrics of similarity maps, with the reason, for a black box.
 
-def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """Returns VLC, VAC, PLC, PALC, PAC, PSC and PRC of a batch's images, float B each.
+        Args:
+            evidence: a model's outputs for the N images of a split.
+        """
+        return continuity.without_maps(evidence)
 
-    Args:
-        batch: the B images, with the model's outputs for them.
-        drawn: the saliency maps of the images' k prototypes.
-    """
-    places = torch.arange(len(batch.images_B)).split(IMAGES_AT_ONCE)
-    found = [_of_places(batch, drawn, place_B) for place_B in places]
-    return {name: torch.cat([values[name] for values in found]) for name in found[0]}
+    def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
+        """Returns VLC, VAC, PLC, PALC, PAC, PSC and PRC of a batch's images, float B each.
+
+        Args:
+            batch: the B images, with the model's outputs for them.
+            drawn: the saliency maps of the images' k prototypes.
+        """
+        places = torch.arange(len(batch.images_B)).split(IMAGES_AT_ONCE)
+        found = [_of_places(batch, drawn, place_B) for place_B in places]
+        return {name: torch.cat([values[name] for values in found]) for name in found[0]}
 
 
 def bounding_boxes(maps_SS: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import jaccard_score
 from sklearn.metrics.pairwise import cosine_distances
 
-from pipeline.metrics import contrastivity
-from pipeline.metrics.groups import measure as measure_groups
+from pipeline.metrics.groups import contrastivity
+from pipeline.metrics.measuring import measure as measure_groups
 
 LEFT = torch.tensor([[1, 0], [1, 0]], dtype=torch.bool)
 TOP = torch.tensor([[1, 1], [0, 0]], dtype=torch.bool)

@@ -4,69 +4,96 @@ Formulas: method.md, "Metrics", Complexity; Schlinge et al. 2025 (arXiv 2507.068
 metrics have one value for each of an image's k maps; an image's value is their mean.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
+from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
+
+OF_OBJECTS = ("object_overlap", "background_overlap", "iou", "ior", "oirr")
 
 
-def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Returns the metrics that cannot be measured without object masks or part locations.
+@register
+class Complexity(MetricGroup):
+    """Whether prototypes are found on the object, and on the same part each time."""
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
+    name = "complexity"
+    question = "Is what it looks at on the object?"
+    notes: ClassVar = {
+        "object_overlap": Note(
+            "Object overlap", PERCENT, "higher", "Share of the object that a prototype covers."
+        ),
+        "background_overlap": Note(
+            "Background overlap", PERCENT, "lower", "Share of what it covers that is background."
+        ),
+        "iou": Note("IoU", PERCENT, "higher", "Overlap of the two, over their union."),
+        "ior": Note(
+            "IOR", "−1 to 1", "higher", "Mean saliency on the object minus that outside it."
+        ),
+        "oirr": Note("OIRR", "ratio", "lower", "Mean saliency outside the object over that on it."),
+        "consistency": Note(
+            "Consistency", PERCENT, "higher", "How often a prototype meets the same part again."
+        ),
+    }
+    needs_objects = True
 
-    Returns:
-        metric → reason.
-    """
-    missing = {}
-    if evidence.object_masks is None:
-        why = "not every test image has an object mask"
-        missing = dict.fromkeys(("object_overlap", "background_overlap", "iou", "ior", "oirr"), why)
-    if evidence.parts_NQ2 is None:
-        missing["consistency"] = "the data set has no part locations"
-    return missing
+    def unavailable(self, evidence: Evidence) -> dict[str, str]:
+        """Returns the metrics that cannot be measured without object masks or part locations.
 
+        Args:
+            evidence: a model's outputs for the N images of a split.
 
-def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """Returns the mask metrics of a batch's images, and the parts that their maps hit.
+        Returns:
+            metric → reason.
+        """
+        missing = {}
+        if evidence.object_masks is None:
+            why = "not every test image has an object mask"
+            missing = dict.fromkeys(OF_OBJECTS, why)
+        if evidence.parts_NQ2 is None:
+            missing["consistency"] = "the data set has no part locations"
+        return missing
 
-    Args:
-        batch: the B images, with the model's outputs for them.
-        drawn: the saliency maps and masks of the images' k prototypes.
+    def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
+        """Returns the mask metrics of a batch's images, and the parts that their maps hit.
 
-    Returns:
-        The mask metrics, float B each, if there are object masks; and `hits`, bool B×k×Q, if there
-        are part locations.
-    """
-    evidence, maps, masks = batch.evidence, drawn.maps_BkSS, drawn.masks_BkSS
-    values = {}
-    if evidence.object_masks is not None:
-        objects = evidence.object_masks[batch.images_B]
-        values = {
-            "object_overlap": object_overlap(masks, objects).mean(dim=1),
-            "background_overlap": background_overlap(masks, objects).mean(dim=1),
-            "iou": iou(masks, objects).mean(dim=1),
-            "ior": ior(maps, objects).mean(dim=1),
-            "oirr": oirr(maps, objects).mean(dim=1),
-        }
-    if evidence.parts_NQ2 is not None:
-        values["hits"] = part_hits(maps, evidence.parts_NQ2[batch.images_B])
-    return values
+        Args:
+            batch: the B images, with the model's outputs for them.
+            drawn: the saliency maps and masks of the images' k prototypes.
 
+        Returns:
+            The mask metrics, float B each, if there are object masks; and `hits`, bool B×k×Q, if
+            there are part locations.
+        """
+        evidence, maps, masks = batch.evidence, drawn.maps_BkSS, drawn.masks_BkSS
+        values = {}
+        if evidence.object_masks is not None:
+            objects = evidence.object_masks[batch.images_B]
+            values = {
+                "object_overlap": object_overlap(masks, objects).mean(dim=1),
+                "background_overlap": background_overlap(masks, objects).mean(dim=1),
+                "iou": iou(masks, objects).mean(dim=1),
+                "ior": ior(maps, objects).mean(dim=1),
+                "oirr": oirr(maps, objects).mean(dim=1),
+            }
+        if evidence.parts_NQ2 is not None:
+            values["hits"] = part_hits(maps, evidence.parts_NQ2[batch.images_B])
+        return values
 
-def from_maps(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
-    """Returns the mask metrics unchanged, and the consistency computed from the hits.
+    def from_maps(self, evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
+        """Returns the mask metrics unchanged, and the consistency computed from the hits.
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
-        gathered: the results of `of_maps` for all N images, by name.
-    """
-    values: Values = {name: value for name, value in gathered.items() if name != "hits"}
-    if "hits" in gathered:
-        values["consistency"] = consistency(gathered["hits"], evidence.top_Nk)
-    return values
+        Args:
+            evidence: a model's outputs for the N images of a split.
+            gathered: the results of `of_maps` for all N images, by name.
+        """
+        values: Values = {name: value for name, value in gathered.items() if name != "hits"}
+        if "hits" in gathered:
+            values["consistency"] = consistency(gathered["hits"], evidence.top_Nk)
+        return values
 
 
 def object_overlap(masks_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:

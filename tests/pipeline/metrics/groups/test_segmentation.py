@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.metrics import segmentation
 from pipeline.metrics.evidence import Evidence, Segmented
-from pipeline.metrics.groups import measure, plots, unavailable
+from pipeline.metrics.groups import segmentation
+from pipeline.metrics.measuring import measure, plots, unavailable
 
 seeds = st.integers(0, 1000)
 nan = math.nan

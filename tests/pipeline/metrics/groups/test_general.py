@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, f1_score, top_k_accuracy_score
 from torch import Tensor
 
-from pipeline.metrics import general
+from pipeline.metrics.groups import general
 
 # Four images of class 0, one of class 1, one of class 2; predictions 0 0 0 1, 1, 0.
 LABELS = torch.tensor([0, 0, 0, 0, 1, 2])
@@ -62,7 +62,7 @@ def test_top3_with_two_classes_uses_both():
 
 
 def test_one_class_and_one_image(make_evidence):
-    values = general.measure(make_evidence(images=1, classes=1))
+    values = general.General().measure(make_evidence(images=1, classes=1))
     assert [float(value) for value in values.values()] == [1.0] * 6
 
 
@@ -70,7 +70,9 @@ def test_measure_by_hand(make_evidence):
     # rank of the true class: 1, 3, 4 (class 0), 3 (class 1)
     logits_NC = torch.tensor([[4.0, 3, 2, 1], [2.0, 4, 3, 1], [1.0, 4, 3, 2], [3.0, 2, 4, 1]])
     labels_N = torch.tensor([0, 0, 0, 1])
-    values = general.measure(make_evidence(images=4, logits_NC=logits_NC, labels_N=labels_N))
+    values = general.General().measure(
+        make_evidence(images=4, logits_NC=logits_NC, labels_N=labels_N)
+    )
     assert values["accuracy"].tolist() == [1, 0, 0, 0]
     assert values["balanced_accuracy"] == pytest.approx((1 / 3 + 0) / 2)
     assert values["top3_accuracy"].tolist() == [1, 1, 0, 1]
@@ -82,7 +84,7 @@ def test_measure_by_hand(make_evidence):
 
 
 def test_keys(make_evidence):
-    assert list(general.measure(make_evidence())) == [
+    assert list(general.General().measure(make_evidence())) == [
         "accuracy",
         "balanced_accuracy",
         "top3_accuracy",

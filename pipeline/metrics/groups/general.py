@@ -5,31 +5,68 @@ to 1. Classes without an image in the split are excluded from the means over cla
 accuracies; macro F1 averages over the classes that occur or are predicted.
 """
 
+from typing import ClassVar
+
 import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Evidence
+from pipeline.metrics.group import SHARE, MetricGroup, Note, register
 
 
-def measure(evidence: Evidence) -> Values:
-    """Returns accuracy and top-3 accuracy (per image), macro F1, and each class-balanced.
+@register
+class General(MetricGroup):
+    """Classification performance."""
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
-    """
-    logits_NC, labels_N = evidence.answers.logits_NC, evidence.labels_N
-    first_N = top_accuracy(logits_NC, labels_N, 1)
-    third_N = top_accuracy(logits_NC, labels_N, 3)
-    return {
-        "accuracy": first_N,
-        "balanced_accuracy": balanced_mean(first_N, labels_N),
-        "top3_accuracy": third_N,
-        "balanced_top3_accuracy": balanced_mean(third_N, labels_N),
-        "f1_macro": f1_macro(logits_NC, labels_N),
-        "balanced_f1_macro": f1_macro(logits_NC, labels_N, balanced_weights(labels_N)),
+    name = "general"
+    question = "Is it right?"
+    notes: ClassVar = {
+        "accuracy": Note(
+            "Accuracy", SHARE, "higher", "Share of test images named right.", proportion=True
+        ),
+        "balanced_accuracy": Note(
+            "Balanced accuracy", SHARE, "higher", "The same, with every class counting equally."
+        ),
+        "top3_accuracy": Note(
+            "Top-3 accuracy",
+            SHARE,
+            "higher",
+            "Share with the right class among the first three.",
+            proportion=True,
+        ),
+        "balanced_top3_accuracy": Note(
+            "Balanced top-3 accuracy", SHARE, "higher", "The same, every class counting equally."
+        ),
+        "f1_macro": Note(
+            "Macro F1",
+            SHARE,
+            "higher",
+            "Harmonic mean of precision and recall, averaged over the classes.",
+        ),
+        "balanced_f1_macro": Note(
+            "Balanced macro F1", SHARE, "higher", "The same, every class's images weighing equally."
+        ),
     }
+
+    def measure(self, evidence: Evidence) -> Values:
+        """Returns accuracy and top-3 accuracy (per image), macro F1, and each class-balanced.
+
+        Args:
+            evidence: a model's outputs for the N images of a split.
+        """
+        logits_NC, labels_N = evidence.answers.logits_NC, evidence.labels_N
+        first_N = top_accuracy(logits_NC, labels_N, 1)
+        third_N = top_accuracy(logits_NC, labels_N, 3)
+        return {
+            "accuracy": first_N,
+            "balanced_accuracy": balanced_mean(first_N, labels_N),
+            "top3_accuracy": third_N,
+            "balanced_top3_accuracy": balanced_mean(third_N, labels_N),
+            "f1_macro": f1_macro(logits_NC, labels_N),
+            "balanced_f1_macro": f1_macro(logits_NC, labels_N, balanced_weights(labels_N)),
+        }
 
 
 def top_accuracy(logits_NC: Tensor, labels_N: Tensor, top: int) -> Tensor:

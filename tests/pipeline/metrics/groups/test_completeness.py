@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from skimage.measure import regionprops
 from torch import Tensor
 
-from pipeline.metrics import completeness, continuity
 from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence, Subject
+from pipeline.metrics.groups import completeness, continuity
 from pipeline.metrics.perturbation import noise_outside, outside
 from pipeline.model.base.head import DistanceHead
 from pipeline.model.base.inference import Answers, answers_of
@@ -106,7 +106,7 @@ def drawn(batch: Batch) -> Drawn:
 
 
 def measured(evidence: Evidence, batch_size: int) -> dict[str, Tensor]:
-    found = [completeness.of_maps(b, drawn(b)) for b in evidence.batches(batch_size)]
+    found = [completeness.Completeness().of_maps(b, drawn(b)) for b in evidence.batches(batch_size)]
     return {name: torch.cat([values[name] for values in found]) for name in found[0]}
 
 
@@ -194,7 +194,7 @@ def test_nothing_is_asked_or_moves_where_the_map_is_the_whole_image(evidence):
     whole = replace(
         evidence.explanations[0], boxes_NK4=torch.tensor([0.0, 0, 8, 8]).expand(5, 4, 4)
     )
-    values = completeness.of_maps(batch, Drawn(whole, everywhere, everywhere > 0))
+    values = completeness.Completeness().of_maps(batch, Drawn(whole, everywhere, everywhere > 0))
     assert evidence.subject.crops_asked == []
     for name in METRICS - {"vac"}:
         assert values[name].tolist() == [0] * 5, name
@@ -204,7 +204,7 @@ def test_all_crops_change_where_the_map_is_empty(evidence):
     batch = Batch(evidence, torch.arange(5))
     nothing = torch.zeros(5, 3, 8, 8)
     explanation = evidence.explanations[0]
-    values = completeness.of_maps(batch, Drawn(explanation, nothing, nothing > 0))
+    values = completeness.Completeness().of_maps(batch, Drawn(explanation, nothing, nothing > 0))
     # each image's valid crops, once for each of its three prototypes
     assert sum(evidence.subject.crops_asked) == 3 * int(evidence.valid_NK.sum())
     assert (values["psc"] > 0).all()
@@ -221,7 +221,7 @@ def test_nothing_changes_where_the_map_is_the_box_of_the_only_crop(evidence, lef
     single = torch.tensor([4])
     assert int(evidence.valid_NK[single].sum()) == 1
     batch = Batch(off_grid, single)
-    values = completeness.of_maps(batch, drawn(batch))
+    values = completeness.Completeness().of_maps(batch, drawn(batch))
     assert drawn(batch).masks_BkSS.any() and evidence.subject.crops_asked == []
     assert values["psc"].tolist() == [0]
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.metrics import truth
 from pipeline.metrics.evidence import Evidence
-from pipeline.metrics.groups import measure, unavailable
+from pipeline.metrics.groups import truth
+from pipeline.metrics.measuring import measure, unavailable
 from pipeline.model.base.inference import Answers
 
 seeds = st.integers(0, 1000)
@@ -240,7 +240,7 @@ def measured(evidence: Evidence, *batch_size: int) -> dict:
 
 def test_all_of_it_by_hand(known: Evidence) -> None:
     values = measured(known)
-    assert set(values) == set(truth.METRICS)
+    assert set(values) == set(truth.Truth.notes)
     # image 0: 2 of 5, 1, 1; image 1: 1 and 1
     close(values["purity"], [100 * (0.4 + 1 + 1) / 3, 100.0])
     # Image 0: class 0 before class 2, part 2. Support of prototypes 2, 1, 0: 4·0.5, 0, 1·1; none of
@@ -286,7 +286,7 @@ def test_images_are_drawn_again_once_for_all_explanations(known: Evidence) -> No
     evidence = replace(known, explanations=[Maps(maps_NkSS), Maps(maps_NkSS.flip(1), "prp")])
     values = measured(evidence)
     assert evidence.truth.drawn == [0, 1]
-    assert set(values) == {*truth.METRICS, *(f"{name}_prp" for name in truth.METRICS)}
+    assert set(values) == {*truth.Truth.notes, *(f"{name}_prp" for name in truth.Truth.notes)}
     # image 0: prototype 0, of no change, is now the one on the new part
     assert values["deletion_on_prp"][0] == 0
 
@@ -295,7 +295,7 @@ def test_without_truth_nothing_is_measured(known: Evidence) -> None:
     photographs = replace(known, truth=None)
     assert measured(photographs) == {}
     missing = unavailable(photographs, ["truth"])["truth"]
-    assert set(missing) == set(truth.METRICS)
+    assert set(missing) == set(truth.Truth.notes)
     assert "only `demo`" in missing["purity"]
     assert unavailable(known, ["truth"]) == {"truth": {}}
 

@@ -7,87 +7,116 @@ its relevance: its saliency map within its saliency mask.
 Dimensions: those of `evidence`.
 """
 
+from typing import ClassVar
+
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
+from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
 
-METRICS = (
-    "purity",
-    "part_agreement",
-    "discrimination",
-    "deletion_on",
-    "deletion_off",
-    "deletion_auc",
-)
 NO_PART = -1
 
 
-def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Returns all metrics with the reason, for data sets that were not drawn.
+@register
+class Truth(MetricGroup):
+    """Whether prototypes respond to what is known to be relevant, in a drawn data set."""
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
-    """
-    if evidence.truth is not None:
-        return {}
-    why = "the data set does not know what tells its classes apart (only `demo` does)"
-    return dict.fromkeys(METRICS, why)
-
-
-def of_maps(batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-    """Returns purity, discrimination and deletion of a batch's images.
-
-    Args:
-        batch: the B images, with the model's outputs for them and for their redrawn copies.
-        drawn: the saliency maps and masks of the images' k prototypes.
-
-    Returns:
-        For each image (float B): `purity`; `discrimination`; `deletion_on` and `deletion_off`, the
-        mean `similarity_change` of the prototypes that were found mainly on the replaced part (its
-        pixels in either drawing), and of the others; NaN without any such prototype.
-        For `from_maps` (B×k): `main_part` (int64); `on_replaced` (bool), whether a prototype was
-        found mainly on the replaced part; and its `change` (float).
-        Nothing for a data set that was not drawn.
-    """
-    truth = batch.evidence.truth
-    if truth is None:
-        return {}
-    num_parts = truth.distinguishing_CCQ.shape[-1]
-    relevance_BkSS = drawn.maps_BkSS * drawn.masks_BkSS
-    share_BkQ = part_shares(relevance_BkSS, batch.labels_BSS, num_parts)
-    _, part_B, now_BSS = batch.redrawn
-    either_BSS = labels_of_both(batch.labels_BSS, now_BSS, part_B)
-    on_Bk = main_part(part_shares(relevance_BkSS, either_BSS, num_parts)) == part_B[:, None]
-    change_Bk = _changes(batch)
-    return {
-        "purity": purity(share_BkQ),
-        "discrimination": discrimination(share_BkQ, *_class_evidence(batch)),
-        "deletion_on": change_Bk.where(on_Bk, torch.nan).nanmean(dim=1),
-        "deletion_off": change_Bk.where(~on_Bk, torch.nan).nanmean(dim=1),
-        "main_part": main_part(share_BkQ),
-        "on_replaced": on_Bk,
-        "change": change_Bk,
+    name = "truth"
+    question = "Does it look where the classes are known to differ?"
+    notes: ClassVar = {
+        "purity": Note(
+            "Purity", PERCENT, "higher", "Share of a prototype's saliency on a single part."
+        ),
+        "part_agreement": Note(
+            "Part agreement", PERCENT, "higher", "How often a prototype is found on the same part."
+        ),
+        "discrimination": Note(
+            "Discrimination",
+            PERCENT,
+            "higher",
+            "Share of the evidence on parts that tell the class from the runner-up.",
+        ),
+        "deletion_on": Note(
+            "Deletion, on it",
+            PERCENT,
+            "higher",
+            "How much a similarity changes when its own part is replaced.",
+        ),
+        "deletion_off": Note(
+            "Deletion, off it", PERCENT, "lower", "And how much when another part is."
+        ),
+        "deletion_auc": Note(
+            "Deletion AUC",
+            PERCENT,
+            "higher",
+            "How well these changes tell which part was replaced; 50 is chance.",
+        ),
     }
 
+    def unavailable(self, evidence: Evidence) -> dict[str, str]:
+        """Returns all metrics with the reason, for data sets that were not drawn.
 
-def from_maps(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
-    """Returns the values per image unchanged, and part agreement and deletion AUC.
+        Args:
+            evidence: a model's outputs for the N images of a split.
+        """
+        if evidence.truth is not None:
+            return {}
+        why = "the data set does not know what tells its classes apart (only `demo` does)"
+        return dict.fromkeys(self.notes, why)
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
-        gathered: the results of `of_maps` for all N images, by name.
-    """
-    if evidence.truth is None:
-        return {}
-    num_parts = evidence.truth.distinguishing_CCQ.shape[-1]
-    return {
-        **{name: value for name, value in gathered.items() if name in METRICS},
-        "part_agreement": part_agreement(gathered["main_part"], evidence.top_Nk, num_parts),
-        "deletion_auc": deletion_auc(gathered["change"], gathered["on_replaced"]),
-    }
+    def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
+        """Returns purity, discrimination and deletion of a batch's images.
+
+        Args:
+            batch: the B images, with the model's outputs for them and for their redrawn copies.
+            drawn: the saliency maps and masks of the images' k prototypes.
+
+        Returns:
+            For each image (float B): `purity`; `discrimination`; `deletion_on` and `deletion_off`,
+            the mean `similarity_change` of the prototypes that were found mainly on the replaced
+            part (its pixels in either drawing), and of the others; NaN without any such prototype.
+            For `from_maps` (B×k): `main_part` (int64); `on_replaced` (bool), whether a prototype
+            was found mainly on the replaced part; and its `change` (float).
+            Nothing for a data set that was not drawn.
+        """
+        truth = batch.evidence.truth
+        if truth is None:
+            return {}
+        num_parts = truth.distinguishing_CCQ.shape[-1]
+        relevance_BkSS = drawn.maps_BkSS * drawn.masks_BkSS
+        share_BkQ = part_shares(relevance_BkSS, batch.labels_BSS, num_parts)
+        _, part_B, now_BSS = batch.redrawn
+        either_BSS = labels_of_both(batch.labels_BSS, now_BSS, part_B)
+        on_Bk = main_part(part_shares(relevance_BkSS, either_BSS, num_parts)) == part_B[:, None]
+        change_Bk = _changes(batch)
+        return {
+            "purity": purity(share_BkQ),
+            "discrimination": discrimination(share_BkQ, *_class_evidence(batch)),
+            "deletion_on": change_Bk.where(on_Bk, torch.nan).nanmean(dim=1),
+            "deletion_off": change_Bk.where(~on_Bk, torch.nan).nanmean(dim=1),
+            "main_part": main_part(share_BkQ),
+            "on_replaced": on_Bk,
+            "change": change_Bk,
+        }
+
+    def from_maps(self, evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
+        """Returns the values per image unchanged, and part agreement and deletion AUC.
+
+        Args:
+            evidence: a model's outputs for the N images of a split.
+            gathered: the results of `of_maps` for all N images, by name.
+        """
+        if evidence.truth is None:
+            return {}
+        num_parts = evidence.truth.distinguishing_CCQ.shape[-1]
+        return {
+            **{name: value for name, value in gathered.items() if name in self.notes},
+            "part_agreement": part_agreement(gathered["main_part"], evidence.top_Nk, num_parts),
+            "deletion_auc": deletion_auc(gathered["change"], gathered["on_replaced"]),
+        }
 
 
 def part_shares(relevance_BkSS: Tensor, labels_BSS: Tensor, num_parts: int) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.metrics import compactness
+from pipeline.metrics.groups import compactness
 
 # Above 1e-3: 1, 0.002, 2 (prototypes 0, 0, 3); below −1e-3: −0.5, −0.002; the other 3 are within.
 WEIGHTS = torch.tensor([[1.0, 1e-3, -0.5, 0.0], [0.002, -1e-3, -0.002, 2.0]])
@@ -41,7 +41,7 @@ def test_local_size_without_similarity_is_zero():
 
 
 def test_keys_and_kinds(make_evidence):
-    values = compactness.measure(make_evidence(images=7))
+    values = compactness.Compactness().measure(make_evidence(images=7))
     assert list(values) == ["global_size", "sparsity", "npr", "local_size"]
     assert values["local_size"].shape == (7,)
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ProtoMaskError
-from pipeline.metrics import groups
+from pipeline.metrics import measuring
+from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.metrics.summary import summarise
 from pipeline.model.base.head import LinearHead
 from pipeline.model.base.inference import Answers
@@ -27,21 +28,24 @@ def assert_same(first, second, **tolerance):
 
 def test_each_image_is_drawn_once_for_all_groups(make_evidence):
     evidence = make_evidence(images=70)
-    groups.measure(evidence, list(groups.GROUPS))
+    measuring.measure(evidence, METRIC_GROUPS.own())
     assert evidence.explanations[0].drawn == list(range(70))
 
 
 def test_nothing_is_drawn_for_groups_without_maps(make_evidence):
     evidence = make_evidence()
-    assert list(groups.measure(evidence, ["compactness", "general"])) == ["compactness", "general"]
+    assert list(measuring.measure(evidence, ["compactness", "general"])) == [
+        "compactness",
+        "general",
+    ]
     assert evidence.explanations[0].drawn == []
 
 
-@pytest.mark.parametrize("name", groups.GROUPS)
+@pytest.mark.parametrize("name", METRIC_GROUPS.own())
 def test_a_group_alone_measures_the_same(make_evidence, name):
     evidence = make_evidence()
-    together = groups.measure(evidence, list(groups.GROUPS))
-    alone = groups.measure(evidence, [name])[name]
+    together = measuring.measure(evidence, METRIC_GROUPS.own())
+    alone = measuring.measure(evidence, [name])[name]
     assert_same(alone, together[name], rtol=0, atol=0, equal_nan=True)
 
 
@@ -49,8 +53,8 @@ def test_another_explanation_adds_its_own_metrics(make_evidence):
     evidence = make_evidence()
     mask = evidence.explanations[0]
     both = replace(evidence, explanations=[mask, replace(mask, name="prp")])
-    first = groups.measure(evidence, ["contrastivity"])["contrastivity"]
-    values = groups.measure(both, ["contrastivity"])["contrastivity"]
+    first = measuring.measure(evidence, ["contrastivity"])["contrastivity"]
+    values = measuring.measure(both, ["contrastivity"])["contrastivity"]
     assert set(values) == {*first, "vlc_prp", "vac_prp"}
     assert values["vlc_prp"].tolist() == first["vlc"].tolist()
 
@@ -61,18 +65,18 @@ def metrics(values):
 
 def test_says_what_cannot_be_measured_and_why(make_evidence):
     evidence = make_evidence(object_masks=None, parts_NQ2=None, truth=None)
-    names = list(groups.GROUPS)
-    missing = groups.unavailable(evidence, names)
-    complete = groups.measure(make_evidence(), names)
-    found = groups.measure(evidence, names)
+    names = METRIC_GROUPS.own()
+    missing = measuring.unavailable(evidence, names)
+    complete = measuring.measure(make_evidence(), names)
+    found = measuring.measure(evidence, names)
     for name in names:
         assert metrics(complete[name]) - metrics(found[name]) == set(missing.get(name, {})), name
     assert all(why for reasons in missing.values() for why in reasons.values())
-    assert not any(groups.unavailable(make_evidence(), names).values())
+    assert not any(measuring.unavailable(make_evidence(), names).values())
 
 
 def test_a_black_box_has_no_groups_about_prototypes(make_evidence):
-    names, C = list(groups.GROUPS), 3
+    names, C = METRIC_GROUPS.own(), 3
     logits_NC = torch.rand(7, C)
     evidence = make_evidence(
         prototypes=C,
@@ -84,13 +88,13 @@ def test_a_black_box_has_no_groups_about_prototypes(make_evidence):
     )
     evidence = replace(evidence, subject=replace(evidence.subject, head=evidence.head))
     assert evidence.top_Nk[:, 0].tolist() == logits_NC.argmax(1).tolist()
-    missing = groups.unavailable(evidence, names)
+    missing = measuring.unavailable(evidence, names)
     assert set(missing["compactness"]) == {"global_size", "sparsity", "npr", "local_size"}
     assert "a black box has no prototypes" in missing["contrastivity"]["vlc"]
-    complete, found = groups.measure(make_evidence(), names), groups.measure(evidence, names)
+    complete, found = measuring.measure(make_evidence(), names), measuring.measure(evidence, names)
     for name in names:
         assert metrics(complete[name]) - metrics(found[name]) == set(missing.get(name, {})), name
-    assert "compactness" not in groups.unavailable(evidence, ["general"])
+    assert "compactness" not in measuring.unavailable(evidence, ["general"])
     json.dumps(summarise(found), allow_nan=False)
 
 
@@ -109,13 +113,13 @@ def test_views_are_counted_crop_after_crop(make_evidence):
 
 def test_empty_split_is_refused(make_evidence):
     with pytest.raises(ProtoMaskError, match="no image"):
-        groups.measure(make_evidence(images=0), ["general"])
+        measuring.measure(make_evidence(images=0), ["general"])
 
 
 def test_summary_counts_images_whose_oirr_is_infinite(make_evidence):
     evidence = make_evidence(images=5)
     evidence.object_masks[2] = False
-    summary = summarise(groups.measure(evidence, ["complexity"]))["complexity"]
+    summary = summarise(measuring.measure(evidence, ["complexity"]))["complexity"]
     assert summary["oirr_undefined"] == 1
     assert math.isfinite(summary["oirr"])
 
@@ -138,7 +142,7 @@ def test_summary_counts_images_whose_oirr_is_infinite(make_evidence):
     ids=lambda fields: "-".join(fields),
 )
 def test_summary_is_strict_json(make_evidence, fields):
-    values = groups.measure(make_evidence(**fields), list(groups.GROUPS))
+    values = measuring.measure(make_evidence(**fields), METRIC_GROUPS.own())
     json.dumps(summarise(values), allow_nan=False)
 
 
@@ -146,7 +150,7 @@ def test_summary_of_all_zero_maps_is_strict_json(make_evidence):
     evidence = make_evidence()
     evidence.explanations[0].maps_NPSS[:] = 0
     evidence.explanations[0].masks_NPSS[:] = False
-    summary = summarise(groups.measure(evidence, list(groups.GROUPS)))
+    summary = summarise(measuring.measure(evidence, METRIC_GROUPS.own()))
     json.dumps(summary, allow_nan=False)
     assert summary["complexity"]["oirr_undefined"] == 7
     assert summary["complexity"]["consistency"] == 0
@@ -170,8 +174,8 @@ def test_the_order_of_images_changes_no_metric(make_evidence, seed):
         explanations=[explanation],
         **{name: getattr(evidence, name)[order] for name in by_image},
     )
-    names = [name for name in groups.GROUPS if name not in CHANGED_COPIES]
-    first = summarise(groups.measure(evidence, names))
-    second = summarise(groups.measure(shuffled, names))
+    names = [name for name in METRIC_GROUPS.own() if name not in CHANGED_COPIES]
+    first = summarise(measuring.measure(evidence, names))
+    second = summarise(measuring.measure(shuffled, names))
     for name in names:
         assert_same(first[name], second[name])

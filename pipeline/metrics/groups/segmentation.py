@@ -8,6 +8,7 @@ Dimensions: those of `evidence`, and H×W pixels of an image at its own resoluti
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,47 +17,114 @@ from torch import Tensor
 
 from pipeline.masks.masks import Masks
 from pipeline.metrics import Values
-from pipeline.metrics.complexity import area, part_hits
 from pipeline.metrics.evidence import Batch, Evidence
+from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
+from pipeline.metrics.groups.complexity import area, part_hits
 
 SETS_SHOWN = 10
 """Number of sets of parts that a plot shows per class."""
 
 
-def unavailable(evidence: Evidence) -> dict[str, str]:
-    """Returns the metrics that cannot be measured without object masks or part locations.
+@register
+class Segmentation(MetricGroup):
+    """Properties of the segmenter's masks, independent of any model."""
 
-    Args:
-        evidence: a model's outputs for the N images of a split.
+    name = "segmentation"
+    question = "What are the masks like, before anything is learned from them?"
+    notes: ClassVar = {
+        "masks": Note("Masks", "an image", "depends", "How many masks the segmenter finds."),
+        "area_median": Note(
+            "Median area", PERCENT, "depends", "Half of an image's masks take more of it than this."
+        ),
+        "object_coverage": Note(
+            "Object coverage", PERCENT, "higher", "Share of the object under the crops' masks."
+        ),
+        "mask_consistency": Note(
+            "Mask consistency", PERCENT, "higher", "How often a class's masks show the same parts."
+        ),
+    }
+    needs_objects = True
 
-    Returns:
-        metric → reason.
-    """
-    missing = {}
-    if evidence.object_masks is None:
-        missing["object_coverage"] = "not every test image has an object mask"
-    if evidence.parts_NQ2 is None:
-        missing["mask_consistency"] = "the data set has no part locations"
-    return missing
+    def unavailable(self, evidence: Evidence) -> dict[str, str]:
+        """Returns the metrics that cannot be measured without object masks or part locations.
 
+        Args:
+            evidence: a model's outputs for the N images of a split.
 
-def of_batch(batch: Batch) -> dict[str, Tensor]:
-    """Returns number, areas, object coverage and parts of the masks of a batch's images.
+        Returns:
+            metric → reason.
+        """
+        missing = {}
+        if evidence.object_masks is None:
+            missing["object_coverage"] = "not every test image has an object mask"
+        if evidence.parts_NQ2 is None:
+            missing["mask_consistency"] = "the data set has no part locations"
+        return missing
 
-    Args:
-        batch: the B images, with access to their masks.
+    def of_batch(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns number, areas, object coverage and parts of the masks of a batch's images.
 
-    Returns:
-        For each image (float32 B): `masks`, their number; `area_median`, the median of their areas
-        in % of the image, NaN without masks; `object_coverage`, the % of the object under the K
-        largest masks.
-        For plots (float32 B×K): `rank_area`, the area of each mask in % of the image;
-        `rank_coverage` and `rank_union`, the two results of `coverage`; NaN for missing masks,
-        except `rank_union`.
-        For the mask consistency (int64 B×K): `part_sets`, the set of parts on each mask as bits.
-    """
-    rows = [_of_image(batch, image) for image in batch.images_B.tolist()]
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+        Args:
+            batch: the B images, with access to their masks.
+
+        Returns:
+            For each image (float32 B): `masks`, their number; `area_median`, the median of their
+            areas in % of the image, NaN without masks; `object_coverage`, the % of the object under
+            the K largest masks.
+            For plots (float32 B×K): `rank_area`, the area of each mask in % of the image;
+            `rank_coverage` and `rank_union`, the two results of `coverage`; NaN for missing masks,
+            except `rank_union`.
+            For the mask consistency (int64 B×K): `part_sets`, the set of parts on each mask as
+            bits.
+        """
+        rows = [_of_image(batch, image) for image in batch.images_B.tolist()]
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def from_batches(self, evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
+        """Returns the values unchanged, and the mask consistency computed from the sets of parts.
+
+        Args:
+            evidence: a model's outputs for the N images of a split.
+            gathered: the results of `of_batch` for all N images, by name.
+        """
+        values: Values = {**gathered}
+        if "part_sets" in gathered:
+            values["mask_consistency"] = mask_consistency(gathered["part_sets"], evidence.labels_N)
+        return values
+
+    def plots(self, evidence: Evidence, values: Values) -> dict[str, pd.DataFrame]:
+        """Returns tables for plots of the segmenter's masks.
+
+        Args:
+            evidence: a model's outputs for the N images of a split.
+            values: the measured values of this group, by name; empty if it was not measured.
+
+        Returns:
+            `mask_areas`: for each rank from 1, the median area of its masks, in % of the image.
+            `object_coverage`: for each rank, the % of the object under its mask and under all masks
+            up to it, means over images.
+            `mask_consistency`: each class's most frequent sets of parts, and the % of its images in
+            which one mask covers them. Ranks without any mask are left out, and a table of what was
+            not measured is empty.
+        """
+        tables = {
+            "mask_areas": pd.DataFrame(columns=["rank", "area"]),
+            "object_coverage": pd.DataFrame(columns=["rank", "coverage", "union"]),
+            "mask_consistency": pd.DataFrame(columns=["label", "parts", "share"]),
+        }
+        if "rank_area" in values:
+            tables["mask_areas"] = _by_rank({"area": _frame(values["rank_area"]).median()})
+        if "rank_coverage" in values:
+            columns = {
+                "coverage": _frame(values["rank_coverage"]).mean(),
+                "union": _frame(values["rank_union"]).mean(),
+            }
+            tables["object_coverage"] = _by_rank(columns)
+        if "part_sets" in values:
+            part_sets_NK = torch.as_tensor(values["part_sets"])
+            shares = set_shares(part_sets_NK, evidence.labels_N)
+            tables["mask_consistency"] = _most_frequent(shares, evidence.part_names)
+        return tables
 
 
 def _of_image(batch: Batch, image: int) -> dict[str, Tensor]:
@@ -81,54 +149,6 @@ def _of_image(batch: Batch, image: int) -> dict[str, Tensor]:
         assert parts_Q2 is not None
         values["part_sets"] = part_sets(masks_KHW, parts_Q2)
     return values
-
-
-def from_batches(evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
-    """Returns the values unchanged, and the mask consistency computed from the sets of parts.
-
-    Args:
-        evidence: a model's outputs for the N images of a split.
-        gathered: the results of `of_batch` for all N images, by name.
-    """
-    values: Values = {**gathered}
-    if "part_sets" in gathered:
-        values["mask_consistency"] = mask_consistency(gathered["part_sets"], evidence.labels_N)
-    return values
-
-
-def plots(evidence: Evidence, values: Values) -> dict[str, pd.DataFrame]:
-    """Returns tables for plots of the segmenter's masks.
-
-    Args:
-        evidence: a model's outputs for the N images of a split.
-        values: the measured values of this group, by name; empty if it was not measured.
-
-    Returns:
-        `mask_areas`: for each rank from 1, the median area of its masks, in % of the image.
-        `object_coverage`: for each rank, the % of the object under its mask and under all masks up
-        to it, means over images.
-        `mask_consistency`: each class's most frequent sets of parts, and the % of its images in
-        which one mask covers them. Ranks without any mask are left out, and a table of what was not
-        measured is empty.
-    """
-    tables = {
-        "mask_areas": pd.DataFrame(columns=["rank", "area"]),
-        "object_coverage": pd.DataFrame(columns=["rank", "coverage", "union"]),
-        "mask_consistency": pd.DataFrame(columns=["label", "parts", "share"]),
-    }
-    if "rank_area" in values:
-        tables["mask_areas"] = _by_rank({"area": _frame(values["rank_area"]).median()})
-    if "rank_coverage" in values:
-        columns = {
-            "coverage": _frame(values["rank_coverage"]).mean(),
-            "union": _frame(values["rank_union"]).mean(),
-        }
-        tables["object_coverage"] = _by_rank(columns)
-    if "part_sets" in values:
-        part_sets_NK = torch.as_tensor(values["part_sets"])
-        shares = set_shares(part_sets_NK, evidence.labels_N)
-        tables["mask_consistency"] = _most_frequent(shares, evidence.part_names)
-    return tables
 
 
 def largest_masks(masks: Masks, K: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""The groups of metrics, a module each, registered under the module's name."""
