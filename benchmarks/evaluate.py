@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.crops.batches import read_batches
+from pipeline.datasets.dataset import DATASETS
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.gathering import ExplanationName, gather_evidence
 from pipeline.metrics.group import METRIC_GROUPS
@@ -40,7 +41,7 @@ def main(
     rows, fabric = index.rows("test"), make_fabric(params.runtime, finished.about.precision)
     network = finished.network.to(fabric.device)
     truth = None
-    if index.dataset == "demo":
+    if DATASETS[index.dataset].knows_truth:
         truth = DrawnTruth(workspace.INDEX_FOLDER, index, rows, masks, crops)
 
     @torch.inference_mode()

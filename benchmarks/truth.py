@@ -21,6 +21,7 @@ from rich.table import Table
 from torch import Tensor
 from whole_images import embed, fit, whole_image
 
+from pipeline.datasets.dataset import DATASETS
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics.drawn_truth import DrawnTruth, sister
@@ -85,8 +86,8 @@ class Whole(NamedTuple):
 def main() -> None:
     params, finished = read_params(workspace.PARAMS), Finished.read()
     index, crops, rows = finished.index, finished.crops, finished.index.rows("test")
-    if index.dataset != "demo":
-        raise ProtoMaskError("only the data set demo knows what tells its classes apart")
+    if not DATASETS[index.dataset].knows_truth:
+        raise ProtoMaskError(f"{index.dataset} does not know what tells its classes apart")
     known = DrawnTruth(workspace.INDEX_FOLDER, index, rows, finished.masks(), crops)
     backbone = Backbone(params.model.backbone, params.model.pretrained).eval()
     paths = [workspace.root_of(params) / path for path in index.table["path"]]

@@ -64,5 +64,6 @@ def _presets(repo: Repo) -> tuple[Callable[[list[str]], Params], dict[str, list[
     groups = load_yaml(folder / f"{name}.yaml").get("defaults", [])
     named = [group for entry in groups if isinstance(entry, dict) for group in entry]
     return lambda overrides: composed(tuple(overrides)), {
-        group: sorted(preset.stem for preset in (folder / group).glob("*.yaml")) for group in named
+        group: sorted(preset.stem for preset in (folder / group).glob("[!_]*.yaml"))
+        for group in named
     }

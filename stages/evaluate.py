@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
+from pipeline.datasets.dataset import DATASETS
 from pipeline.files import whole_folder
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.evaluation import Evaluation, evaluate
@@ -24,7 +25,7 @@ def run() -> None:
     finished.refuse_unless_made_with(params)
     index, crops, masks = finished.index, finished.crops, finished.masks()
     truth = None
-    if index.dataset == "demo":
+    if DATASETS[index.dataset].knows_truth:
         truth = DrawnTruth(workspace.INDEX_FOLDER, index, index.rows("test"), masks, crops)
     evaluation = evaluate(
         finished.network,

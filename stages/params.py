@@ -1,11 +1,13 @@
 """The experiment's parameters: params.yaml, checked as a whole before any stage starts."""
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -14,12 +16,12 @@ from pydantic import (
     create_model,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from pipeline.crops.settings import CropSettings
-from pipeline.datasets.fetch import COPIES, PUBLICATIONS
+from pipeline.datasets.dataset import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import SEGMENTERS, Segmenter
+from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.model.base.models import MODELS
 from pipeline.model.base.settings import BackboneSettings
 from pipeline.registry import Registry
@@ -29,26 +31,38 @@ REGISTRIES: dict[str, Registry[Any]] = {"segmenter": SEGMENTERS, "model": MODELS
 """The sections that have other parameters for each `name`."""
 
 
+def _accepted_by(check: Callable[[Any], object]) -> AfterValidator:
+    """Returns a check of a component's name by a method of its registry."""
+
+    def checked(name: Any) -> Any:
+        try:
+            check(name)
+        except ProtoMaskError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    return AfterValidator(checked)
+
+
 class DatasetParams(BaseModel):
     """Which photographs.
 
     Args:
-        name: how their folder is laid out.
+        name: the data set, which says how its folder is laid out.
         code: the file or folder of the code that reads them, relative to the repository: what DVC
             watches; set by the preset.
-        root: the folder; null for `demo`, which is drawn, and where `cub200` or `dogs` is to be
-            downloaded.
+        root: the folder; null for a data set that is drawn or is to be downloaded.
         num_classes: keep the first n; null keeps all.
         fold, folds: which part of the training images is the validation split.
         max_bad_fraction: the share of unreadable images that is put up with.
         source: what DVC watches for changes; set by the preset `conf/dataset/NAME.yaml`.
         scanned: set by the preset: [root] for a folder, which every `dvc repro` looks through for
-            changes, [] for `demo`.
+            changes, [] for a data set that is drawn.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["cars196", "cub200", "demo", "dogs", "folder", "pets"]
+    name: Annotated[str, _accepted_by(DATASETS.__getitem__)]
     code: str
     root: Annotated[str, Field(min_length=1)] | None
     num_classes: Annotated[int, Field(ge=2)] | None
@@ -62,15 +76,16 @@ class DatasetParams(BaseModel):
     def _consistent(self) -> "DatasetParams":
         if self.fold >= self.folds:
             raise ValueError(f"fold counts from 0 and must be below folds, which is {self.folds}")
-        if (self.name == "demo") == bool(self.scanned):
+        data_set = DATASETS[self.name]
+        if data_set.drawn == bool(self.scanned):
             raise ValueError(
                 f"name is {self.name} but scanned is {self.scanned}; choose the data set with "
                 f"`dvc exp run -S dataset={self.name}`, which sets both"
             )
-        if self.name == "demo" and self.root is not None:
-            raise ValueError("root must be null for demo, which is drawn, not read")
-        if self.root is None and self.name not in {"demo", *PUBLICATIONS}:
-            copies = f" ({COPIES[self.name]})" if self.name in COPIES else ""
+        if data_set.drawn and self.root is not None:
+            raise ValueError(f"root must be null for {self.name}, which is drawn, not read")
+        if self.root is None and not data_set.drawn and data_set.publication is None:
+            copies = f" ({data_set.copies})" if data_set.copies else ""
             raise ValueError(
                 f"root is not set; name the folder: "
                 f"`dvc exp run -S dataset={self.name} -S dataset.root=FOLDER`{copies}"
@@ -91,18 +106,7 @@ class EvaluateParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     top_k: Annotated[int, Field(ge=1)]
-    groups: list[
-        Literal[
-            "general",
-            "compactness",
-            "contrastivity",
-            "complexity",
-            "continuity",
-            "completeness",
-            "segmentation",
-            "truth",
-        ]
-    ]
+    groups: list[Annotated[str, _accepted_by(METRIC_GROUPS.refuse_unknown)]]
     explanations: Annotated[list[Literal["mask", "prp", "grad"]], Field(min_length=1)]
 
 
@@ -194,20 +198,20 @@ def params_type(values: Any) -> type[Params]:
 
 def _parameters_of(name: Any, registry: Registry[Any]) -> type[BaseModel]:
     if name not in registry:
-        return _Unknown
+        return _refused_by(registry)
     component = registry[name]
     parameters: type[BaseModel] = getattr(component, "settings_type", component)
     return parameters
 
 
-class _Unknown(BaseModel):
-    """The section of a component that is not registered."""
-
-    model_config = ConfigDict(extra="allow")
-
-    @model_validator(mode="after")
-    def _refused(self) -> "_Unknown":
-        raise PydanticCustomError("unknown_component", "unknown", {})
+def _refused_by(registry: Registry[Any]) -> type[BaseModel]:
+    """Returns the type of a section whose component is not registered: any value is refused."""
+    name = Annotated[Any, _accepted_by(registry.__getitem__)]
+    return create_model(
+        "Unknown",
+        __config__=ConfigDict(extra="allow"),
+        name=(name, Field(None, validate_default=True)),
+    )
 
 
 def _explain(problem: Any, kind: type[Params]) -> str:
@@ -218,10 +222,6 @@ def _explain(problem: Any, kind: type[Params]) -> str:
         near = difflib.get_close_matches(place[-1], allowed, n=1)
         meant = f"; did you mean {near[0]}?" if near else ""
         return f"  {name}: no such parameter{meant} (there are: {', '.join(allowed)})"
-    if problem["type"] == "unknown_component":
-        allowed = REGISTRIES[place[0]].names()
-        found = problem["input"].get("name")
-        return f"  {name}.name: input should be {' or '.join(map(repr, allowed))}, but is {found!r}"
     if problem["type"] in ("model_type", "model_attributes_type"):
         return f"  {name}: input should be a section of parameters, but is {problem['input']!r}"
     if problem["type"] == "missing":

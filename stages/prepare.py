@@ -2,8 +2,8 @@
 
 import json
 from dataclasses import replace
-from importlib import import_module
 
+from pipeline.datasets.dataset import DATASETS
 from pipeline.datasets.index import SPLITS
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index, write_unreadable
@@ -19,10 +19,9 @@ def run() -> None:
     params = read_params(workspace.PARAMS)
     dataset = params.dataset
     with whole_folder(workspace.INDEX_FOLDER) as folder:
-        if dataset.name == "demo":
-            # Other data sets do not depend on the code that draws.
-            demo = import_module("pipeline.datasets.demo")
-            demo.draw(folder, params.seed, workers=params.runtime.workers)
+        data_set = DATASETS[dataset.name]
+        if data_set.drawn:
+            data_set.draw(folder, params.seed, params.runtime.workers)
             root, listing = folder, list_files(folder)
         else:
             root, listing = workspace.root_of(params), _listing()

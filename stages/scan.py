@@ -3,7 +3,8 @@
 import hashlib
 import json
 
-from pipeline.datasets.fetch import PUBLICATIONS, fetch
+from pipeline.datasets.dataset import DATASETS
+from pipeline.datasets.fetch import fetch
 from pipeline.datasets.listing import hash_files, look_through
 from pipeline.datasets.remarks import counted, summarised
 from pipeline.files import whole_file
@@ -13,8 +14,9 @@ from stages.params import read_params
 
 def run() -> None:
     params = read_params(workspace.PARAMS)
-    if params.dataset.root is None:
-        fetch(params.dataset.name, PUBLICATIONS[params.dataset.name])
+    published = DATASETS[params.dataset.name].publication
+    if params.dataset.root is None and published is not None:
+        fetch(params.dataset.name, published)
     root = workspace.root_of(params)
     name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
     memory = workspace.memory() / "listings" / f"{name}.parquet"

@@ -8,6 +8,7 @@ belong to the repository that was copied.
 from pathlib import Path
 
 from pipeline.datasets import fetch
+from pipeline.datasets.dataset import DATASETS
 from pipeline.datasets.index import Index, Photographs
 from pipeline.masks.segmenter import Machine
 from pipeline.training.settings import Runtime
@@ -47,8 +48,8 @@ def memory() -> Path:
 def root_of(params: Params) -> Path:
     """Returns the folder that an index's paths are relative to."""
     if params.dataset.root is None:
-        demo = params.dataset.name == "demo"
-        return INDEX_FOLDER if demo else fetch.root_of(params.dataset.name)
+        published = DATASETS[params.dataset.name].publication
+        return INDEX_FOLDER if published is None else fetch.root_of(params.dataset.name, published)
     return origin() / Path(params.dataset.root).expanduser()
 
 

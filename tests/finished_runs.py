@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.datasets import demo
+from pipeline.datasets.readers.demo import data_set as demo
 from stages import crops, evaluate, finetune, masks, prepare, push, scan, train
 
 PARAMS = """
 seed: 0
-dataset: {name: folder, code: pipeline/datasets/folder.py,
+dataset: {name: folder, code: pipeline/datasets/readers/folder.py,
   root: photographs, num_classes: null, fold: 0, folds: 3,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: [photographs]}
 segmenter: {name: patches, version: 1, grid: 2}

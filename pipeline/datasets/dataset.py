@@ -1,8 +1,11 @@
-"""The interface of a data set: a module that reads its annotations."""
+"""The interface of a data set, the registry of all, and what their readers share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +14,7 @@ from scipy.io import loadmat
 from pipeline.datasets.index import Image
 from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
+from pipeline.registry import Registry
 
 
 class Annotations(NamedTuple):
@@ -29,30 +33,109 @@ class Annotations(NamedTuple):
     remarks: Sequence[Remark] = ()
 
 
-class DataSet(Protocol):
-    """The interface of `pipeline.datasets.cub200` and its neighbours."""
+@dataclass(frozen=True)
+class Archive:
+    """A published tar archive.
 
-    def read(self, root: Path) -> tuple[list[Image], list[str], list[str]]:
+    Args:
+        url: URL of the tar file.
+        sha256: SHA-256 of its content, 64 hex digits.
+        size: its size in bytes.
+        into: the folder it is unpacked into, relative to the data set's folder.
+    """
+
+    url: str
+    sha256: str
+    size: int
+    into: str = "."
+
+    @property
+    def name(self) -> str:
+        """The archive's file name, from its URL."""
+        return PurePosixPath(urlsplit(self.url).path).name
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A data set as it is published.
+
+    Args:
+        archives: the data set's archives, in the order in which they are unpacked.
+        root: the folder in the unpacked archives that `dataset.root` would name.
+    """
+
+    archives: tuple[Archive, ...]
+    root: str = "."
+
+
+class DataSet(ABC):
+    """Reads a data set's annotations, and says where its images come from.
+
+    Attributes:
+        publication: the archives that are downloaded if `dataset.root` is not set; None if it has
+            to be set.
+        copies: where to find a copy of a data set whose original site is gone; may be empty.
+        drawn: whether `draw` makes the images, so that there is no folder to read.
+        knows_truth: whether `metrics.drawn_truth` knows which parts tell the classes apart.
+    """
+
+    publication: ClassVar[Publication | None] = None
+    copies: ClassVar[str] = ""
+    drawn: ClassVar[bool] = False
+    knows_truth: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The data set's name, as in the parameter `dataset.name`."""
+
+    @abstractmethod
+    def read(self, root: Path) -> Annotations:
         """Lists the images below `root` without opening them.
 
         Args:
             root: the data set's folder.
 
-        Returns:
-            The images, class names and part names (see `Annotations`).
-
         Raises:
             ProtoMaskError: `root` is not laid out as this data set is.
         """
-        ...
 
     def object_mask(self, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Returns the object mask, bool height×width, in one of the data set's mask files.
 
         Args:
-            labels: content of the mask file, uint8 height×width.
+            labels: content of the file that an image's `object_mask_path` names, uint8
+                height×width.
         """
-        ...
+        raise NotImplementedError(f"{self.name} has no object masks")
+
+    def draw(self, folder: Path, seed: int, workers: int) -> None:
+        """Makes the folder that `read` reads; for a data set that is `drawn`.
+
+        Args:
+            folder: the folder to write to.
+            seed: the parameter `seed`, which determines every image.
+            workers: number of processes that draw.
+        """
+        raise NotImplementedError(f"{self.name} is read, not drawn")
+
+
+DATASETS: Registry[DataSet] = Registry(
+    "data set", "pipeline.datasets.readers", "protomask.datasets"
+)
+
+Reader = TypeVar("Reader", bound=type[DataSet])
+
+
+def register(reader: Reader) -> Reader:
+    """Class decorator that registers a data set under its name.
+
+    Raises:
+        ProtoMaskError: another data set has this name.
+    """
+    registered = reader()
+    DATASETS.add(registered.name, registered)
+    return reader
 
 
 def read_table(path: Path, name: str, columns: int) -> list[list[str]]:

@@ -4,16 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from pipeline.datasets.dataset import Annotations, DataSet
+from pipeline.datasets.dataset import DATASETS, Annotations, DataSet
 from pipeline.datasets.index import Image, Index
 from pipeline.datasets.photograph import (
     SUFFIXES,
@@ -25,10 +23,6 @@ from pipeline.datasets.remarks import Remark
 from pipeline.datasets.splits import cut_test, cut_validation
 from pipeline.errors import ProtoMaskError
 from pipeline.progress import track
-
-DATASETS = ("cars196", "cub200", "demo", "dogs", "folder", "pets")
-"""The data sets, each the module of this package of its name."""
-
 
 NO_IMAGE = "class of which no image can be read, and left out"
 UNNAMED = "a photograph by its name, but not in the annotations, and passed over"
@@ -62,7 +56,7 @@ def build_index(
     """Reads a data set's annotations, opens every image once, and cuts the splits.
 
     Args:
-        name: a key of `DATASETS`.
+        name: the data set's name, as registered.
         root: the data set's folder.
         listing: SHA-256 of every file below `root`, by relative path, from `list_files`; None for a
             link to what is not there.
@@ -78,14 +72,14 @@ def build_index(
         it is.
 
     Raises:
-        ProtoMaskError: the layout is wrong, there are too few classes, a class has no training
-            image, or too many images are unreadable.
+        ProtoMaskError: there is no such data set, the layout is wrong, there are too few classes, a
+            class has no training image, or too many images are unreadable.
     """
     annotations = _read_annotations(name, root)
     remarks = [*annotations.remarks, *_unnamed(annotations, listing)]
     class_names = annotations.class_names[:num_classes]
     listed = [image for image in annotations.images if image.class_name in set(class_names)]
-    images, unreadable, of_images = _open_all(listed, root, listing, data_set(name), threads)
+    images, unreadable, of_images = _open_all(listed, root, listing, DATASETS[name], threads)
     remarks += of_images
     _refuse_too_many(unreadable, len(listed), max_bad_fraction)
     if not any(image.object_mask_path for image in images):
@@ -108,12 +102,6 @@ def build_index(
     return index, unreadable, remarks
 
 
-def data_set(name: str) -> DataSet:
-    """Returns a data set's module, one of `DATASETS`; the others are not imported."""
-    module: Any = import_module(f"pipeline.datasets.{name}")
-    return module
-
-
 def write_unreadable(unreadable: list[Unreadable], path: Path) -> None:
     """Writes a CSV file with the columns path and reason; the header alone if all were readable."""
     rows = [vars(image) for image in unreadable]
@@ -122,7 +110,7 @@ def write_unreadable(unreadable: list[Unreadable], path: Path) -> None:
 
 def _read_annotations(name: str, root: Path) -> Annotations:
     try:
-        annotations = Annotations(*data_set(name).read(root))
+        annotations = DATASETS[name].read(root)
     except (LookupError, TypeError, ValueError) as error:
         raise ProtoMaskError(
             f"dataset.root: the annotations in {root} contradict each other or are damaged "

@@ -9,7 +9,7 @@ import grimp
 import pytest
 import yaml
 
-from pipeline.datasets.prepare import DATASETS
+from pipeline.datasets.dataset import DATASETS
 
 REPOSITORY = Path(__file__).parents[2]
 STAGES = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
@@ -109,6 +109,13 @@ def test_models_and_data_sets_are_dependencies_by_their_presets(
             "pipeline.datasets.index",
         }
     assert "${dataset.code}" in STAGES["prepare"]["deps"]
-    for name in DATASETS:
+    for name in DATASETS.names():
         code = yaml.safe_load((REPOSITORY / f"conf/dataset/{name}.yaml").read_text())["code"]
         assert (REPOSITORY / code).exists()
+        reader = code.removesuffix(".py").replace("/", ".")
+        own = graph.find_descendants(reader) | {reader}
+        used = {use for module in own for use in graph.find_upstream_modules(module)}
+        assert used - own - listed("prepare", graph) - WITHOUT_EFFECT <= {
+            "pipeline.datasets",
+            "pipeline.datasets.readers",
+        }

@@ -13,7 +13,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from commands import predict
-from pipeline.datasets import demo
+from pipeline.datasets.readers.demo import data_set as demo
 from pipeline.metrics.group import METRIC_GROUPS
 from stages import (
     crops,
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 PARAMS = """
 seed: 0
-dataset: {name: demo, code: pipeline/datasets/demo,
+dataset: {name: demo, code: pipeline/datasets/readers/demo,
   root: null, num_classes: null, fold: 0, folds: 3,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: []}
 segmenter: {name: patches, version: 1, grid: 2}

@@ -117,7 +117,7 @@ def test_another_fold_leaves_masks_and_crops_alone(clone: Clone) -> None:
         ("pipeline/model/pipnet.py", "# a comment", []),
         ("pipeline/model/protomask.py", "# a comment", ["train", "push", "finetune", "evaluate"]),
         ("pipeline/report/templates/report.html.jinja", "{# a comment #}", ["explain"]),
-        ("pipeline/datasets/demo/bird.py", "# a comment", ["evaluate"]),
+        ("pipeline/datasets/readers/demo/bird.py", "# a comment", ["evaluate"]),
         ("commands/predict.py", "# a comment", []),
     ],
 )

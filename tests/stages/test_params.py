@@ -9,7 +9,7 @@ import yaml
 from dvc.utils.hydra import compose_and_dump
 
 from pipeline.crops.settings import CropSettings
-from pipeline.datasets.prepare import DATASETS
+from pipeline.datasets.dataset import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import SEGMENTERS
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
@@ -61,7 +61,7 @@ def test_the_presets_compose_to_the_committed_parameters(tmp_path: Path) -> None
 
 
 PRESETS = sorted(
-    f"{file.parent.name}={file.stem}" for file in (REPOSITORY / "conf").glob("*/*.yaml")
+    f"{file.parent.name}={file.stem}" for file in (REPOSITORY / "conf").glob("*/[!_]*.yaml")
 )
 
 
@@ -96,7 +96,7 @@ def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, exper
 
 
 def test_there_is_a_preset_for_everything_with_a_name() -> None:
-    assert {f"dataset={name}" for name in DATASETS} <= set(PRESETS)
+    assert {f"dataset={name}" for name in DATASETS.names()} <= set(PRESETS)
     assert {f"segmenter={name}" for name in SEGMENTERS.names()} <= set(PRESETS)
     assert {f"model={name}" for name in MODELS.names()} <= set(PRESETS)
 
@@ -164,12 +164,22 @@ def test_another_segmenter(tmp_path: Path) -> None:
         # No such name: the allowed ones.
         (
             {"segmenter.name": "sam3"},
-            r"segmenter\.name: input should be 'felzenszwalb' or .* or 'slit', but is 'sam3'",
+            r"segmenter\.name: there is no segmenter 'sam3'; did you mean sam2\? "
+            r"\(there are: felzenszwalb, .*, slit\)",
         ),
-        ({"segmenter.name": REMOVED}, r"segmenter\.name: input should be 'felzenszwalb' or"),
-        ({"dataset.name": "imagenet"}, r"'cars196', .* or 'pets', but is 'imagenet'"),
+        ({"segmenter.name": REMOVED}, r"segmenter\.name: .* None \(there are: felzenszwalb, "),
+        ({"segmenter.name": ["sam2"]}, r"segmenter\.name: there is no segmenter \['sam2'\]"),
+        (
+            {"dataset.name": "imagenet"},
+            r"dataset\.name: there is no data set 'imagenet' \(there are: cars196, .*, pets\)",
+        ),
+        ({"dataset.name": 3}, r"dataset\.name: input should be a valid string, but is 3"),
         ({"crops.background": "blur"}, r"'original', 'mean' or 'zero', but is 'blur'"),
-        ({"evaluate.groups": ["typo"]}, r"groups\.0: .*'general', .* 'truth', but is 'typo'"),
+        (
+            {"evaluate.groups": ["general", "thruth"]},
+            r"groups\.1: there is no metric group 'thruth'; did you mean truth\? "
+            r"\(there are: compactness, .*, general, .*, truth\)",
+        ),
         # Of another version than this code's.
         ({"segmenter.version": 99}, r"segmenter\.version: input should be \d+, but is 99"),
         # Missing.
@@ -178,7 +188,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
         # Models that do not go with the rest.
         (
             {"model.name": "protonet"},
-            r"model\.name: input should be 'blackbox' or .*'protopool', but is 'protonet'",
+            r"model\.name: there is no model 'protonet'; did you mean proto.*there are: blackbox, ",
         ),
         ({"model.slots": 3}, r"model\.slots: no such parameter"),
         (

@@ -24,7 +24,9 @@ STAGES: dict[str, dict[str, Any]] = {
     name: stage.get("do", stage)
     for name, stage in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].items()
 }
-PRESETS = [f"{group}={path.stem}" for group in GROUPS for path in sorted(CONF.glob(f"{group}/*"))]
+PRESETS = [
+    f"{group}={path.stem}" for group in GROUPS for path in sorted(CONF.glob(f"{group}/[!_]*"))
+]
 
 
 def composed(*overrides: str) -> dict[str, Any]:

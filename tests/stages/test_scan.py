@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image as Pillow
 
-from pipeline.datasets.fetch import PUBLICATIONS, Archive, Publication
+from pipeline.datasets.dataset import DATASETS, Archive, Publication
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from stages import prepare, scan, workspace
@@ -63,7 +63,8 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         thread.start()
         url = f"http://127.0.0.1:{server.server_address[1]}/{archive.name}"
         published = Archive(url, hashlib.sha256(content).hexdigest(), len(content))
-        monkeypatch.setitem(PUBLICATIONS, "cub200", Publication((published,), "CUB_200_2011"))
+        publication = Publication((published,), "CUB_200_2011")
+        monkeypatch.setattr(type(DATASETS["cub200"]), "publication", publication)
         yield folder
         server.shutdown()
         thread.join()
@@ -85,8 +86,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _set_dataset(name: str, root: str | None, **others: float) -> None:
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
-    preset = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{name}.yaml").read_text())
-    params["dataset"] = {**preset, "root": root, **others}
+    for preset in ("_base", name):
+        text = (REPOSITORY / "conf" / "dataset" / f"{preset}.yaml").read_text()
+        params["dataset"] |= yaml.safe_load(text)
+    del params["dataset"]["defaults"]
+    params["dataset"] |= {"root": root, **others}
     Path("params.yaml").write_text(yaml.safe_dump(params))
 
 
@@ -135,7 +139,9 @@ def test_with_a_root_nothing_is_fetched(web: Path, tmp_path: Path) -> None:
 
 
 def test_who_cannot_fetch_reads_how_to_do_it_by_hand(web: Path, tmp_path: Path) -> None:
-    [archive] = PUBLICATIONS["cub200"].archives
+    published = DATASETS["cub200"].publication
+    assert published is not None
+    [archive] = published.archives
     (web / archive.name).unlink()
     with pytest.raises(ProtoMaskError) as caught:
         scan.run()

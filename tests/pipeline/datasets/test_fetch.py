@@ -18,9 +18,10 @@ import pytest
 from PIL import Image as Pillow
 from web_server import Server
 
-from pipeline.datasets.fetch import PUBLICATIONS, Archive, Publication, fetch, root_of
+from pipeline.datasets.dataset import DATASETS, Archive, Publication
+from pipeline.datasets.fetch import fetch, root_of
 from pipeline.datasets.listing import list_files
-from pipeline.datasets.prepare import DATASETS, build_index
+from pipeline.datasets.prepare import build_index
 from pipeline.download import CHUNK
 from pipeline.errors import ProtoMaskError
 
@@ -36,7 +37,8 @@ CUB = {
 # It dies as it opens the file whose name ends as told; without one it lives.
 RUN = """
 import json, os, signal, sys
-from pipeline.datasets.fetch import Archive, Publication, fetch
+from pipeline.datasets.dataset import Archive, Publication
+from pipeline.datasets.fetch import fetch
 
 def die(event, arguments):
     if event == "open" and dies_at and str(arguments[0]).endswith(dies_at):
@@ -82,10 +84,11 @@ def dogs(server: Server, dogs_root: Path) -> Publication:
 
 def test_dogs(dogs: Publication, dogs_root: Path, server: Server, cache: Path) -> None:
     fetch("dogs", dogs)
-    assert root_of("dogs") == cache / "dogs"
+    assert root_of("dogs", dogs) == cache / "dogs"
     assert list_files(cache / "dogs") == list_files(dogs_root)
     assert {path.name for path in cache.iterdir()} == {"dogs", "dogs.lock"}
-    index, unreadable, _ = build_index("dogs", root_of("dogs"), list_files(root_of("dogs")))
+    root = root_of("dogs", dogs)
+    index, unreadable, _ = build_index("dogs", root, list_files(root))
     assert (len(index), unreadable) == (5, [])
 
     asked = len(server.ranges)
@@ -109,7 +112,8 @@ def test_cub_with_its_segmentations(
         mask = tmp_path / "segmentations" / Path(line.split()[1]).with_suffix(".png")
         mask.parent.mkdir(parents=True, exist_ok=True)
         Pillow.new("L", (40, 30), 255).save(mask)
-    published = PUBLICATIONS["cub200"]
+    published = DATASETS["cub200"].publication
+    assert published is not None
     packed = (
         _pack(tmp_path, "CUB_200_2011", mode="w:gz"),
         _pack(tmp_path, "segmentations", mode="w:gz"),
@@ -118,16 +122,18 @@ def test_cub_with_its_segmentations(
         _publish(server, f"/files/{archive.name}?download=1", content, archive.into)
         for archive, content in zip(published.archives, packed, strict=True)
     )
-    fetch("cub200", Publication(archives, published.root))
-    found = root_of("cub200")
+    publication = Publication(archives, published.root)
+    fetch("cub200", publication)
+    found = root_of("cub200", publication)
     assert found == cache / "cub200" / "CUB_200_2011"
     index, unreadable, _ = build_index("cub200", found, list_files(found))
     assert (len(index), unreadable, index.object_masks_from) == (4, [], "mask")
 
 
 def test_what_is_published() -> None:
-    assert set(PUBLICATIONS) < set(DATASETS)
-    for publication in PUBLICATIONS.values():
+    published = [DATASETS[name].publication for name in DATASETS.own()]
+    assert sum(publication is not None for publication in published) == 2
+    for publication in filter(None, published):
         names = [archive.name for archive in publication.archives]
         assert len(set(names)) == len(names)
         for archive in publication.archives:

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image as Pillow
 
-from pipeline.datasets import folder, prepare
 from pipeline.datasets.dataset import Annotations
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import Unreadable, build_index, write_unreadable
+from pipeline.datasets.readers.folder import Folder
 from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
 
@@ -182,19 +182,19 @@ def test_an_image_that_came_after_the_listing(photograph_folder: Path) -> None:
 
 
 def test_the_same_id_twice(photograph_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Doubled:
-        @staticmethod
-        def read(root: Path) -> Annotations:
-            images, *rest = folder.read(root)
-            return Annotations([*images, replace(images[3])], *rest)
+    read = Folder.read
 
-    monkeypatch.setattr(prepare, "data_set", lambda _: Doubled)
+    def doubled(self: Folder, root: Path) -> Annotations:
+        images, *rest = read(self, root)
+        return Annotations([*images, replace(images[3])], *rest)
+
+    monkeypatch.setattr(Folder, "read", doubled)
     with pytest.raises(ProtoMaskError, match=r"1 images more than once, such as class 0/003"):
         _build(photograph_folder)
 
 
 def test_the_demo(tmp_path: Path) -> None:
-    from pipeline.datasets import demo
+    from pipeline.datasets.readers.demo import data_set as demo
 
     demo.draw(tmp_path, seed=0, train_per_class=2, test_per_class=1)
     index, unreadable, _ = build_index("demo", tmp_path, list_files(tmp_path))

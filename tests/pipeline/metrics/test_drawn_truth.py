@@ -12,12 +12,12 @@ from scipy.ndimage import distance_transform_edt
 from pipeline.crops.settings import CropSettings
 from pipeline.crops.store import CropStore
 from pipeline.crops.writing import write_crops
-from pipeline.datasets import demo
-from pipeline.datasets.demo.classes import CLASS_NAMES, PARTS, distinguishing_parts
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.photograph import read_label_image, read_photograph
 from pipeline.datasets.prepare import build_index
+from pipeline.datasets.readers.demo import data_set as demo
+from pipeline.datasets.readers.demo.classes import CLASS_NAMES, PARTS, distinguishing_parts
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store

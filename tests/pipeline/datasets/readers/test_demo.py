@@ -12,16 +12,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.datasets.demo import (
+from pipeline.datasets.readers.demo.bird import owner_of
+from pipeline.datasets.readers.demo.classes import CLASS_NAMES, CLASSES, PARTS, distinguishing_parts
+from pipeline.datasets.readers.demo.data_set import (
     TEST_PER_CLASS,
     TRAIN_PER_CLASS,
+    Demo,
     draw,
     draw_image,
     part_locations,
-    read,
 )
-from pipeline.datasets.demo.bird import owner_of
-from pipeline.datasets.demo.classes import CLASS_NAMES, CLASSES, PARTS, distinguishing_parts
 from pipeline.errors import ProtoMaskError
 
 SISTERS = [
@@ -59,7 +59,7 @@ def test_a_smaller_set_is_the_beginning_of_a_larger_one(small: Path) -> None:
 
 
 def test_read_lists_every_image_with_its_split(small: Path) -> None:
-    images, class_names, part_names = read(small)
+    images, class_names, part_names = Demo().read(small)
     assert class_names == list(CLASS_NAMES)
     assert part_names == list(PARTS)
     assert len(images) == 36
@@ -78,7 +78,7 @@ def test_read_lists_every_image_with_its_split(small: Path) -> None:
 
 
 def test_boxes_are_tight_and_points_lie_on_their_parts(small: Path) -> None:
-    for image in read(small)[0]:
+    for image in Demo().read(small)[0]:
         with Pillow.open(small / str(image.part_mask_path)) as picture:
             labels = np.asarray(picture)
         assert image.object_box is not None
@@ -166,13 +166,13 @@ def test_an_unknown_class_or_part_is_named() -> None:
 
 def test_a_folder_without_a_demo_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProtoMaskError, match="no demo"):
-        read(tmp_path)
+        Demo().read(tmp_path)
 
 
 @pytest.mark.slow
 def test_colours_do_not_tell_the_classes_apart(tmp_path: Path) -> None:
     draw(tmp_path, seed=0)
-    images = read(tmp_path)[0]
+    images = Demo().read(tmp_path)[0]
     assert len(images) == len(CLASS_NAMES) * (TRAIN_PER_CLASS + TEST_PER_CLASS) == 720
     histograms = np.sqrt([_histogram(tmp_path / image.path) for image in images])
     labels = np.array([CLASS_NAMES.index(image.class_name) for image in images])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFilter
 
-from pipeline.datasets.demo.canvas import (
+from pipeline.datasets.readers.demo.canvas import (
     PROP,
     Canvas,
     Floats,
@@ -20,7 +20,7 @@ from pipeline.datasets.demo.canvas import (
     fractal_noise,
     smooth,
 )
-from pipeline.datasets.demo.scene import rgb
+from pipeline.datasets.readers.demo.scene import rgb
 
 Colours = tuple[tuple[int, int, int], ...]
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from pipeline.datasets import dogs
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
+from pipeline.datasets.readers import dogs
 from pipeline.errors import ProtoMaskError
 
 CHIHUAHUA = "n02085620-Chihuahua/n02085620"
@@ -24,7 +24,7 @@ def _build(root: Path) -> Index:
 
 
 def test_dogs(dogs_root: Path) -> None:
-    images, classes, parts, _ = dogs.read(dogs_root)
+    images, classes, parts, _ = dogs.Dogs().read(dogs_root)
     assert classes == ["Chihuahua", "Maltese dog"]  # by number
     assert parts == []
     assert [(image.id, image.split, image.class_name) for image in images] == [
@@ -39,25 +39,29 @@ def test_dogs(dogs_root: Path) -> None:
 
 
 def test_the_box_of_several_dogs_holds_them_all(dogs_root: Path) -> None:
-    boxes = {image.id: image.object_box for image in dogs.read(dogs_root).images}
+    boxes = {image.id: image.object_box for image in dogs.Dogs().read(dogs_root).images}
     assert boxes[f"{CHIHUAHUA}_1"] == (4, 3, 12, 20)
     assert boxes[f"{CHIHUAHUA}_2"] == (10, 2, 30, 28)
     assert boxes[f"{CHIHUAHUA}_3"] is None
 
 
 def test_lists_in_their_folder(dogs_root: Path) -> None:
-    beside = dogs.read(dogs_root)
+    beside = dogs.Dogs().read(dogs_root)
     (dogs_root / "lists").mkdir()
     for path in dogs_root.glob("*.mat"):
         path.rename(dogs_root / "lists" / path.name)
-    assert dogs.read(dogs_root) == beside
+    assert dogs.Dogs().read(dogs_root) == beside
 
 
 def test_a_list_of_one_image(dogs_root: Path) -> None:
     files = np.empty((1, 1), object)
     files[0, 0] = f"{MALTESE}_7.jpg"
     savemat(dogs_root / "train_list.mat", {"file_list": files})
-    assert [image.split for image in dogs.read(dogs_root).images] == ["train", "test", "test"]
+    assert [image.split for image in dogs.Dogs().read(dogs_root).images] == [
+        "train",
+        "test",
+        "test",
+    ]
 
 
 def test_boxes_serve_as_object_masks(dogs_root: Path, tmp_path: Path) -> None:

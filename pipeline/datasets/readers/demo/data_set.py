@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from pipeline.datasets.demo.background import background, foreground, perch
-from pipeline.datasets.demo.bird import PERCH_DEPTH, Bird, Feathers
-from pipeline.datasets.demo.canvas import Canvas, Floats, noise
-from pipeline.datasets.demo.classes import (
+from pipeline.datasets.dataset import Annotations, DataSet, register
+from pipeline.datasets.index import Image, Part
+from pipeline.datasets.readers.demo.background import background, foreground, perch
+from pipeline.datasets.readers.demo.bird import PERCH_DEPTH, Bird, Feathers
+from pipeline.datasets.readers.demo.canvas import Canvas, Floats, noise
+from pipeline.datasets.readers.demo.classes import (
     CLASS_NAMES,
     CLASSES,
     PARTS,
@@ -29,14 +31,13 @@ from pipeline.datasets.demo.classes import (
     distinguishing_parts,
     styles_of,
 )
-from pipeline.datasets.demo.scene import (
+from pipeline.datasets.readers.demo.scene import (
     SIDE,
     Light,
     random_light,
     random_plumage,
     random_pose,
 )
-from pipeline.datasets.index import Image, Part
 from pipeline.errors import ProtoMaskError
 from pipeline.progress import track
 
@@ -172,36 +173,55 @@ def _distinguishing_parts() -> dict[str, dict[str, list[str]]]:
     }
 
 
-def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Returns the object mask of a label image of parts: all that is not 0, bool height×width."""
-    return labels > 0
+@register
+class Demo(DataSet):
+    """Images of birds drawn from a seed."""
 
+    name = "demo"
+    drawn = True
+    knows_truth = True
 
-def read(root: Path) -> tuple[list[Image], list[str], list[str]]:
-    """Reads a folder written by `draw`.
+    def draw(self, folder: Path, seed: int, workers: int) -> None:
+        """Draws the data set with its usual number of images (see the function `draw`).
 
-    Args:
-        root: the data set's folder.
+        Args:
+            folder: the folder to write to, created if missing.
+            seed: seed of the data set, which determines every image.
+            workers: number of processes that draw.
+        """
+        draw(folder, seed, workers=workers)
 
-    Returns:
-        The images (without hash and size), the class names and the part names. An image's object
-        mask file is its label image.
+    def read(self, root: Path) -> Annotations:
+        """Reads a folder written by `draw`.
 
-    Raises:
-        ProtoMaskError: the folder is missing or does not hold the demo.
-    """
-    try:
-        about = json.loads((root / "classes.json").read_text())
-        class_names, part_names = list(about["classes"]), list(about["parts"])
-        train, test = about["train_per_class"], about["test_per_class"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ProtoMaskError(f"{root} holds no demo data set ({error})") from None
-    images = [
-        _image(root, class_name, number, number <= train, part_names)
-        for class_name in class_names
-        for number in range(1, train + test + 1)
-    ]
-    return images, class_names, part_names
+        An image's object mask file is its label image.
+
+        Args:
+            root: the data set's folder.
+
+        Raises:
+            ProtoMaskError: the folder is missing or does not hold the demo.
+        """
+        try:
+            about = json.loads((root / "classes.json").read_text())
+            class_names, part_names = list(about["classes"]), list(about["parts"])
+            train, test = about["train_per_class"], about["test_per_class"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ProtoMaskError(f"{root} holds no demo data set ({error})") from None
+        images = [
+            _image(root, class_name, number, number <= train, part_names)
+            for class_name in class_names
+            for number in range(1, train + test + 1)
+        ]
+        return Annotations(images, class_names, part_names)
+
+    def object_mask(self, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Returns the object mask of a label image of parts, bool height×width.
+
+        Args:
+            labels: the part that each pixel shows, uint8 height×width, 0 for none.
+        """
+        return labels > 0
 
 
 def _image(root: Path, class_name: str, number: int, train: bool, part_names: list[str]) -> Image:

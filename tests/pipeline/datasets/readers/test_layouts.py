@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from pipeline.datasets import cub200, folder, pets
 from pipeline.datasets.index import Index, Part
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.photograph import read_label_image
 from pipeline.datasets.prepare import build_index
+from pipeline.datasets.readers import cub200, folder, pets
 from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
 
@@ -44,7 +44,7 @@ def cub(tmp_path: Path) -> Path:
 
 
 def test_cub(cub: Path) -> None:
-    images, classes, parts, _ = cub200.read(cub)
+    images, classes, parts, _ = cub200.Cub200().read(cub)
     assert classes == ["Black footed Albatross", "Jay"]
     assert parts == ["back", "left eye"]
     assert [image.id for image in images] == CUB_IMAGES
@@ -154,7 +154,7 @@ def test_photographs_that_the_annotations_do_not_name(cub: Path) -> None:
 def test_names_with_spaces_in_an_annotation_file(cub: Path) -> None:
     text = CUB_FILES["images.txt"].replace("J_2.jpg", "J 2  é.jpg")
     (cub / "images.txt").write_text(text, encoding="utf-8")
-    assert cub200.read(cub).images[2].path == "images/002.Jay/J 2  é.jpg"
+    assert cub200.Cub200().read(cub).images[2].path == "images/002.Jay/J 2  é.jpg"
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def pet(tmp_path: Path) -> Path:
 
 
 def test_pets(pet: Path) -> None:
-    images, classes, parts, _ = pets.read(pet)
+    images, classes, parts, _ = pets.Pets().read(pet)
     assert classes == ["shiba inu", "Bengal"]  # by number
     assert parts == []
     assert [(image.id, image.split, image.class_name) for image in images] == [
@@ -245,7 +245,7 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
     (tmp_path / "Amsel" / "notes.txt").touch()
     (tmp_path / ".hidden").mkdir()
     _picture(tmp_path / ".hidden" / "x.jpg")
-    images, classes, *_ = folder.read(tmp_path)
+    images, classes, *_ = folder.Folder().read(tmp_path)
     assert classes == ["Amsel", "Blue tit"]
     assert [(image.id, image.class_name, image.split) for image in images] == [
         ("Amsel/3.jpeg", "Amsel", "train"),
@@ -258,7 +258,7 @@ def test_a_folder_with_splits(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         _picture(tmp_path / split / "a" / "1.jpg")
     _picture(tmp_path / "train" / "b" / "1.jpg")
-    images, classes, *_ = folder.read(tmp_path)
+    images, classes, *_ = folder.Folder().read(tmp_path)
     assert classes == ["a", "b"]
     assert Counter((image.split, image.class_name) for image in images) == {
         ("train", "a"): 1,
@@ -272,7 +272,7 @@ def test_split_folders_beside_class_folders(tmp_path: Path) -> None:
     _picture(tmp_path / "train" / "a" / "1.jpg")
     _picture(tmp_path / "wren" / "1.jpg")
     with pytest.raises(ProtoMaskError, match=r"splits \(train\) beside others \(wren\)"):
-        folder.read(tmp_path)
+        folder.Folder().read(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["Train", "validation", "valid", "training", "TEST"])
@@ -281,10 +281,10 @@ def test_splits_under_another_name(tmp_path: Path, name: str) -> None:
     _picture(tmp_path / name / "a" / "1.jpg")
     _picture(tmp_path / "test" / "a" / "2.jpg")
     with pytest.raises(ProtoMaskError, match="look like splits"):
-        folder.read(tmp_path)
+        folder.Folder().read(tmp_path)
     (tmp_path / "test").rename(tmp_path / "Testing")
     with pytest.raises(ProtoMaskError, match="look like splits"):
-        folder.read(tmp_path)
+        folder.Folder().read(tmp_path)
 
 
 @pytest.mark.parametrize("files", [["1.jpg"], ["a/notes.txt"], ["train/1.jpg"]])
@@ -293,11 +293,11 @@ def test_a_folder_without_classes(tmp_path: Path, files: list[str]) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(ProtoMaskError, match="no photographs found"):
-        folder.read(tmp_path)
+        folder.Folder().read(tmp_path)
 
 
 def test_real_birds(shared_data: Path) -> None:
-    images, classes, parts, _ = cub200.read(shared_data / "CUB_200_2011")
+    images, classes, parts, _ = cub200.Cub200().read(shared_data / "CUB_200_2011")
     assert len(images) == 5902
     assert Counter(image.split for image in images) == {"train": 2999, "test": 2903}
     assert (len(classes), len(parts)) == (100, 15)
@@ -316,7 +316,7 @@ def test_real_birds(shared_data: Path) -> None:
 
 def test_real_pets(shared_data: Path) -> None:
     root = shared_data / "oxford-iiit-pet"
-    images, classes, *_ = pets.read(root)
+    images, classes, *_ = pets.Pets().read(root)
     lists = [
         line.split()[0]
         for name in ("trainval", "test")

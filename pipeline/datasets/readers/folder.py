@@ -7,10 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pipeline.datasets.dataset import Annotations
+from pipeline.datasets.dataset import Annotations, DataSet, register
 from pipeline.datasets.index import SPLITS, Image, Split
 from pipeline.datasets.listing import look_through
 from pipeline.datasets.photograph import SUFFIXES, is_photograph
@@ -28,51 +25,52 @@ ONE_CLASS = "the same word as another class folder in other Unicode characters: 
 LIKE_ANOTHER = "but for capitals and spaces the same word as another class"
 
 
-def read(root: Path) -> Annotations:
-    """Lists `root/[split/]class/**/photograph`; a class is named after its folder.
+@register
+class Folder(DataSet):
+    """A user's own photographs."""
 
-    Without folders for splits, every image is listed under "train", and `prepare` cuts the other
-    splits from it. What is a photograph is determined by the content; files that are named as
-    photographs, and links to what is not there, are listed as well, for `prepare` to report. Files
-    beside the class folders belong to no class.
+    name = "folder"
 
-    Args:
-        root: the data set's folder.
+    def read(self, root: Path) -> Annotations:
+        """Lists `root/[split/]class/**/photograph`; a class is named after its folder.
 
-    Raises:
-        ProtoMaskError: there are no photographs in folders, most photographs lie beside them, or
-            folders may be splits but are not named so.
-    """
-    contents = look_through(root)
-    links = frozenset(map(PurePosixPath, contents.dangling))
-    paths = sorted({*map(PurePosixPath, contents.files), *links})
-    photographs, others = _told_apart(root, paths, links)
-    folders = {path.parts[0] for path in photographs if len(path.parts) > 1}
-    in_splits = _has_splits(root, folders, photographs)
-    level = 1 if in_splits else 0
-    _refuse_lost_folders(root, [path for path in links if len(path.parts) <= level + 1])
-    classified = [path for path in photographs if len(path.parts) > level + 1]
-    stray = [path for path in photographs if len(path.parts) <= level + 1]
-    _refuse_mostly_stray(root, classified, stray)
-    names = {path: _same_word(path.parts[level]) for path in classified}
-    class_folders = {path.parents[-level - 2] for path in classified}
-    empty = {path.parents[-level - 2] for path in others if len(path.parts) > level + 1}
-    images = [
-        Image(str(path), str(path), name, _split(path) if in_splits else "train")
-        for path, name in names.items()
-    ]
-    remarks = [
-        *(Remark(str(path), NO_PHOTOGRAPH) for path in others),
-        *(Remark(str(path), _why_stray(path)) for path in stray),
-        *(Remark(str(path), NO_PHOTOGRAPHS) for path in sorted(empty - class_folders)),
-        *_alike(class_folders),
-    ]
-    return Annotations(images, sorted(set(names.values()), key=_by_number), [], remarks)
+        Without folders for splits, every image is listed under "train", and `prepare` cuts the
+        other splits from it. What is a photograph is determined by the content; files that are
+        named as photographs, and links to what is not there, are listed as well, for `prepare` to
+        report. Files beside the class folders belong to no class.
 
+        Args:
+            root: the data set's folder.
 
-def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Raises `NotImplementedError`: a folder of photographs has no object masks."""
-    raise NotImplementedError("a folder of photographs has no object masks")
+        Raises:
+            ProtoMaskError: there are no photographs in folders, most photographs lie beside them,
+                or folders may be splits but are not named so.
+        """
+        contents = look_through(root)
+        links = frozenset(map(PurePosixPath, contents.dangling))
+        paths = sorted({*map(PurePosixPath, contents.files), *links})
+        photographs, others = _told_apart(root, paths, links)
+        folders = {path.parts[0] for path in photographs if len(path.parts) > 1}
+        in_splits = _has_splits(root, folders, photographs)
+        level = 1 if in_splits else 0
+        _refuse_lost_folders(root, [path for path in links if len(path.parts) <= level + 1])
+        classified = [path for path in photographs if len(path.parts) > level + 1]
+        stray = [path for path in photographs if len(path.parts) <= level + 1]
+        _refuse_mostly_stray(root, classified, stray)
+        names = {path: _same_word(path.parts[level]) for path in classified}
+        class_folders = {path.parents[-level - 2] for path in classified}
+        empty = {path.parents[-level - 2] for path in others if len(path.parts) > level + 1}
+        images = [
+            Image(str(path), str(path), name, _split(path) if in_splits else "train")
+            for path, name in names.items()
+        ]
+        remarks = [
+            *(Remark(str(path), NO_PHOTOGRAPH) for path in others),
+            *(Remark(str(path), _why_stray(path)) for path in stray),
+            *(Remark(str(path), NO_PHOTOGRAPHS) for path in sorted(empty - class_folders)),
+            *_alike(class_folders),
+        ]
+        return Annotations(images, sorted(set(names.values()), key=_by_number), [], remarks)
 
 
 def _told_apart(

@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.demo.canvas import Canvas, Floats, Frame, Patch, smooth
-from pipeline.datasets.demo.classes import PARTS, Styles
-from pipeline.datasets.demo.scene import Plumage, Pose
+from pipeline.datasets.readers.demo.canvas import Canvas, Floats, Frame, Patch, smooth
+from pipeline.datasets.readers.demo.classes import PARTS, Styles
+from pipeline.datasets.readers.demo.scene import Plumage, Pose
 
 Points = NDArray[np.float64]
 Mask = NDArray[np.bool_]

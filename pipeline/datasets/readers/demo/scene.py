@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.datasets.demo.canvas import Floats
+from pipeline.datasets.readers.demo.canvas import Floats
 
 SIDE = (180, 220)
 """Range of an image's width and height, pixels."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image as Pillow
 
-from pipeline.datasets import folder
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
+from pipeline.datasets.readers import folder
 from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
 
@@ -43,7 +43,7 @@ def test_names_that_hold_the_word_of_a_split(tmp_path: Path, train: str, test: s
         tmp_path, *(f"{split}/{name}/1.png" for split in (train, test) for name in "ab")
     )
     with pytest.raises(ProtoMaskError, match=f"look like splits .*{train}") as error:
-        folder.read(root)
+        folder.Folder().read(root)
     assert "name them train, val and test" in str(error.value)
     assert f"put all class folders into one folder, {root}/train" in str(error.value)
 
@@ -53,18 +53,18 @@ def test_names_that_hold_the_word_of_a_split(tmp_path: Path, train: str, test: s
 )
 def test_words_that_only_contain_the_name_of_a_split(tmp_path: Path, name: str) -> None:
     root = _pictures(tmp_path, f"{name}/1.png", "jay/1.png")
-    assert set(folder.read(root).class_names) == {name, "jay"}
+    assert set(folder.Folder().read(root).class_names) == {name, "jay"}
 
 
 def test_classes_that_are_named_as_splits_have_a_way_out(tmp_path: Path) -> None:
     root = _pictures(tmp_path, "bus/1.png", "train/1.png", "test tube/1.png")
     with pytest.raises(ProtoMaskError, match="look like splits"):
-        folder.read(root)
+        folder.Folder().read(root)
     (root / "inside").mkdir()
     for name in ("bus", "train", "test tube"):
         (root / name).rename(root / "inside" / name)
     (root / "inside").rename(root / "train")
-    assert folder.read(root).class_names == ["bus", "test tube", "train"]
+    assert folder.Folder().read(root).class_names == ["bus", "test tube", "train"]
 
 
 def test_folders_that_share_their_sub_folders(tmp_path: Path) -> None:
@@ -72,19 +72,19 @@ def test_folders_that_share_their_sub_folders(tmp_path: Path) -> None:
     shared = [f"{part}/{name}/1.png" for part in ("part1", "part2") for name in ("cats", "dogs")]
     root = _pictures(tmp_path, *shared, "part1/birds/1.png")
     with pytest.raises(ProtoMaskError, match=r"part1, part2.* share the sub-folders cats, dogs"):
-        folder.read(root)
+        folder.Folder().read(root)
 
 
 def test_one_sub_folder_in_all_classes(tmp_path: Path) -> None:
     root = _pictures(tmp_path, "crow/images/1.png", "jay/images/1.png")
-    assert folder.read(root).class_names == ["crow", "jay"]
+    assert folder.Folder().read(root).class_names == ["crow", "jay"]
 
 
 def test_an_unlabelled_test_split_is_named(tmp_path: Path) -> None:
     root = _pictures(
         tmp_path, "train/a/1.png", "train/b/1.png", "test/1.png", "test/2.png", "3.png"
     )
-    images, classes, _, remarks = folder.read(root)
+    images, classes, _, remarks = folder.Folder().read(root)
     assert (len(images), classes) == (2, ["a", "b"])
     unlabelled = "in test/, but in no class folder: unlabelled, and passed over"
     assert remarks == [
@@ -97,10 +97,10 @@ def test_an_unlabelled_test_split_is_named(tmp_path: Path) -> None:
 def test_most_photographs_beside_the_class_folders(tmp_path: Path) -> None:
     """Two of four are put up with, three of five are not."""
     root = _pictures(tmp_path, "a/1.png", "b/1.png", "1.png", "2.png")
-    assert len(folder.read(root).images) == 2
+    assert len(folder.Folder().read(root).images) == 2
     _picture(root / "3.png")
     with pytest.raises(ProtoMaskError, match=r"most photographs .*1\.png, 2\.png, 3\.png.* only 2"):
-        folder.read(root)
+        folder.Folder().read(root)
 
 
 def test_one_word_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_one_word_in_two_unicode_forms_is_one_class(tmp_path: Path) -> None:
         pytest.skip("this file system does not tell the forms apart")
     root = _pictures(tmp_path, f"train/{NFC}/1.png", f"train/{NFD}/2.png", f"test/{NFD}/3.png")
     _pictures(root, "train/jay/1.png", "train/Jay /1.png")
-    images, classes, _, remarks = folder.read(root)
+    images, classes, _, remarks = folder.Folder().read(root)
     assert classes == ["Jay ", NFC, "jay"]
     assert [image.path for image in images if image.class_name == NFC] == [
         f"test/{NFD}/3.png",
@@ -128,7 +128,7 @@ def test_numbered_classes_sort_by_number(tmp_path: Path) -> None:
     assert index.class_names == ["0", "1", "2"]
     (root / "10").rename(root / "class 10")
     (root / "9").rename(root / "class 9")
-    assert folder.read(root).class_names == [*"012345678", "class 9", "class 10"]
+    assert folder.Folder().read(root).class_names == [*"012345678", "class 9", "class 10"]
 
 
 def test_what_a_photograph_is_its_content_decides(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_what_a_photograph_is_its_content_decides(tmp_path: Path) -> None:
         "clip.mov": b"\0\0\0\x14ftypqt  \0\0\0\0qt  ",
     }.items():
         (root / "jay" / name).write_bytes(content)
-    images, classes, _, remarks = folder.read(root)
+    images, classes, _, remarks = folder.Folder().read(root)
     assert classes == ["crow", "jay"]
     jays = ["jay/1", "jay/2.image", "jay/3.jpg_large"]
     assert [image.path for image in images] == ["crow/1.png", *jays]
@@ -160,7 +160,7 @@ def test_a_folder_without_photographs_is_no_class_and_named(tmp_path: Path) -> N
     root = _pictures(tmp_path, "train/a/1.png", "train/b/1.png")
     (root / "train" / "clips").mkdir()
     (root / "train" / "clips" / "1.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0qt  ")
-    _, classes, _, remarks = folder.read(root)
+    _, classes, _, remarks = folder.Folder().read(root)
     assert classes == ["a", "b"]
     assert remarks[1:] == [Remark("train/clips", "a folder without a photograph: no class")]
 
@@ -192,18 +192,18 @@ def test_links_to_what_is_not_there_are_unreadable(tmp_path: Path) -> None:
 def test_a_link_to_a_class_that_is_not_there(tmp_path: Path) -> None:
     root = _pictures(tmp_path, "train/a/1.png", "train/b/1.png")
     (root / "README.md").symlink_to("nowhere")
-    assert folder.read(root).class_names == ["a", "b"]
+    assert folder.Folder().read(root).class_names == ["a", "b"]
     for link in (root / "train" / "c", root / "test"):
         link.symlink_to(tmp_path / "unmounted")
         name = link.relative_to(root)
         with pytest.raises(ProtoMaskError, match=rf"links to what is not there \({name}\)"):
-            folder.read(root)
+            folder.Folder().read(root)
         link.unlink()
 
 
 def test_system_folders_are_no_classes(tmp_path: Path) -> None:
     root = _pictures(tmp_path, "a/1.png", "a/@eaDir/1.png/THUMB.png", "b/1.png")
     _pictures(root, "@eaDir/1.png", "#recycle/2.png", "__MACOSX/a/1.png", "$RECYCLE.BIN/1.png")
-    images, classes, *_ = folder.read(root)
+    images, classes, *_ = folder.Folder().read(root)
     assert classes == ["a", "b"]
     assert len(images) == 2

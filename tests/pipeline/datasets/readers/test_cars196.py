@@ -8,10 +8,10 @@ import pytest
 from PIL import Image as Pillow
 from scipy.io import savemat
 
-from pipeline.datasets import cars196
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
+from pipeline.datasets.readers import cars196
 from pipeline.errors import ProtoMaskError
 
 CLASSES = ["AM General Hummer SUV 2000", "Ram C/V Cargo Van Minivan 2012"]
@@ -79,7 +79,7 @@ def _build(root: Path) -> Index:
 
 
 def test_cars(devkit: Path) -> None:
-    images, classes, parts, _ = cars196.read(devkit)
+    images, classes, parts, _ = cars196.Cars196().read(devkit)
     assert classes == CLASSES
     assert parts == []
     # From pixels counted from 1, the last one included.
@@ -94,9 +94,9 @@ def test_cars(devkit: Path) -> None:
 
 def test_cars_in_one_folder(devkit: Path, one_table: Path) -> None:
     (devkit / "cars_annos.mat").rename(devkit / "away.mat")
-    expected = cars196.read(devkit)
+    expected = cars196.Cars196().read(devkit)
     (devkit / "away.mat").rename(devkit / "cars_annos.mat")
-    images, classes, *_ = cars196.read(one_table)
+    images, classes, *_ = cars196.Cars196().read(one_table)
     assert classes == CLASSES
     assert [image.path for image in images] == [f"car_ims/{i:06}.jpg" for i in (1, 2, 3, 4)]
     for image, wanted in zip(images, expected.images, strict=True):
@@ -106,9 +106,9 @@ def test_cars_in_one_folder(devkit: Path, one_table: Path) -> None:
 
 
 def test_test_labels_beside_the_devkit(devkit: Path) -> None:
-    inside = cars196.read(devkit)
+    inside = cars196.Cars196().read(devkit)
     (devkit / "devkit" / cars196.TEST).rename(devkit / cars196.TEST)
-    assert cars196.read(devkit) == inside
+    assert cars196.Cars196().read(devkit) == inside
 
 
 def test_boxes_serve_as_object_masks(devkit: Path) -> None:

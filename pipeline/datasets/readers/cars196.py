@@ -4,10 +4,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.datasets.dataset import Annotations, read_mat
-from pipeline.datasets.fetch import COPIES
+from pipeline.datasets.dataset import Annotations, DataSet, read_mat, register
 from pipeline.datasets.index import Image, Split
 from pipeline.errors import ProtoMaskError
 
@@ -15,30 +13,36 @@ NAME = "Stanford Cars"
 TEST = "cars_test_annos_withlabels.mat"
 
 
-def read(root: Path) -> Annotations:
-    """Reads cars_annos.mat beside car_ims/, or devkit/ beside cars_train/ and cars_test/.
+@register
+class Cars196(DataSet):
+    """Stanford Cars."""
 
-    The labels of the test images, published later than devkit/, may lie in it or beside it.
-
-    Args:
-        root: the data set's folder.
-
-    Raises:
-        ProtoMaskError: `root` has neither layout, or a file is missing or damaged.
-    """
-    if (root / "cars_annos.mat").is_file():
-        return _read_one_table(root)
-    if (root / "devkit").is_dir():
-        return _read_devkit(root)
-    raise ProtoMaskError(
-        f"dataset.root: {root} is not laid out as {NAME} is: it holds neither cars_annos.mat and "
-        f"car_ims/, nor devkit/, cars_train/ and cars_test/; {COPIES['cars196']}"
+    name = "cars196"
+    copies = (
+        "its first home is gone; https://github.com/pytorch/vision/issues/7545 tells where copies "
+        "are kept, such as "
+        "https://www.kaggle.com/datasets/rickyyyyyyy/torchvision-stanford-cars"
     )
 
+    def read(self, root: Path) -> Annotations:
+        """Reads cars_annos.mat beside car_ims/, or devkit/ beside cars_train/ and cars_test/.
 
-def object_mask(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Raises `NotImplementedError`: the data set has no object masks."""
-    raise NotImplementedError(f"{NAME} has boxes, and no object masks")
+        The labels of the test images, published later than devkit/, may lie in it or beside it.
+
+        Args:
+            root: the data set's folder.
+
+        Raises:
+            ProtoMaskError: `root` has neither layout, or a file is missing or damaged.
+        """
+        if (root / "cars_annos.mat").is_file():
+            return _read_one_table(root)
+        if (root / "devkit").is_dir():
+            return _read_devkit(root)
+        raise ProtoMaskError(
+            f"dataset.root: {root} is not laid out as {NAME} is: it holds neither cars_annos.mat "
+            f"and car_ims/, nor devkit/, cars_train/ and cars_test/; {self.copies}"
+        )
 
 
 def _read_one_table(root: Path) -> Annotations:

@@ -1,0 +1,1 @@
+"""The data sets, a module or a package each, registered under the name that presets use."""
