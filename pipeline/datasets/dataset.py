@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from pipeline.datasets.index import Image
 from pipeline.datasets.remarks import Remark
@@ -182,6 +181,8 @@ def read_mat(path: Path, name: str) -> dict[str, Any]:
     Raises:
         ProtoMaskError: the file is missing or damaged.
     """
+    from scipy.io import loadmat  # whoever only asks for a data set's name need not wait for it
+
     try:
         with path.open("rb") as file:
             return loadmat(file, squeeze_me=True)

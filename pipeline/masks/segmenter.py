@@ -70,6 +70,7 @@ class Segmenter(BaseModel, ABC):
     new ones. Weights are identified by their SHA-256.
 
     Attributes:
+        label: the segmenter's name in tables; empty if it is `name`.
         score_names: names of a mask's scores.
         images_per_shard: number of images in a shard.
         uses_device: whether the segmenter computes on `Machine.device`.
@@ -79,6 +80,7 @@ class Segmenter(BaseModel, ABC):
 
     name: str
     version: int
+    label: ClassVar[str] = ""
     score_names: ClassVar[tuple[str, ...]] = ("score",)
     images_per_shard: ClassVar[int] = 16
     uses_device: ClassVar[bool] = False

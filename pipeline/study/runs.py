@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from pipeline.masks.segmenter import SEGMENTERS
 from pipeline.metrics.names import UNDEFINED
 from pipeline.model.base.models import MODELS
 from pipeline.parameters import Params, flat
@@ -15,13 +16,6 @@ State = Literal["finished", "failed", "queued", "running", "unfinished"]
 
 ORDER = ("ProtoMask", "ProtoPNet", "PIP-Net", "ProtoPool", "Black box")
 """Models in the order of a table's rows; others follow."""
-SEGMENTERS = {
-    "felzenszwalb": "Felzenszwalb",
-    "import": "imported masks",
-    "patches": "patches",
-    "sam2": "SAM 2",
-    "slit": "SLIT",
-}
 
 APART = ("dataset.name", "dataset.num_classes")
 REPEATED = ("seed", "dataset.fold")
@@ -75,7 +69,8 @@ class Run:
         if _sees_whole_images(name):
             return label
         segmenter = self.params["segmenter"]["name"]
-        return f"{label} ({SEGMENTERS.get(segmenter, segmenter)})"
+        known = SEGMENTERS[segmenter].label if segmenter in SEGMENTERS else ""
+        return f"{label} ({known or segmenter})"
 
     def settings(self) -> dict[str, str]:
         """The parameters, as text by dotted name, in which the runs of a row agree."""

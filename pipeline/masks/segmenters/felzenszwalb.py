@@ -1,7 +1,7 @@
 """Felzenszwalb's graph-based segmentation (Felzenszwalb & Huttenlocher, 2004) at several scales."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ class Felzenszwalb(Segmenter):
             is kept.
     """
 
+    label: ClassVar[str] = "Felzenszwalb"
     name: Literal["felzenszwalb"] = "felzenszwalb"
     version: Literal[1] = 1
     scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (

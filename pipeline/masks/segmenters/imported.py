@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ class Imported(Segmenter):
             values but 0.
     """
 
+    label: ClassVar[str] = "imported masks"
     name: Literal["import"] = "import"
     version: Literal[2] = 2
     sha256: str

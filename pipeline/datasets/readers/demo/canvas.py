@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Pillow
 from PIL import ImageDraw
-from skimage.measure import subdivide_polygon
 
 SUPERSAMPLING = 3
 """Samples per pixel along each axis."""
@@ -191,6 +190,8 @@ def _average(samples: Floats) -> Floats:
 
 def smooth(points: ArrayLike, rounds: int = 3) -> NDArray[np.float64]:
     """Returns a closed, smooth outline around N×2 control points; a doubled point is a corner."""
+    from skimage.measure import subdivide_polygon  # reading parameters need not wait for it
+
     outline = np.asarray(points, float)
     outline = np.vstack([outline, outline[:1]])
     for _ in range(rounds):

@@ -41,6 +41,7 @@ class Sam2Settings(Segmenter):
             resolution are filled and removed.
     """
 
+    label: ClassVar[str] = "SAM 2"
     name: Literal["sam2"] = "sam2"
     version: Literal[1] = 1
     score_names: ClassVar[tuple[str, ...]] = ("predicted_iou", "stability")

@@ -38,6 +38,7 @@ class SlitSettings(Segmenter):
         precision: dtype of the network's computation; `bfloat16` is faster on a GPU.
     """
 
+    label: ClassVar[str] = "SLIT"
     name: Literal["slit"] = "slit"
     version: Literal[1] = 1
     weights_sha256: Annotated[str, BeforeValidator(_sha256)]
