@@ -36,10 +36,21 @@ def main(
         table.add_row("masked PNGs", "20", f"{png:,.0f}", "")
         for images in sizes or [100, 1_000, 10_000]:
             path = Path(folder) / f"{images}.zarr"
-            _write_random(path, images, CropSettings(per_image=crops))
+            _write_random(path, images, _published(crops))
             first, again = _store_rates(CropStore(path), batches)
             table.add_row("crop store", f"{images:,}", f"{first:,.0f}", f"{again:,.0f}")
     Console().print(table)
+
+
+def _published(per_image: int) -> CropSettings:
+    return CropSettings(
+        version=2,
+        side=224,
+        per_image=per_image,
+        background="original",
+        min_box_area=0.0,
+        max_box_area=1.0,
+    )
 
 
 def _write_random(path: Path, images: int, settings: CropSettings) -> None:
@@ -50,7 +61,7 @@ def _write_random(path: Path, images: int, settings: CropSettings) -> None:
     for at in range(0, images, len(block)):
         arrays["crops"][at : at + len(block)] = block[: images - at]
         arrays["inside"][at : at + len(block)] = 255
-    for name in ("valid", "boxes", "masks"):
+    for name in ("valid", "boxes", "masks", "whole", "sizes"):
         arrays[name][...] = 1
     group.attrs.update({"format": FORMAT, "settings": settings.model_dump(mode="json")})
 

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 import typer
+import yaml
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from pycocotools import mask as rle
@@ -45,6 +46,7 @@ from pipeline.masks.segmenters.sam2.segmenter import Generator, Sam2
 from pipeline.masks.shards import Shards
 from pipeline.masks.store import write_store
 
+PRESET = Path(__file__).parents[1] / "conf" / "segmenter" / "sam2.yaml"
 SIZE = 375, 500
 Image = NDArray[np.uint8]
 
@@ -64,7 +66,7 @@ def main(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = _network(model, weights, device)
     photographs = [image[: SIZE[0], : SIZE[1]].copy() for image in _photographs()][:images]
-    common: dict[str, Any] = {
+    common: dict[str, Any] = yaml.safe_load(PRESET.read_text()) | {
         "model": model,
         "weights_sha256": "0" * 64,
         "points_per_side": points_per_side,
@@ -78,7 +80,7 @@ def main(
         "SAM2AutomaticMaskGenerator": ReferenceGenerator(network, settings),
         "batched": full,
     }
-    half = Sam2(**common, precision="bfloat16")
+    half = settings.model_copy(update={"precision": "bfloat16"})
     if bfloat16:
         engines["SAM2AutomaticMaskGenerator, bfloat16"] = ReferenceGenerator(network, half)
         engines["batched, bfloat16"] = BatchedGenerator(network, half, Machine(device))

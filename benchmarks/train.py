@@ -11,12 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
 import zarr
+from dvc.utils.hydra import compose_and_dump
 from PIL import Image as Pillow
 from rich.console import Console
 from rich.table import Table
@@ -28,15 +29,15 @@ from pipeline.crops.extraction import Crops, whole_image
 from pipeline.crops.settings import CropSettings
 from pipeline.crops.store import FORMAT, CropStore
 from pipeline.datasets.index import Image, Index
-from pipeline.model.base.backbone import Backbone
-from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
+from pipeline.model.base.models import build
 from pipeline.training.devices import make_fabric
-from pipeline.training.settings import Runtime, TrainSettings
 from pipeline.training.train import Training
+from stages.params import Params, read_params
 
 PUBLISHED_LOADER = 65
 """Crops a second and process of the published code's loader, with augmentation (method.md)."""
 CLASSES = 200
+CONF = Path(__file__).parents[1] / "conf"
 
 
 def main(
@@ -50,37 +51,44 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "crops.zarr"
-        _write_random(path, images, CropSettings())
-        runtime = Runtime.model_validate({"device": device})
-        settings = TrainSettings.model_validate({"batch_size": batch_size, "precision": precision})
-        training = _training(CropStore(path), backbone, settings, runtime, compile)
+        changes = {
+            "model.backbone": backbone,
+            "model.pretrained": "none",
+            "train.batch_size": batch_size,
+            "train.precision": precision,
+            "runtime.device": device,
+            "runtime.compile": compile,
+        }
+        params = _published(Path(folder) / "params.yaml", changes)
+        _write_random(path, images, params.crops)
+        training = _training(CropStore(path), params)
         _report(training, _time_in_turns(_parts(training), rounds))
 
 
-def _training(
-    store: CropStore,
-    backbone: str,
-    settings: TrainSettings,
-    runtime: Runtime,
-    compile: bool,
-) -> Training:
+def _published(path: Path, changes: dict[str, Any]) -> Params:
+    """Composes the published experiment's parameters in a file, and reads them."""
+    overrides = [f"{name}={value}" for name, value in changes.items()]
+    compose_and_dump(path, str(CONF), None, "config", "", ["experiment=cub200-sam2", *overrides])
+    return read_params(path)
+
+
+def _training(store: CropStore, params: Params) -> Training:
     names = [f"{number:03d}" for number in range(CLASSES)]
     images = [
         Image(f"{row:06d}", f"{row:06d}.png", names[row % CLASSES], "train")
         for row in range(len(store))
     ]
-    described = ProtoMaskSettings(backbone=backbone, pretrained="none")
-    network = ProtoMask(described, CLASSES, Backbone(backbone))
+    network = build(params.model, CLASSES)
     training = Training(
         network,
         store,
         Index.of("random", images, names, []),
-        settings,
-        0,
-        make_fabric(runtime, settings.precision),
+        params.train,
+        params.seed,
+        make_fabric(params.runtime, params.train.precision),
         checkpoints=store.path.parent,
         memory=store.path.parent,
-        compile=compile,
+        compile=params.runtime.compile,
     )
     network.train()
     return training

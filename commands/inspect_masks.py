@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.datasets.index import Photographs
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import sha256, whole_file
 from pipeline.masks.masks import Masks
 from pipeline.masks.names import form
@@ -75,7 +75,7 @@ def show(image: str, store: Path, out: Path | None) -> None:
 
 def verify(store: Path) -> None:
     if not store.exists():
-        raise ProtoMaskError(f"no mask store at {store}: run `dvc repro masks` first")
+        raise ProtoMaskError(f"no mask store at {store}: {make('masks')}")
     try:
         wrong = MaskStore(store).verify()
         num_files = len(_files(store))
@@ -87,8 +87,8 @@ def verify(store: Path) -> None:
     if wrong:
         print("\n".join(wrong))
         raise ProtoMaskError(
-            f"{store} is not as it was written: remove it and run `dvc repro masks`, which "
-            "segments nothing again that this machine has already segmented"
+            f"{store} is not as it was written: {rerun('masks')}; nothing is segmented again that "
+            "this machine has segmented"
         )
     print(f"OK: {num_files} files in {store} are as they were written")
     _verify_images(MaskStore(store))
@@ -125,10 +125,10 @@ def _segment_anew(root: Path) -> str:
     if root == workspace.INDEX_FOLDER:
         return (
             "run `dvc repro --force --single-item prepare`, which draws them anew, and then "
-            "`dvc repro masks`"
+            f"{make('masks')}"
         )
     return (
-        "run `dvc repro masks`, which segments only what has changed; if DVC then says that "
+        f"{make('masks')}, which segments only what has changed; if DVC then says that "
         f"nothing has, remove {workspace.memory() / 'listings'}, so that every photograph is read "
         "again, and repeat"
     )
@@ -233,9 +233,7 @@ def _score_names(store: Path) -> list[str]:
         fields: list[str] = json.loads(path.read_text(encoding="utf-8"))["attributes"]["fields"]
         return fields[fields.index("bytes") + 1 :]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ProtoMaskError(
-            f"{path} is damaged ({error}): remove {store} and run `dvc repro masks`"
-        ) from None
+        raise ProtoMaskError(f"{path} is damaged ({error}): {rerun('masks')}") from None
 
 
 def _files(store: Path) -> list[Path]:

@@ -15,7 +15,7 @@ from dvc.utils.serialize import load_yaml
 from dvc_data.index import DataIndexDirError
 
 from commands.experiments import up_to_date
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_file
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_pictures import Gallery
@@ -107,7 +107,7 @@ def _read_measured() -> pd.DataFrame:
     try:
         return pd.read_parquet(path, partitioning=None)
     except (OSError, ValueError) as error:
-        raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None
+        raise ProtoMaskError(f"{path} cannot be read ({error}): {rerun('evaluate')}") from None
 
 
 @contextlib.contextmanager
@@ -116,7 +116,10 @@ def _named(rev: str) -> Iterator[None]:
     try:
         yield
     except ProtoMaskError as error:
-        raise ProtoMaskError(f"{rev}: {error}") from None
+        elsewhere = (
+            f" (that run is not checked out: first `dvc exp apply {rev}`, then compare `{HERE}`)"
+        )
+        raise ProtoMaskError(f"{rev}: {error}{'' if rev == HERE else elsewhere}") from None
 
 
 @contextlib.contextmanager

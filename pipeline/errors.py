@@ -1,4 +1,4 @@
-"""The exception for errors that the user can resolve, and the most common advice."""
+"""The exception for errors that the user can resolve, and advice on outputs of stages."""
 
 
 class ProtoMaskError(Exception):
@@ -8,15 +8,25 @@ class ProtoMaskError(Exception):
     """
 
 
-def rerun(stage: str) -> str:
-    """Returns the advice to rerun a stage whose output does not match its inputs.
-
-    `dvc repro` alone does nothing if the output is up to date by DVC's records.
+def make(stage: str) -> str:
+    """Returns the advice for an output that is not there.
 
     Args:
-        stage: name of the stage in dvc.yaml.
+        stage: name of the stage in dvc.yaml that makes it.
+    """
+    return f"run `dvc repro {stage}`"
+
+
+def rerun(stage: str) -> str:
+    """Returns the advice for an output that is damaged, or was made from something else.
+
+    `dvc repro` restores a changed output from DVC's cache, and runs the stage if its inputs,
+    parameters or code have changed. It does neither where DVC's records or cache are wrong.
+
+    Args:
+        stage: name of the stage in dvc.yaml that makes it.
     """
     return (
-        f"run `dvc repro {stage}`, and if DVC says that nothing changed, "
+        f"run `dvc repro {stage}`, and if the error comes back, "
         f"`dvc repro --force --single-item {stage}`"
     )

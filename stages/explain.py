@@ -8,7 +8,7 @@ import pandas as pd
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import SPLITS
 from pipeline.datasets.repeats import find_repeats, numbers
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_folder
 from pipeline.masks.store import MaskStore
 from pipeline.report.heatmaps import relevance_of
@@ -145,4 +145,4 @@ def _read_json(path: Path, *wanted: str) -> dict[str, dict]:
             raise ValueError(f"it lacks {', '.join(missing)}")
         return found
     except (OSError, TypeError, ValueError) as error:
-        raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro evaluate`") from None
+        raise ProtoMaskError(f"{path} cannot be read ({error}): {rerun('evaluate')}") from None

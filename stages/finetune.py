@@ -4,7 +4,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_folder
 from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.finetune import finetune_and_prune
@@ -25,7 +25,7 @@ def run() -> None:
     if len(record) != network.num_prototypes:
         raise ProtoMaskError(
             f"{workspace.PUSH / 'prototypes.csv'} lists {len(record)} prototypes, and the model "
-            f"has {network.num_prototypes}: run `dvc repro push`"
+            f"has {network.num_prototypes}: {rerun('push')}"
         )
     kept, accuracy = finetune_and_prune(
         network, similarities, labels, params.finetune, params.prune, params.seed
@@ -46,5 +46,5 @@ def _similarities(shape: tuple[int, int]) -> torch.Tensor:
         if similarities.shape != shape:
             raise ValueError(f"shape {tuple(similarities.shape)} instead of {shape}")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
-        raise ProtoMaskError(f"{path} cannot be read ({error}): run `dvc repro push`") from None
+        raise ProtoMaskError(f"{path} cannot be read ({error}): {rerun('push')}") from None
     return similarities

@@ -98,8 +98,6 @@ class Finished:
             names = ("logits_NC", "similarity_NP", "view_NP")
             logits_NC, similarity_NP, view_NP = (np.asarray(found[name]) for name in names)
         except (OSError, KeyError, SafetensorError) as error:
-            raise ProtoMaskError(
-                f"{path} cannot be read ({error}): run `dvc repro evaluate`"
-            ) from None
+            raise ProtoMaskError(f"{path} cannot be read ({error}): {rerun('evaluate')}") from None
         rows_N = self.index.rows("test")
         return ImageAnswers(rows_N, self.index.labels[rows_N], logits_NC, similarity_NP, view_NP)

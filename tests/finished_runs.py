@@ -16,10 +16,13 @@ dataset: {name: folder, code: pipeline/datasets/readers/folder.py,
   root: photographs, num_classes: null, fold: 0, folds: 3,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: [photographs]}
 segmenter: {name: patches, version: 1, grid: 2}
-crops: {version: 2, side: 32, per_image: 3, background: original, min_box_area: 0.0}
-model: {backbone: test_resnet, pretrained: none, name: protomask, embedding_dim: 8,
+crops: {version: 2, side: 32, per_image: 3, background: original, min_box_area: 0.0,
+  max_box_area: 1.0}
+model: {backbone: test_resnet, pretrained: none, name: protomask,
+  code: pipeline/model/protomask.py, embedding_dim: 8,
   prototypes_per_class: 2, standardise: true, epsilon: 0.0001}
-train: {epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batch_size: 8,
+train: {precision: float32,
+  epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batch_size: 8,
   accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1,
   start: random, loss: {cluster: 0.8, separation: 0.2, diversity: 0.2}}
 finetune: {epochs: 1, lr: 0.0003, batch_size: 8, penalty: 0.001}
@@ -27,7 +30,8 @@ prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, groups: [general, compactness, contrastivity, segmentation],
   explanations: [mask]}
 explain: {only_mask: false}
-runtime: {device: cpu, workers: 1}
+runtime: {device: cpu, devices: 1, workers: 1, weights: null, masks: null, memory_fraction: 0.9,
+  compile: false, scheduler: null}
 """
 
 

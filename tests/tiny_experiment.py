@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from settings import crop_settings, patches
 from torch import Tensor
 
 from pipeline.crops.extraction import extract_crops, whole_image
-from pipeline.crops.settings import CropSettings
 from pipeline.crops.store import CropStore
 from pipeline.crops.writing import write_crops
 from pipeline.datasets.index import Index
@@ -20,7 +20,6 @@ from pipeline.datasets.listing import list_files
 from pipeline.datasets.photograph import read_photograph
 from pipeline.datasets.prepare import build_index
 from pipeline.files import whole_folder
-from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.report.image_page import Asked, write_photograph_page
 from pipeline.report.image_pictures import Gallery
@@ -150,7 +149,7 @@ class Tiny(NamedTuple):
         photograph = read_photograph(self.root / self.index.table["path"][0])
         masks, crops = None, whole_image(photograph, 1, S)
         if self.prototypes.views.kind == "crops":
-            (masks,) = Patches().segment([photograph])
+            (masks,) = patches().segment([photograph])
             crops = extract_crops(photograph, masks, self.crops.settings)
         scores = [
             self.prototypes.score(
@@ -171,11 +170,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..
     folder = tmp_path_factory.mktemp("tiny")
     root = make_photographs(folder / "photographs", classes=C, per_class=12, width=60, height=40)
     index, *_ = build_index("folder", root, list_files(root), threads=1)
-    segmenter = Patches()
+    segmenter = patches()
     images = [np.zeros((40, 60, 3), np.uint8)] * len(index)
     write_store(folder / "masks.zarr", index.photographs, segmenter, segmenter.segment(images))
     masks = MaskStore(folder / "masks.zarr")
-    settings = CropSettings(side=S, per_image=K)
+    settings = crop_settings(side=S, per_image=K)
     write_crops(folder / "crops.zarr", index.photographs, root, masks, settings)
     prototypes = _prototypes(index)
     return Tiny(

@@ -24,12 +24,12 @@ class CropSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    version: Literal[2] = 2
-    side: Annotated[int, Field(ge=16, le=1024)] = 224
-    per_image: Annotated[int, Field(ge=1, le=256)] = 11
-    background: Literal["original", "mean", "zero"] = "original"
-    min_box_area: Annotated[float, Field(ge=0, le=1)] = 0.0
-    max_box_area: Annotated[float, Field(gt=0, le=1)] = 1.0
+    version: Literal[2]
+    side: Annotated[int, Field(ge=16, le=1024)]
+    per_image: Annotated[int, Field(ge=1, le=256)]
+    background: Literal["original", "mean", "zero"]
+    min_box_area: Annotated[float, Field(ge=0, le=1)]
+    max_box_area: Annotated[float, Field(gt=0, le=1)]
 
     @model_validator(mode="after")
     def _consistent(self) -> "CropSettings":

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from pipeline.crops.settings import NO_MASK, CropSettings
 from pipeline.datasets.index import Photographs
-from pipeline.errors import ProtoMaskError, rerun
+from pipeline.errors import ProtoMaskError, make, rerun
 
 FORMAT = 3
+"""Raised when stores of other code cannot be read any more; DVC tracks it (dvc.yaml, `params`)."""
 ARRAYS = ("crops", "inside", "boxes", "masks", "valid", "whole", "sizes")
 
 
@@ -68,7 +69,7 @@ class CropStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            raise ProtoMaskError(f"no crop store at {path}: run `dvc repro crops` first")
+            raise ProtoMaskError(f"no crop store at {path}: {make('crops')}")
         try:
             group = zarr.open_group(path, mode="r", zarr_format=3)
             self.about: dict[str, Any] = dict(group.attrs)
@@ -82,7 +83,7 @@ class CropStore:
             self._read_regions(group)
         except Exception as error:  # whatever a codec makes of damaged bytes
             raise ProtoMaskError(
-                f"{path} is no readable crop store ({error}): remove it and run `dvc repro crops`"
+                f"{path} is no readable crop store ({error}): {rerun('crops')}"
             ) from None
 
     def _read_regions(self, group: zarr.Group) -> None:
@@ -113,7 +114,9 @@ class CropStore:
             chunk, row = divmod(int(image), per_chunk)
             offset = row * pixels[place].nbytes
             if os.preadv(files[chunk].fileno(), [pixels[place]], offset) < pixels[place].nbytes:
-                raise ProtoMaskError(f"{self.path} was cut short while it was read")
+                raise ProtoMaskError(
+                    f"{self.path} was cut short while it was read: {rerun('crops')}"
+                )
         return pixels
 
     def inside(self, image: int) -> NDArray[np.bool_]:
@@ -122,8 +125,7 @@ class CropStore:
             packed = np.asarray(self._inside[image])
         except Exception as error:  # codecs raise all kinds of errors at damaged bytes
             raise ProtoMaskError(
-                f"{self.path}/inside is damaged ({error}): remove the store and run "
-                "`dvc repro crops`"
+                f"{self.path}/inside is damaged ({error}): {rerun('crops')}"
             ) from None
         return np.unpackbits(packed, axis=-1, count=self.settings.side).astype(bool)
 

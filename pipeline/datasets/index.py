@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, make, rerun
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -244,10 +244,10 @@ def _read_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]
             raise KeyError(f"its columns are {', '.join(table.schema.names)}")
         return table, json.loads(table.schema.metadata[b"protomask"])
     except FileNotFoundError:
-        raise ProtoMaskError(f"no index at {path}: run `dvc repro prepare` first") from None
+        raise ProtoMaskError(f"no index at {path}: {make('prepare')}") from None
     except (OSError, pa.ArrowException, KeyError, TypeError) as error:
         raise ProtoMaskError(
-            f"{path} is no such table of images ({error}): remove it and run `dvc repro prepare`"
+            f"{path} is no such table of images ({error}): {rerun('prepare')}"
         ) from None
 
 

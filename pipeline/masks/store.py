@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from pipeline.datasets.index import Photographs
-from pipeline.errors import ProtoMaskError, rerun
+from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import sha256, whole_folder
 from pipeline.masks.masks import Masks
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.masks.segmenter import Segmenter
 
 FORMAT = 1
+"""Raised when stores of other code cannot be read any more; DVC tracks it (dvc.yaml, `params`)."""
 FIELDS = ("x0", "y0", "x1", "y1", "area", "bytes")
 COUNTS_CHUNK, COUNTS_SHARD = 64 * 1024, 64 * 1024 * 1024
 REGIONS_CHUNK, REGIONS_SHARD = 4096, 512 * 4096
@@ -51,19 +52,19 @@ class MaskStore:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            raise ProtoMaskError(f"no mask store at {path}: run `dvc repro masks` first")
+            raise ProtoMaskError(f"no mask store at {path}: {make('masks')}")
         try:
             self._group = zarr.open_group(path, mode="r", zarr_format=3)
             self.about: dict[str, Any] = dict(self._group.attrs)
             if self.about["format"] != FORMAT:
                 raise ProtoMaskError(
                     f"{path} has format {self.about['format']} of the mask store; this version of "
-                    f"ProtoMask reads {FORMAT}: run `dvc repro masks` to make it anew"
+                    f"ProtoMask reads {FORMAT}: {rerun('masks')}"
                 )
             self._refuse_damaged_descriptions()
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise ProtoMaskError(
-                f"{path} is no readable mask store ({error}): remove it and run `dvc repro masks`"
+                f"{path} is no readable mask store ({error}): {rerun('masks')}"
             ) from None
         self._refuse_missing_files()
         images = self.about["images"]
@@ -182,8 +183,8 @@ class MaskStore:
         except Exception as error:
             raise ProtoMaskError(
                 f"{self.path}/{name} is damaged ({error}); `protomask masks verify` names the "
-                "file; remove the store and run `dvc repro masks`, which segments nothing again "
-                "that this machine has already segmented"
+                f"file: {rerun('masks')}; nothing is segmented again that this machine has "
+                "segmented"
             ) from None
 
     def _refuse_damaged_descriptions(self) -> None:
@@ -199,9 +200,7 @@ class MaskStore:
         names = [name for name in self.about["files"] if name.startswith(below)]
         missing = [name for name in names if _size(self.path / name) == 0]
         if missing:
-            raise ProtoMaskError(
-                f"{self.path} lacks {', '.join(missing)}: remove it and run `dvc repro masks`"
-            )
+            raise ProtoMaskError(f"{self.path} lacks {', '.join(missing)}: {rerun('masks')}")
 
 
 def write_store(

@@ -17,7 +17,7 @@ from pipeline.datasets.index import Index
 from pipeline.datasets.photograph import read_label_image
 from pipeline.datasets.readers.demo.classes import CLASS_NAMES, CLASSES, distinguishing_parts
 from pipeline.datasets.readers.demo.data_set import JPEG_QUALITY, Drawing, draw_image
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.masks.store import MaskStore
 
 
@@ -145,8 +145,7 @@ def _read_seed(folder: Path) -> int:
         return int(about["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ProtoMaskError(
-            f"{folder} holds no drawing of the data set `demo` ({error}): set dataset.name to "
-            "demo and run `dvc repro prepare`"
+            f"{folder} holds no drawing of the data set `demo` ({error}): {rerun('prepare')}"
         ) from None
 
 

@@ -22,7 +22,6 @@ class BlackBoxSettings(BackboneSettings):
     """
 
     name: Literal["blackbox"] = "blackbox"
-    code: str = "pipeline/model/blackbox.py"
 
 
 @register

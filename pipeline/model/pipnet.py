@@ -29,8 +29,7 @@ class PipNetSettings(BackboneSettings):
 
     loss_terms = ("alignment", "presence")
     name: Literal["pipnet"] = "pipnet"
-    code: str = "pipeline/model/pipnet.py"
-    prototypes: Count | None = None
+    prototypes: Count | None
 
 
 @register

@@ -22,7 +22,6 @@ class ProtoMaskSettings(PrototypeSettings):
 
     loss_terms = ("cluster", "separation", "diversity")
     name: Literal["protomask"] = "protomask"
-    code: str = "pipeline/model/protomask.py"
 
 
 @register

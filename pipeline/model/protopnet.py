@@ -5,7 +5,7 @@ from typing import Literal
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.distance_network import OwnPrototypes
 from pipeline.model.base.models import register
-from pipeline.model.base.settings import Count, PrototypeSettings
+from pipeline.model.base.settings import PrototypeSettings
 
 
 class ProtoPNetSettings(PrototypeSettings):
@@ -14,13 +14,10 @@ class ProtoPNetSettings(PrototypeSettings):
     Args:
         name: name that the model is registered under.
         code: path of the model's code relative to the repository; a dependency of DVC stages.
-        embedding_dim: D, the size of an embedding, ≥ 1.
     """
 
     loss_terms = ("cluster", "separation")
     name: Literal["protopnet"] = "protopnet"
-    code: str = "pipeline/model/protopnet.py"
-    embedding_dim: Count = 128
 
 
 @register

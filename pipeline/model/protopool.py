@@ -45,12 +45,11 @@ class ProtoPoolSettings(BackboneSettings):
 
     loss_terms = ("cluster", "separation", "orthogonality")
     name: Literal["protopool"] = "protopool"
-    code: str = "pipeline/model/protopool.py"
-    embedding_dim: Count = 128
-    prototypes: Count = 202
-    slots: Count = 10
-    gumbel_epochs: Count = 30
-    epsilon: Epsilon = 1e-4
+    embedding_dim: Count
+    prototypes: Count
+    slots: Count
+    gumbel_epochs: Count
+    epsilon: Epsilon
 
     @model_validator(mode="after")
     def _consistent(self) -> "ProtoPoolSettings":

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.saliency.prototypes import Prototypes
 
 ROUNDING = 1e-3
@@ -53,5 +53,5 @@ class ImageAnswers:
                 return
         raise ProtoMaskError(
             "the answers on the test images are not those of the finished model: "
-            "run `dvc repro evaluate`"
+            f"{rerun('evaluate')}"
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.views import Views
 
@@ -124,7 +124,7 @@ class Prototypes:
         if record["class_name"].tolist() != names:
             raise ProtoMaskError(
                 f"prototypes.csv names {len(record)} prototypes, which are not the model's "
-                f"{len(names)}: run `dvc repro finetune`"
+                f"{len(names)}: {rerun('finetune')}"
             )
         rows = {image: row for row, image in enumerate(index.ids)}
         unknown = sorted(set(record["image"]) - set(rows))

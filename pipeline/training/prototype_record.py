@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_file
 
 COLUMNS = ["prototype", "class_name", "image", "crop", "cell", "mask", "distance"]
@@ -29,6 +29,10 @@ def write_record(record: pd.DataFrame, path: Path) -> None:
 def read_record(path: Path) -> pd.DataFrame:
     """Reads a record written by `write_record`.
 
+    Args:
+        path: path of prototypes.csv, in a folder named after the stage that made it: errors advise
+            to run that again.
+
     Returns:
         A table with the columns described there.
 
@@ -45,7 +49,7 @@ def read_record(path: Path) -> pd.DataFrame:
         return record[COLUMNS]
     except (OSError, KeyError, ValueError) as error:
         raise ProtoMaskError(
-            f"{path} is no record of prototypes ({error}): run `dvc repro push`"
+            f"{path} is no record of prototypes ({error}): {rerun(path.parent.name)}"
         ) from None
 
 

@@ -35,19 +35,19 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    precision: Precision = "float32"
-    epochs: Annotated[int, Field(ge=0)] = 100
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    freeze_backbone: bool = False
-    augment: bool = True
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    accumulate: Annotated[int, Field(ge=1)] = 4
-    lr_backbone: Fraction = 6e-5
-    lr_projection: Fraction = 1e-3
-    lr_prototypes: Fraction = 3e-3
-    start: Literal["random", "crops"] = "random"
-    step_size: Annotated[int, Field(ge=1)] = 35
-    loss: dict[str, Fraction] = {"cluster": 0.8, "separation": 0.2, "diversity": 0.2}
+    precision: Precision
+    epochs: Annotated[int, Field(ge=0)]
+    warmup_epochs: Annotated[int, Field(ge=0)]
+    freeze_backbone: bool
+    augment: bool
+    batch_size: Annotated[int, Field(ge=1)]
+    accumulate: Annotated[int, Field(ge=1)]
+    lr_backbone: Fraction
+    lr_projection: Fraction
+    lr_prototypes: Fraction
+    start: Literal["random", "crops"]
+    step_size: Annotated[int, Field(ge=1)]
+    loss: dict[str, Fraction]
 
 
 class FinetuneSettings(BaseModel):
@@ -62,10 +62,10 @@ class FinetuneSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    epochs: Annotated[int, Field(ge=0)] = 10
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    penalty: Fraction = 1e-3
+    epochs: Annotated[int, Field(ge=0)]
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    batch_size: Annotated[int, Field(ge=1)]
+    penalty: Fraction
 
 
 class PruneSettings(BaseModel):
@@ -79,9 +79,9 @@ class PruneSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    enabled: bool = False
-    nearest: Annotated[int, Field(ge=1)] = 6
-    threshold: Annotated[int, Field(ge=0)] = 3
+    enabled: bool
+    nearest: Annotated[int, Field(ge=1)]
+    threshold: Annotated[int, Field(ge=0)]
 
 
 class Runtime(BaseModel):
@@ -106,14 +106,14 @@ class Runtime(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: Annotated[int, Field(ge=1)] = 1
-    workers: Annotated[int, Field(ge=1)] = 2
-    weights: str | None = None
-    masks: str | None = None
-    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
-    compile: bool = False
-    scheduler: str | None = None
+    device: Literal["auto", "cpu", "cuda"]
+    devices: Annotated[int, Field(ge=1)]
+    workers: Annotated[int, Field(ge=1)]
+    weights: str | None
+    masks: str | None
+    memory_fraction: Annotated[float, Field(gt=0, le=1)]
+    compile: bool
+    scheduler: str | None
 
     @field_validator("scheduler")
     @classmethod

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
+from settings import imported
 from typer.testing import CliRunner, Result
 
 from commands.app import app
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import Machine, Source
-from pipeline.masks.segmenters.imported import Imported
 from pipeline.masks.store import MaskStore
 from stages import workspace
 
@@ -30,7 +30,7 @@ def test_export_and_hash_and_import(run_folder: Path) -> None:
     coco = COCO("out/masks.json")
     assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == list(table["path"])
     assert np.array_equal(coco.annToMask(coco.anns[1]), store.masks(0).full(0))
-    segmenter = Imported(sha256=_masks("hash", "out/masks.json").stdout.strip())
+    segmenter = imported(sha256=_masks("hash", "out/masks.json").stdout.strip())
     sources = [
         Source(run_folder / "photographs", path, digest)
         for path, digest in zip(table["path"], table["sha256"], strict=True)

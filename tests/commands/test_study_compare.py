@@ -45,6 +45,7 @@ STAGES = {
 }
 BLACK_BOX = {
     "name": "blackbox",
+    "code": "pipeline/model/blackbox.py",
     "backbone": "test_resnet",
     "pretrained": "none",
     "standardise": True,

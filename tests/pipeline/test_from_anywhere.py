@@ -12,6 +12,7 @@ import torch
 import yaml
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
+from settings import prune_settings
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
@@ -26,7 +27,7 @@ from pipeline.saliency.prototypes import Prototypes
 from pipeline.training.finetune import finetune_and_prune
 from pipeline.training.prototype_record import read_record
 from pipeline.training.push import push_prototypes
-from pipeline.training.settings import FinetuneSettings, PruneSettings
+from pipeline.training.settings import FinetuneSettings
 
 FABRIC = Fabric(accelerator="cpu", devices=1)
 
@@ -80,7 +81,7 @@ def test_push_and_finetuning(
     labels_N = torch.from_numpy(index.labels[index.rows("train")])
     settings = FinetuneSettings(**params["finetune"])
     found = finetune_and_prune(
-        network, pushed.similarity_NP, labels_N, settings, PruneSettings(), seed=0
+        network, pushed.similarity_NP, labels_N, settings, prune_settings(), seed=0
     )
     assert same_weights(network, artifacts / "finetune")
     assert found.kept.tolist() == list(range(6)) and 0 <= found.accuracy <= 1

@@ -38,7 +38,7 @@ of `predict` and `explain PHOTO`."""
 METRIC_GROUPS = "pipeline.metrics.groups"
 """What finds them by name: `measuring` computes with them, the report has their descriptions."""
 BY_VERSION = ("masks", "crops")
-"""These depend on the version among their parameters instead."""
+"""These depend on the version among their parameters and on their store's format instead."""
 OF_FOLDERS = {"pipeline.datasets.archives", "pipeline.datasets.fetch"}
 """Fetching, which ends before `prepare` begins; the listing has the hashes of what was fetched."""
 
@@ -85,8 +85,9 @@ def test_a_stage_lists_what_it_imports_and_nothing_else(
 
 
 @pytest.mark.parametrize("stage", BY_VERSION)
-def test_expensive_stages_depend_on_no_code(stage: str) -> None:
+def test_expensive_stages_depend_on_their_stores_format_and_no_other_code(stage: str) -> None:
     assert all(dep.startswith("artifacts/") for dep in STAGES[stage]["deps"])
+    assert {f"pipeline/{stage}/store.py": ["FORMAT"]} in STAGES[stage]["params"]
 
 
 def test_models_and_data_sets_are_dependencies_by_their_presets(

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from settings import model_settings
 
 from commands import predict
 from pipeline.datasets.readers.demo import data_set as demo
@@ -35,15 +36,18 @@ dataset: {name: demo, code: pipeline/datasets/readers/demo,
   root: null, num_classes: null, fold: 0, folds: 3,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: []}
 segmenter: {name: patches, version: 1, grid: 2}
-crops: {version: 2, side: 64, per_image: 3, background: original, min_box_area: 0.0}
-train: {epochs: 1, warmup_epochs: 1, freeze_backbone: true, augment: false, batch_size: 16,
+crops: {version: 2, side: 64, per_image: 3, background: original, min_box_area: 0.0,
+  max_box_area: 1.0}
+train: {precision: float32,
+  epochs: 1, warmup_epochs: 1, freeze_backbone: true, augment: false, batch_size: 16,
   accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1,
   start: random}
 finetune: {epochs: 1, lr: 0.0003, batch_size: 16, penalty: 0.001}
 prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, explanations: [mask, prp]}
 explain: {only_mask: false}
-runtime: {device: cpu, workers: 1}
+runtime: {device: cpu, devices: 1, workers: 1, weights: null, masks: null, memory_fraction: 0.9,
+  compile: false, scheduler: null}
 """
 OWN = {"embedding_dim": 16, "prototypes_per_class": 1, "epsilon": 1e-4}
 POOL = {"embedding_dim": 16, "prototypes": 16, "slots": 2, "gumbel_epochs": 1, "epsilon": 1e-4}
@@ -81,8 +85,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _write(model: str) -> None:
     params = yaml.safe_load(PARAMS)
     own, loss = MODELS[model]
-    backbone = {"backbone": "efficientnet_lite0", "pretrained": "none", "standardise": True}
-    params["model"] = {"name": model, **backbone, **own}
+    params["model"] = model_settings(model, pretrained="none", **own).model_dump()
     params["train"]["loss"] = loss
     params["evaluate"]["groups"] = METRIC_GROUPS.own()
     workspace.PARAMS.write_text(yaml.safe_dump(params))

@@ -1,6 +1,7 @@
 """The experiment as its users run it: real DVC, real stages, real processes, in a copy of the
 repository with a small folder of drawn photographs."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,16 +10,24 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from clones import STAGE, STAGES, Clone, ran
 
 from pipeline.crops.store import CropStore
-from stages import provenance
+from pipeline.errors import ProtoMaskError
+from pipeline.masks.store import MaskStore
+from pipeline.model.base.saved import load_model
+from pipeline.training.prototype_record import read_record
+from stages import provenance, workspace
+from stages.finished import Finished
 from stages.params import read_params
 
 pytestmark = pytest.mark.slow
+
+FORMAT = re.compile(r"^FORMAT = (\d+)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +86,97 @@ def test_the_remedy_for_other_crops_works(clone: Clone) -> None:
     remedy = re.search(r"`(dvc repro --force --single-item crops)`", said)
     clone.run(*remedy[1].split())
     clone.run(*STAGE, "train")
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("pipeline/masks/store.py", "masks"),
+        ("pipeline/crops/store.py", "crops"),
+        ("pipeline/model/base/saved.py", "train"),
+    ],
+)
+def test_what_has_another_format_is_made_anew(clone: Clone, file: str, stage: str) -> None:
+    code = clone.folder / file
+    text = code.read_text()
+    assert len(FORMAT.findall(text)) == 1
+    code.write_text(f"# a comment\n{text}")
+    status = clone.run("dvc", "status", stage)
+    assert (f"{stage}:\n" in status) == (stage == "train")
+    code.write_text(FORMAT.sub(r"FORMAT = 1\1", text))
+    assert f"{stage}:\n" in clone.run("dvc", "status", stage)
+
+
+def test_the_remedy_for_another_format_works(clone: Clone) -> None:
+    code = clone.folder / "pipeline/masks/store.py"
+    code.write_text(FORMAT.sub(r"FORMAT = 1\1", code.read_text()))
+    said = clone.run(*STAGE, "crops", ok=False)
+    assert "has format 1 of the mask store; this version of ProtoMask reads 11: " in said
+    first, _ = remedies(said)
+    assert "0 images segmented" in clone.run(*first.split())
+    clone.run(*STAGE, "crops")
+
+
+def remedies(said: str) -> list[str]:
+    """Returns the commands that an error advises, in order."""
+    return re.findall(r"`(dvc [^`]+)`", said)
+
+
+def follow(clone: Clone, read: Callable[[], object]) -> list[str]:
+    """Does what errors advise until something can be read; returns the commands that it took."""
+    with pytest.raises(ProtoMaskError) as caught:
+        read()
+    done: list[str] = []
+    for command in remedies(str(caught.value)):
+        clone.run(*command.split())
+        done.append(command)
+        with contextlib.suppress(ProtoMaskError):
+            read()
+            return done
+    raise caught.value
+
+
+READERS: dict[str, tuple[str, Callable[[], object]]] = {
+    "index/index.parquet": ("prepare", workspace.read_index),
+    "masks.zarr/regions/c/0/0": ("masks", lambda: MaskStore(workspace.MASKS).masks(0)),
+    "crops.zarr/inside/c/0/0/0/0": ("crops", lambda: CropStore(workspace.CROPS).inside(0)),
+    "train/model.json": ("train", lambda: load_model(workspace.TRAIN)),
+    "push/prototypes.csv": ("push", lambda: read_record(workspace.PUSH / "prototypes.csv")),
+    "finetune/model.safetensors": ("finetune", Finished.read),
+    "evaluate/answers.safetensors": ("evaluate", lambda: Finished.read().answers()),
+}
+"""A file → the stage that makes it, and what reads it."""
+
+
+def test_the_remedies_for_what_is_missing_or_damaged_work(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second one is missing altogether, the others are cut short."""
+    monkeypatch.chdir(clone.folder)
+    for number, (name, (stage, read)) in enumerate(READERS.items()):
+        path = workspace.ARTIFACTS / name
+        content = path.read_bytes()
+        path.unlink()  # which may be a link to the file in DVC's cache
+        if number % 2:
+            path.write_bytes(content[: len(content) // 2])
+        else:
+            shutil.rmtree(workspace.ARTIFACTS / Path(name).parts[0])
+        assert follow(clone, read) == [f"dvc repro {stage}"], name
+        assert path.read_bytes() == content
+
+
+def test_the_remedy_where_dvc_takes_what_is_damaged_for_right_works(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone.folder)
+    path = workspace.MASKS / "regions/c/0/0"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+    clone.run("dvc", "commit", "--force", "masks")
+    done = follow(clone, lambda: MaskStore(workspace.MASKS).masks(0))
+    assert done == ["dvc repro masks", "dvc repro --force --single-item masks"]
+    assert path.read_bytes() == content
 
 
 def test_every_output_says_what_it_was_made_with(clone: Clone) -> None:

@@ -1,20 +1,23 @@
 """Parameters: what is wrong is named, with what is allowed; the presets are all valid."""
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from dvc.utils.hydra import compose_and_dump
+from pydantic import BaseModel
+from settings import model_settings, patches
 
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.dataset import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import SEGMENTERS
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
-from pipeline.masks.segmenters.patches import Patches
 from pipeline.model.base.models import MODELS
+from pipeline.parameters import flat
 from stages.params import Params, read_params
 
 REPOSITORY = Path(__file__).parents[2]
@@ -50,7 +53,7 @@ def _compose(tmp_path: Path, *overrides: str) -> dict[str, Any]:
 
 def test_the_committed_parameters_are_valid() -> None:
     params = read_params(REPOSITORY / "params.yaml")
-    assert params.segmenter == Felzenszwalb()
+    assert params.segmenter == Felzenszwalb(**COMMITTED["segmenter"])
     assert params.crops == CropSettings(**COMMITTED["crops"])
 
 
@@ -86,12 +89,10 @@ def test_every_preset_is_valid(tmp_path: Path, preset: str) -> None:
 @pytest.mark.parametrize("model", MODELS.names())
 @pytest.mark.parametrize("experiment", ["frozen", "joint"])
 def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, experiment: str) -> None:
-    composed = _compose(tmp_path, f"model={model}", f"experiment={experiment}")
+    _compose(tmp_path, f"model={model}", f"experiment={experiment}")
     params = read_params(tmp_path / "composed.yaml")
     assert params.model.name == model
     assert params.train.freeze_backbone == (experiment == "frozen")
-    # All that a model has is written out, so that `dvc exp run -S` finds it.
-    assert set(composed["model"]) == set(type(params.model).model_fields)
     assert set(params.train.loss) - {"cross_entropy"} == set(params.model.loss_terms)
 
 
@@ -101,12 +102,29 @@ def test_there_is_a_preset_for_everything_with_a_name() -> None:
     assert {f"model={name}" for name in MODELS.names()} <= set(PRESETS)
 
 
-@pytest.mark.parametrize("name", SEGMENTERS.names())
-def test_a_segmenters_preset_holds_its_defaults(tmp_path: Path, name: str) -> None:
-    composed = _compose(tmp_path, f"segmenter={name}")["segmenter"]
-    assert set(composed) == set(SEGMENTERS[name].model_fields)
-    hashes = {key: "0" * 64 for key in composed if key.endswith("sha256")}
-    assert SEGMENTERS[name](**{**composed, **hashes}) == SEGMENTERS[name](**hashes)
+COMPONENTS: list[type[BaseModel]] = [
+    *(SEGMENTERS[name] for name in SEGMENTERS.names()),
+    *(MODELS[name].settings_type for name in MODELS.names()),
+]
+SECTIONS = [field.annotation for name, field in Params.model_fields.items() if name != "seed"]
+
+
+@pytest.mark.parametrize("kind", [Params, *SECTIONS, *COMPONENTS])
+def test_the_presets_have_the_only_value_of_each_parameter(kind: Any) -> None:
+    """But for a component's `name`, by which it is found: it is refused if it is missing."""
+    given = {name for name, field in kind.model_fields.items() if not field.is_required()}
+    assert given == ({"name"} if kind in COMPONENTS else set())
+
+
+NAMES = ("segmenter.name", "model.name")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in flat(COMMITTED) if name not in NAMES and "train.loss." not in name]
+)
+def test_a_missing_parameter_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ProtoMaskError, match=rf"params\.yaml:\n  {re.escape(name)}: is missing$"):
+        _read(tmp_path, **{name: REMOVED})
 
 
 @pytest.mark.parametrize("name", ["folder", "cars196", "pets"])
@@ -125,7 +143,7 @@ def test_a_data_set_that_can_be_fetched_needs_no_root(tmp_path: Path, name: str)
 
 def test_another_segmenter(tmp_path: Path) -> None:
     params = _read(tmp_path, segmenter={"name": "patches", "version": 1, "grid": 4})
-    assert params.segmenter == Patches(grid=4)
+    assert params.segmenter == patches(grid=4)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +186,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
             r"\(there are: felzenszwalb, .*, slit\)",
         ),
         ({"segmenter.name": REMOVED}, r"segmenter\.name: .* None \(there are: felzenszwalb, "),
+        ({"model.name": REMOVED}, r"model\.name: .* None \(there are: blackbox, "),
         ({"segmenter.name": ["sam2"]}, r"segmenter\.name: there is no segmenter \['sam2'\]"),
         (
             {"dataset.name": "imagenet"},
@@ -192,18 +211,22 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ),
         ({"model.slots": 3}, r"model\.slots: no such parameter"),
         (
-            {"model": {"name": "pipnet"}},
+            {"model": model_settings("pipnet").model_dump()},
             r"weights of cluster, diversity, separation, but the loss of pipnet has cross_entropy, "
             r"alignment, presence; .*-S model=pipnet`, which sets both",
         ),
         ({"train.loss": {"cluster": 0.8, "separation": 0.2}}, r"train\.loss .*has .*diversity"),
         ({"train.loss.cluster": -1}, r"train\.loss\.cluster: .*equal to 0, but is -1"),
         (
-            {"model": {"name": "blackbox"}, "train.loss": {}, "prune.enabled": True},
+            {
+                "model": model_settings("blackbox").model_dump(),
+                "train.loss": {},
+                "prune.enabled": True,
+            },
             r"prune\.enabled is for .*blackbox is none: set it to false",
         ),
         (
-            {"model": {"name": "protopool", "slots": 5, "prototypes": 5}},
+            {"model": {**model_settings("protopool").model_dump(), "slots": 5, "prototypes": 5}},
             r"model: slots is 5 and must be below prototypes, which is 5",
         ),
         # Data sets that do not go with the rest.

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from settings import model_settings, runtime
 
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
@@ -15,7 +16,6 @@ from pipeline.model.base.saved import load_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
 from pipeline.training.prototype_record import read_record
-from pipeline.training.settings import Runtime
 from stages import crops, finetune, push, train, workspace
 from stages.params import read_params
 
@@ -60,7 +60,7 @@ def test_embeds_in_the_precision_that_the_model_was_trained_in(run_folder: Path)
     found = load_file(workspace.PUSH / "similarities.safetensors")["similarity"]
     same = {}
     for precision in ("bfloat16", "float32"):
-        fabric = make_fabric(Runtime(device="cpu"), precision)  # type: ignore[arg-type]
+        fabric = make_fabric(runtime(device="cpu"), precision)  # type: ignore[arg-type]
         features = stored_features(network, store, rows, fabric)
         valid = torch.from_numpy(store.valid[rows])
         same[precision] = torch.equal(answers(network, features, valid).similarity_NP, found)
@@ -84,7 +84,8 @@ def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> 
     params = yaml.safe_load(workspace.PARAMS.read_text())
     settings, loss = OTHERS[name]
     params["crops"]["side"] = 64
-    params["model"] = {"name": name, "backbone": "test_resnet", "pretrained": "none", **settings}
+    about = model_settings(name, backbone="test_resnet", pretrained="none", **settings)
+    params["model"] = about.model_dump()
     params["train"]["loss"] = loss
     workspace.PARAMS.write_text(yaml.safe_dump(params))
     for stage in (crops, train, push, finetune):

@@ -167,10 +167,10 @@ def test_run_from_another_weights_file_is_not_continued(run_folder: Path) -> Non
 
 
 def test_crops_of_other_settings_are_refused(run_folder: Path) -> None:
-    change(crops={"side": 48, "per_image": 3})
+    change(**{"crops.side": 48})
     with pytest.raises(ProtoMaskError, match=r"side=32 instead of 48.*dvc repro crops"):
         train.run()
-    change(crops={"side": 32, "per_image": 2})
+    change(**{"crops.side": 32, "crops.per_image": 2})
     crops.run()
     train.run()
 

@@ -34,17 +34,12 @@ class Felzenszwalb(Segmenter):
 
     label: ClassVar[str] = "Felzenszwalb"
     name: Literal["felzenszwalb"] = "felzenszwalb"
-    version: Literal[1] = 1
-    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
-        300.0,
-        800.0,
-        2000.0,
-        5000.0,
-    )
-    sigma: Annotated[float, Field(ge=0)] = 0.8
-    min_area: Annotated[float, Field(ge=0, lt=1)] = 0.005
-    max_side: Annotated[int, Field(ge=16)] = 320
-    max_box_iou: Annotated[float, Field(gt=0, le=1)] = 0.9
+    version: Literal[1]
+    scales: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+    sigma: Annotated[float, Field(ge=0)]
+    min_area: Annotated[float, Field(ge=0, lt=1)]
+    max_side: Annotated[int, Field(ge=16)]
+    max_box_iou: Annotated[float, Field(gt=0, le=1)]
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()

@@ -38,9 +38,9 @@ class Imported(Segmenter):
 
     label: ClassVar[str] = "imported masks"
     name: Literal["import"] = "import"
-    version: Literal[2] = 2
+    version: Literal[2]
     sha256: str
-    png: Reading = "mask"
+    png: Reading
 
     @field_validator("sha256", mode="before")
     @classmethod

@@ -21,8 +21,8 @@ class Patches(Segmenter):
     """
 
     name: Literal["patches"] = "patches"
-    version: Literal[1] = 1
-    grid: Annotated[int, Field(ge=1, le=32)] = 2
+    version: Literal[1]
+    grid: Annotated[int, Field(ge=1, le=32)]
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import Photographs
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import sha256, whole_file
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import MODELS, build
@@ -109,7 +109,8 @@ def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
     """Reads a model written by `save_model`.
 
     Args:
-        folder: folder with `model.safetensors` and `model.json`.
+        folder: folder with `model.safetensors` and `model.json`, named after the stage that made
+            it: errors advise to run that again.
 
     Returns:
         The model in evaluation mode, on the CPU, and its description.
@@ -121,25 +122,31 @@ def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
         values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if isinstance(values, dict) and values.get("format") != FORMAT:
             raise ProtoMaskError(
-                f"{folder / ABOUT} is of another version of ProtoMask: train again"
+                f"{folder / ABOUT} is of another version of ProtoMask: {rerun(folder.name)}"
             )
         described = _Described.model_validate(values)
         settings = _settings_of(described.settings)
         if sha256(folder / WEIGHTS) != described.weights_sha256:
-            raise ProtoMaskError(f"{folder / WEIGHTS} is not the file that {ABOUT} describes")
+            raise ProtoMaskError(
+                f"{folder / WEIGHTS} is not the file that {ABOUT} describes: {rerun(folder.name)}"
+            )
         state = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise ProtoMaskError(
-            f"no model in {folder}: {Path(error.filename).name} is missing; run `dvc repro`"
+            f"no model in {folder}, {Path(error.filename).name} is missing: {make(folder.name)}"
         ) from None
     except (ValueError, SafetensorError, OSError) as error:
-        raise ProtoMaskError(f"{folder} holds no readable model ({error}); train again") from None
+        raise ProtoMaskError(
+            f"{folder} holds no readable model ({error}): {rerun(folder.name)}"
+        ) from None
     backbone = Backbone(settings.backbone, "none")
     network = build(settings, len(described.class_names), backbone)
     network.reshape(described.num_prototypes)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ProtoMaskError(f"{folder / WEIGHTS} holds another model: {error}") from None
+        raise ProtoMaskError(
+            f"{folder / WEIGHTS} holds another model ({error}): {rerun(folder.name)}"
+        ) from None
     about = About(**{name: getattr(described, name) for name in About.model_fields})
     return network.eval(), about

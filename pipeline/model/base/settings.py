@@ -31,9 +31,9 @@ class BackboneSettings(BaseModel):
 
     name: str
     code: str
-    backbone: str = "efficientnet_lite0"
-    pretrained: str = "imagenet"
-    standardise: bool = True
+    backbone: str
+    pretrained: str
+    standardise: bool
 
 
 class PrototypeSettings(BackboneSettings):
@@ -45,6 +45,6 @@ class PrototypeSettings(BackboneSettings):
         epsilon: ε of the similarity log((d + 1) / (d + ε)), in (0, 1).
     """
 
-    embedding_dim: Count = 1280
-    prototypes_per_class: Count = 10
-    epsilon: Epsilon = 1e-4
+    embedding_dim: Count
+    prototypes_per_class: Count
+    epsilon: Epsilon

@@ -9,21 +9,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
+from settings import crop_settings, patches
 
 from pipeline.crops import writing as module
 from pipeline.crops.batches import read_batches
 from pipeline.crops.extraction import cut_as_stored, extract_crops, whole_image
-from pipeline.crops.settings import NO_MASK, CropSettings
+from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.crops.writing import write_crops
 from pipeline.datasets.index import Photographs
 from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
-from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
-SETTINGS = CropSettings(side=20, per_image=3)
+SETTINGS = crop_settings(side=20, per_image=3)
 
 
 class Made:
@@ -31,7 +31,7 @@ class Made:
 
     def __init__(self, folder: Path, photographs: Photographs, root: Path) -> None:
         self.root, self.photographs = root, photographs
-        segmenter = Patches()
+        segmenter = patches()
         pixels = [read_photograph(root / path) for path in photographs.table["path"]]
         found = segmenter.segment(pixels)
         height, width = pixels[1].shape[:2]
@@ -295,7 +295,7 @@ def test_a_mask_store_is_no_crop_store(made: Made) -> None:
 def test_other_settings_and_images_are_refused_by_name(made: Made) -> None:
     store = CropStore(made.path)
     store.refuse_unless(SETTINGS, made.photographs)
-    other = CropSettings(side=24, per_image=3, background="zero")
+    other = crop_settings(side=24, per_image=3, background="zero")
     with pytest.raises(
         ProtoMaskError, match="side=20 instead of 24, background=original instead of zero"
     ):

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 from pydantic import ValidationError
+from settings import crop_settings
 
 from pipeline.crops.extraction import extract_crops, fill_background, grow_box, whole_image
-from pipeline.crops.settings import NO_MASK, CropSettings
+from pipeline.crops.settings import NO_MASK
 from pipeline.masks.masks import Masks, Region
 
 BILINEAR = Pillow.Resampling.BILINEAR
@@ -97,7 +98,7 @@ def test_backgrounds_by_hand() -> None:
 
 def test_crops_are_the_boxes_resized_by_pillow() -> None:
     picture = _picture()
-    crops = extract_crops(picture, _masks(DISC, BAR), CropSettings(side=24, per_image=2))
+    crops = extract_crops(picture, _masks(DISC, BAR), crop_settings(side=24, per_image=2))
     assert crops.valid.tolist() == [True, True]
     assert crops.masks.tolist() == [0, 1]
     assert crops.boxes.tolist() == [[20, 10, 35, 25], [2, 3, 12, 7]]
@@ -108,7 +109,7 @@ def test_crops_are_the_boxes_resized_by_pillow() -> None:
 
 def test_the_mask_inside_its_crop() -> None:
     """Twice as large, a mask keeps its shape but for the rim; a full box is full."""
-    crops = extract_crops(_picture(), _masks(DISC, BAR), CropSettings(side=30, per_image=2))
+    crops = extract_crops(_picture(), _masks(DISC, BAR), crop_settings(side=30, per_image=2))
     shape = _disc(7).repeat(2, axis=0).repeat(2, axis=1)
     assert (crops.inside[0] != shape).mean() < 0.05
     assert crops.inside[0][15, 15]
@@ -119,7 +120,7 @@ def test_the_mask_inside_its_crop() -> None:
 @pytest.mark.parametrize("background", ["mean", "zero"])
 def test_the_background_of_a_crop(background: str) -> None:
     crops = extract_crops(
-        _picture(), _masks(DISC), CropSettings(side=16, per_image=1, background=background)
+        _picture(), _masks(DISC), crop_settings(side=16, per_image=1, background=background)
     )
     corner = [0, 0, 0]
     if background == "mean":
@@ -128,7 +129,7 @@ def test_the_background_of_a_crop(background: str) -> None:
 
 
 def test_a_grown_box_holds_its_mask_in_the_middle() -> None:
-    settings = CropSettings(side=32, per_image=1, min_box_area=0.48)
+    settings = crop_settings(side=32, per_image=1, min_box_area=0.48)
     region = Region(18, 13, np.ones((4, 4), bool), (1.0,))
     crops = extract_crops(_picture(), _masks(region), settings)
     # 0.48·30·40 = 576 = 24², around (20, 15).
@@ -139,10 +140,10 @@ def test_a_grown_box_holds_its_mask_in_the_middle() -> None:
 
 
 def test_more_masks_than_crops_and_more_crops_than_masks() -> None:
-    few = extract_crops(_picture(), _masks(DISC, BAR), CropSettings(side=16, per_image=1))
+    few = extract_crops(_picture(), _masks(DISC, BAR), crop_settings(side=16, per_image=1))
     assert few.pixels.shape == (1, 16, 16, 3)
     assert few.boxes.tolist() == [[20, 10, 35, 25]]
-    many = extract_crops(_picture(), _masks(DISC, BAR), CropSettings(side=16, per_image=4))
+    many = extract_crops(_picture(), _masks(DISC, BAR), crop_settings(side=16, per_image=4))
     assert many.valid.tolist() == [True, True, False, False]
     assert many.masks.tolist() == [0, 1, NO_MASK, NO_MASK]
     assert not many.pixels[2:].any()
@@ -162,7 +163,7 @@ def test_masks_with_too_large_a_box_give_no_crop() -> None:
         (0.1875, [0, 2, NO_MASK]),
         (0.18, [2, NO_MASK, NO_MASK]),
     ):
-        settings = CropSettings(side=16, per_image=3, max_box_area=limit)
+        settings = crop_settings(side=16, per_image=3, max_box_area=limit)
         crops = extract_crops(_picture(), masks, settings)
         assert crops.masks.tolist() == numbers
         assert crops.valid.tolist() == [number != NO_MASK for number in numbers]
@@ -170,7 +171,7 @@ def test_masks_with_too_large_a_box_give_no_crop() -> None:
 
 def test_an_image_with_too_large_boxes_only_gives_itself() -> None:
     masks = _masks(Region(0, 0, np.ones((30, 40), bool), (1.0,)))
-    settings = CropSettings(side=16, per_image=2, max_box_area=0.5)
+    settings = crop_settings(side=16, per_image=2, max_box_area=0.5)
     crops = extract_crops(_picture(), masks, settings)
     assert crops.masks.tolist() == [NO_MASK, NO_MASK] and crops.valid.tolist() == [True, False]
     assert crops.boxes[0].tolist() == [0, 0, 40, 30]
@@ -178,13 +179,13 @@ def test_an_image_with_too_large_boxes_only_gives_itself() -> None:
 
 def test_boxes_cannot_be_both_too_small_and_too_large() -> None:
     with pytest.raises(ValidationError, match="no crop could be both"):
-        CropSettings(min_box_area=0.5, max_box_area=0.4)
+        crop_settings(min_box_area=0.5, max_box_area=0.4)
 
 
 @pytest.mark.parametrize("size", [(30, 40), (1, 1), (1, 200), (200, 1)])
 def test_an_image_without_masks_gives_itself(size: tuple[int, int]) -> None:
     picture = _picture(*size)
-    crops = extract_crops(picture, _masks(height=size[0], width=size[1]), CropSettings(side=16))
+    crops = extract_crops(picture, _masks(height=size[0], width=size[1]), crop_settings(side=16))
     assert crops.valid.tolist() == [True] + [False] * 10
     assert crops.masks.tolist() == [NO_MASK] * 11
     assert crops.boxes[0].tolist() == [0, 0, size[1], size[0]]
@@ -196,7 +197,7 @@ def test_an_image_without_masks_gives_itself(size: tuple[int, int]) -> None:
 
 
 def test_shapes_and_types() -> None:
-    crops = extract_crops(_picture(), _masks(DISC), CropSettings(side=17, per_image=3))
+    crops = extract_crops(_picture(), _masks(DISC), crop_settings(side=17, per_image=3))
     assert [(field.shape, field.dtype.name) for field in crops] == [
         ((3, 17, 17, 3), "uint8"),
         ((3, 17, 17), "bool"),
@@ -219,7 +220,7 @@ def test_shapes_and_types() -> None:
     ],
 )
 def test_the_crops_are_those_of_this_version(options: dict, expected: str) -> None:
-    settings = CropSettings(side=20, per_image=3, **options)
+    settings = crop_settings(side=20, per_image=3, **options)
     crops = extract_crops(_picture(), _masks(DISC, BAR), settings)
     found = hashlib.sha256(b"".join(field.tobytes() for field in crops)).hexdigest()[:16]
     assert found == expected, (

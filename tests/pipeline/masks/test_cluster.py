@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import dask
 import pytest
+from settings import patches
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
@@ -30,6 +31,7 @@ from pipeline.masks.store import write_store
 ReadPhotographs = Callable[[Path], Photographs]
 Make = Callable[..., Path]
 HERE = Path(__file__).parent
+GRID: dict[str, Any] = {"version": 1, "grid": 2}
 
 
 class Noted(Patches):
@@ -138,8 +140,8 @@ def _store(photographs: Photographs, segmenter: Segmenter, memory: Path) -> dict
 
 
 def _store_made_here(photographs: Photographs, root: Path, memory: Path) -> dict[str, bytes]:
-    segment_images(photographs, root, Patches(), memory, 1)
-    return _store(photographs, Patches(), memory)
+    segment_images(photographs, root, patches(), memory, 1)
+    return _store(photographs, patches(), memory)
 
 
 def _kill_in_the_middle(
@@ -174,7 +176,7 @@ def test_a_killed_worker_costs_its_shard_and_nothing_else(
     monkeypatch.chdir(tmp_path)
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, photographs, Path("root"), Slow(), Path("memory"), 1, machine,
+            segment_images, photographs, Path("root"), Slow(**GRID), Path("memory"), 1, machine,
             cluster.address,
         )  # fmt: skip
         _kill_in_the_middle(segmented, machine, 8, victim)
@@ -183,7 +185,7 @@ def test_a_killed_worker_costs_its_shard_and_nothing_else(
     assert {int(name) for name, *_ in notes} == {victim, other}
     assert sorted(Counter(image for *_, image in notes).values()) == [1] * 29 + [2]
     assert not list((tmp_path / "memory").rglob(".*"))
-    made = _store(photographs, Slow(), tmp_path / "memory")
+    made = _store(photographs, Slow(**GRID), tmp_path / "memory")
     assert made == _store_made_here(photographs, root, tmp_path / "here")
 
 
@@ -200,14 +202,14 @@ def test_workers_may_die_again_and_again(
     cluster.worker("--resources", "GPU=1")
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, photographs, root, SlowOnDevice(), tmp_path / "memory", 1, machine,
-            cluster.address,
+            segment_images, photographs, root, SlowOnDevice(**GRID), tmp_path / "memory", 1,
+            machine, cluster.address,
         )  # fmt: skip
         for _ in range(5):
             _kill_in_the_middle(segmented, machine, len(_notes(machine)) + 4)
         assert segmented.result() == 40
     assert len({name for name, *_ in _notes(machine)}) == 6
-    made = _store(photographs, SlowOnDevice(), tmp_path / "memory")
+    made = _store(photographs, SlowOnDevice(**GRID), tmp_path / "memory")
     assert made == _store_made_here(photographs, root, tmp_path / "here")
 
 
@@ -222,7 +224,7 @@ def test_only_a_worker_that_offers_a_gpu_is_given_work_for_one(
 ) -> None:
     photographs = photographs_in(photograph_folder)
     without = cluster.worker("--no-nanny")
-    args = photographs, photograph_folder, OnDevice()
+    args = photographs, photograph_folder, OnDevice(**GRID)
     cpu = Machine("cpu", masks=machine.masks)
     assert segment_images(*args, tmp_path / "on cpu", 1, cpu, cluster.address) == 10
     assert {int(name) for name, *_ in _notes(machine)} == {without}
@@ -245,7 +247,7 @@ def test_errors_of_workers_are_the_users(
 ) -> None:
     photographs = photographs_in(photograph_folder)
     cluster.worker("--no-nanny")
-    args = photographs, photograph_folder, Patches(), tmp_path / "memory", 1, Machine()
+    args = photographs, photograph_folder, patches(), tmp_path / "memory", 1, Machine()
     (photograph_folder / "class 1" / "003.png").unlink()
     with pytest.raises(ProtoMaskError, match=rf"on {socket.gethostname()}: .*003\.png is in the"):
         segment_images(*args, cluster.address)
@@ -260,7 +262,15 @@ def test_a_shard_that_kills_its_workers_is_given_up(
     photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
 ) -> None:
     photographs = photographs_in(photograph_folder)
-    args = photographs, photograph_folder, Deadly(), tmp_path / "memory", 1, Machine(), "local:1"
+    args = (
+        photographs,
+        photograph_folder,
+        Deadly(**GRID),
+        tmp_path / "memory",
+        1,
+        Machine(),
+        "local:1",
+    )
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
         pytest.raises(ProtoMaskError, match=r"^2 workers died while they made the same shard"),
@@ -273,7 +283,7 @@ def test_a_folder_that_only_looks_the_same_is_no_shared_folder(tmp_path: Path) -
     with pytest.raises(ProtoMaskError, match=r"does not see .*\.seen-by-workers-1: mount"):
         _make_shard(
             [source],
-            Patches(),
+            patches(),
             Shards(tmp_path, 1),
             Machine(),
             tmp_path / ".seen-by-workers-1",
@@ -289,7 +299,7 @@ def test_a_worker_with_other_code_is_refused(
     with (other / "pipeline" / "masks" / "segmenters" / "patches.py").open("a") as file:
         file.write("# edited\n")
     cluster.worker("--no-nanny", code=other)
-    args = photographs_in(photograph_folder), photograph_folder, Patches(), tmp_path / "memory", 1
+    args = photographs_in(photograph_folder), photograph_folder, patches(), tmp_path / "memory", 1
     with pytest.raises(ProtoMaskError, match=rf"worker on .* runs the code in {other}, which is"):
         segment_images(*args, Machine(), cluster.address)
 
@@ -307,7 +317,7 @@ def test_a_lost_scheduler_keeps_what_was_finished(
     cluster.worker("--no-nanny")
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, photographs, root, Slow(), memory, 1, machine, cluster.address
+            segment_images, photographs, root, Slow(**GRID), memory, 1, machine, cluster.address
         )
         while len(_notes(machine)) < 5:
             assert not segmented.done()
@@ -315,7 +325,7 @@ def test_a_lost_scheduler_keeps_what_was_finished(
         cluster.processes[0].kill()
         with pytest.raises(ProtoMaskError, match=r"connection to tcp://.* was lost"):
             segmented.result()
-    assert 0 < segment_images(photographs, root, Slow(), memory, 1, machine) <= 16
+    assert 0 < segment_images(photographs, root, Slow(**GRID), memory, 1, machine) <= 16
 
 
 @pytest.mark.slow
@@ -323,11 +333,11 @@ def test_processes_of_this_machine(
     photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, machine: Machine
 ) -> None:
     photographs, memory = photographs_in(photograph_folder), tmp_path / "memory"
-    args = photographs, photograph_folder, OnDevice(), memory, 1, machine, "local:2"
+    args = photographs, photograph_folder, OnDevice(**GRID), memory, 1, machine, "local:2"
     assert segment_images(*args) == 10
     assert str(os.getpid()) not in {name for name, *_ in _notes(machine)}
     assert segment_images(*args) == 0
-    made = _store(photographs, OnDevice(), memory)
+    made = _store(photographs, OnDevice(**GRID), memory)
     assert made == _store_made_here(photographs, photograph_folder, tmp_path / "here")
 
 
@@ -342,7 +352,7 @@ def test_nobody_at_the_address(
             pytest.raises(ProtoMaskError, match=rf"no Dask scheduler answers at {address}"),
         ):
             segment_images(
-                photographs_in(photograph_folder), photograph_folder, Patches(), tmp_path / "m", 1,
+                photographs_in(photograph_folder), photograph_folder, patches(), tmp_path / "m", 1,
                 Machine(), address,
             )  # fmt: skip
 
@@ -358,10 +368,10 @@ def test_several_devices_have_a_process_each(
     root = make_photographs(tmp_path / "root", per_class=5)
     photographs = photographs_in(root)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    segment_images(photographs, root, SlowOnDevice(), tmp_path / "memory", 1, machine)
+    segment_images(photographs, root, SlowOnDevice(**GRID), tmp_path / "memory", 1, machine)
     notes = _notes(machine)
     assert len(notes) == 10
     assert {device for _, device, _ in notes} == {"cuda:0", "cuda:1"}
     assert len({(name, device) for name, device, _ in notes}) == 2
-    made = _store(photographs, SlowOnDevice(), tmp_path / "memory")
+    made = _store(photographs, SlowOnDevice(**GRID), tmp_path / "memory")
     assert made == _store_made_here(photographs, root, tmp_path / "here")

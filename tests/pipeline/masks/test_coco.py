@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
+from settings import patches
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
@@ -362,13 +363,13 @@ def store(
     """Ten images of 40×30 pixels with 0 to 9 random masks."""
     photographs = photographs_in(photograph_folder)
     masks = [make_masks(seed, count=seed) for seed in range(10)]
-    return _store(tmp_path / "store", photographs, masks, Patches())
+    return _store(tmp_path / "store", photographs, masks, patches())
 
 
 def test_pycocotools_reads_what_is_written(store: MaskStore, tmp_path: Path) -> None:
     write_coco(tmp_path / "out.json", store, [f"{image}!" for image in store.ids])
     coco = COCO(str(tmp_path / "out.json"))
-    assert coco.dataset["info"]["segmenter"] == Patches().fingerprint()
+    assert coco.dataset["info"]["segmenter"] == patches().fingerprint()
     assert [category["name"] for category in coco.loadCats(coco.getCatIds())] == ["mask"]
     assert sorted(coco.getImgIds()) == list(range(1, 11))
     assert len(coco.getAnnIds()) == sum(range(10))
@@ -408,7 +409,7 @@ def test_several_scores_keep_their_names(
     photographs = photographs_in(photograph_folder)
     regions = [Region(0, 0, np.ones((3, 3), bool), (0.1, 0.7))]
     masks = [Masks.of(30, 40, regions, 2)] * len(photographs)
-    store = _store(tmp_path / "store", photographs, masks, TwoScores())
+    store = _store(tmp_path / "store", photographs, masks, TwoScores(version=1, grid=2))
     write_coco(tmp_path / "out.json", store, store.ids)
     first = json.loads((tmp_path / "out.json").read_text())["annotations"][0]
     one, other = np.array([0.1, 0.7], np.float32).tolist()
@@ -421,7 +422,7 @@ def test_a_score_that_json_lacks_leaves_what_was_there(
     photographs = photographs_in(photograph_folder)
     regions = [Region(0, 0, np.ones((3, 3), bool), (float("nan"),))]
     masks = [Masks.of(30, 40, regions, 1)] * len(photographs)
-    store = _store(tmp_path / "store", photographs, masks, Patches())
+    store = _store(tmp_path / "store", photographs, masks, patches())
     (tmp_path / "out.json").write_text("earlier")
     with pytest.raises(ProtoMaskError, match=r"class 0/000\.png is no finite number"):
         write_coco(tmp_path / "out.json", store, store.ids)

@@ -10,12 +10,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from settings import felzenszwalb, patches
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
-from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
-from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 Make = Callable[..., Masks]
@@ -47,7 +46,7 @@ def masks(make_masks: Make) -> list[Masks]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory, masks: list[Masks]) -> Path:
     path = tmp_path_factory.mktemp("written") / "masks.zarr"
-    write_store(path, photographs_of(len(masks)), Patches(), masks)
+    write_store(path, photographs_of(len(masks)), patches(), masks)
     return path
 
 
@@ -92,21 +91,21 @@ def test_it_names_what_made_it(written: Path) -> None:
 def test_the_same_masks_give_the_same_bytes(
     written: Path, masks: list[Masks], tmp_path: Path
 ) -> None:
-    write_store(tmp_path / "again", photographs_of(len(masks)), Patches(), iter(masks))
+    write_store(tmp_path / "again", photographs_of(len(masks)), patches(), iter(masks))
     for file in _files(written):
         assert (tmp_path / "again" / file.relative_to(written)).read_bytes() == file.read_bytes()
     assert len(_files(tmp_path / "again")) == len(_files(written))
 
 
 def test_a_store_replaces_the_one_that_was_there(copied: Path, make_masks: Make) -> None:
-    write_store(copied, photographs_of(2), Patches(grid=3), [make_masks(0), make_masks(1)])
+    write_store(copied, photographs_of(2), patches(grid=3), [make_masks(0), make_masks(1)])
     store = MaskStore(copied)
     assert len(store) == 2
     assert store.verify() == []
 
 
 def test_no_image_has_a_mask(tmp_path: Path, make_masks: Make) -> None:
-    write_store(tmp_path / "s", photographs_of(3), Patches(), [make_masks(0, count=0)] * 3)
+    write_store(tmp_path / "s", photographs_of(3), patches(), [make_masks(0, count=0)] * 3)
     store = MaskStore(tmp_path / "s")
     assert store.num_masks().tolist() == [0, 0, 0]
     assert store.areas().shape == (0,)
@@ -117,8 +116,8 @@ def test_no_image_has_a_mask(tmp_path: Path, make_masks: Make) -> None:
 
 def test_few_files(tmp_path: Path) -> None:
     """At most 10 for 1,000 images, so 6 for 600."""
-    found = Patches(grid=4).segment([np.zeros((30, 40, 3), np.uint8)])[0]
-    write_store(tmp_path / "s", photographs_of(600), Patches(grid=4), [found] * 600)
+    found = patches(grid=4).segment([np.zeros((30, 40, 3), np.uint8)])[0]
+    write_store(tmp_path / "s", photographs_of(600), patches(grid=4), [found] * 600)
     assert len(_files(tmp_path / "s")) <= 6
     assert MaskStore(tmp_path / "s").num_masks().sum() == 9600
 
@@ -220,15 +219,15 @@ def test_no_store(tmp_path: Path) -> None:
 
 def test_other_segmenters_and_images_are_refused_by_name(written: Path) -> None:
     store, photographs = MaskStore(written), photographs_of(len(COUNTS))
-    store.refuse_unless(Patches(), photographs)
+    store.refuse_unless(patches(), photographs)
     with pytest.raises(ProtoMaskError, match="'patches' with grid=2 instead of 3: run"):
-        store.refuse_unless(Patches(grid=3), photographs)
+        store.refuse_unless(patches(grid=3), photographs)
     with pytest.raises(ProtoMaskError, match="name=patches instead of felzenszwalb"):
-        store.refuse_unless(Felzenszwalb(), photographs)
+        store.refuse_unless(felzenszwalb(), photographs)
     with pytest.raises(
         ProtoMaskError, match=r"7 images of 'made up'.* not the 6 images of 'other'"
     ):
-        store.refuse_unless(Patches(), photographs_of(6, "other"))
+        store.refuse_unless(patches(), photographs_of(6, "other"))
     changed = photographs.table.assign(sha256=["f" * 64, *photographs.table["sha256"][1:]])
     with pytest.raises(ProtoMaskError, match="run `dvc repro masks`"):
         store.refuse_other_images(Photographs("made up", changed))
@@ -237,7 +236,7 @@ def test_other_segmenters_and_images_are_refused_by_name(written: Path) -> None:
 def test_a_larger_store_of_real_masks(tmp_path: Path, same_masks: Same) -> None:
     """Masks that cross the 64 kB chunks of `counts`."""
     random = np.random.default_rng(0)
-    segmenter = Felzenszwalb(scales=(100.0, 300.0), min_area=0.0005)
+    segmenter = felzenszwalb(scales=(100.0, 300.0), min_area=0.0005)
     found = [
         segmenter.segment([random.integers(0, 256, (90, 120, 3), dtype=np.uint8)])[0]
         for _ in range(8)

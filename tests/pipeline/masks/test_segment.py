@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
+from settings import felzenszwalb, patches
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.masks.segment import remarks_on, segment_images, stored_masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
-from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
 from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
@@ -61,8 +61,8 @@ def test_every_image_once(
 ) -> None:
     photographs = photographs_in(photograph_folder)
     memory = tmp_path / "memory"
-    assert segment_images(photographs, photograph_folder, Patches(), memory, 1) == 10
-    assert segment_images(photographs, photograph_folder, Patches(), memory, 1) == 0
+    assert segment_images(photographs, photograph_folder, patches(), memory, 1) == 10
+    assert segment_images(photographs, photograph_folder, patches(), memory, 1) == 0
     assert sum(segmented) == 10
 
 
@@ -73,22 +73,22 @@ def test_the_store_holds_what_the_segmenter_finds(
     same_masks: Callable[[Masks, Masks], bool],
 ) -> None:
     photographs = photographs_in(photograph_folder)
-    segment_images(photographs, photograph_folder, Felzenszwalb(), tmp_path / "memory", 1)
-    store = MaskStore(_store(photographs, Felzenszwalb(), tmp_path / "memory", tmp_path / "store"))
+    segment_images(photographs, photograph_folder, felzenszwalb(), tmp_path / "memory", 1)
+    store = MaskStore(_store(photographs, felzenszwalb(), tmp_path / "memory", tmp_path / "store"))
     for number, path in enumerate(photographs.table["path"]):
         pixels = np.asarray(Pillow.open(photograph_folder / path))
-        assert same_masks(store.masks(number), Felzenszwalb().segment([pixels])[0])
+        assert same_masks(store.masks(number), felzenszwalb().segment([pixels])[0])
 
 
 def test_an_added_image_costs_only_itself(
     photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, segmented: list[int]
 ) -> None:
     memory = tmp_path / "memory"
-    segment_images(photographs_in(photograph_folder), photograph_folder, Patches(), memory, 1)
+    segment_images(photographs_in(photograph_folder), photograph_folder, patches(), memory, 1)
     segmented.clear()
     Pillow.new("RGB", (20, 20), "red").save(photograph_folder / "class 0" / "000a.png")
     assert (
-        segment_images(photographs_in(photograph_folder), photograph_folder, Patches(), memory, 1)
+        segment_images(photographs_in(photograph_folder), photograph_folder, patches(), memory, 1)
         == 1
     )
     assert segmented == [1]
@@ -98,12 +98,12 @@ def test_a_removed_or_renamed_image_costs_nothing(
     photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
 ) -> None:
     memory = tmp_path / "memory"
-    segment_images(photographs_in(photograph_folder), photograph_folder, Patches(), memory, 1)
+    segment_images(photographs_in(photograph_folder), photograph_folder, patches(), memory, 1)
     (photograph_folder / "class 0" / "000.png").unlink()
     (photograph_folder / "class 0" / "001.png").rename(photograph_folder / "class 1" / "zz.png")
     photographs = photographs_in(photograph_folder)
-    assert segment_images(photographs, photograph_folder, Patches(), memory, 1) == 0
-    assert len(list(stored_masks(photographs, Patches(), memory))) == 9
+    assert segment_images(photographs, photograph_folder, patches(), memory, 1) == 0
+    assert len(list(stored_masks(photographs, patches(), memory))) == 9
 
 
 def test_two_copies_of_an_image_are_segmented_once(
@@ -113,8 +113,8 @@ def test_two_copies_of_an_image_are_segmented_once(
     one = photograph_folder / "class 0" / "000.png"
     (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
     photographs = photographs_in(photograph_folder)
-    assert segment_images(photographs, photograph_folder, Patches(), memory, 1) == 10
-    assert len(list(stored_masks(photographs, Patches(), memory))) == 11
+    assert segment_images(photographs, photograph_folder, patches(), memory, 1) == 10
+    assert len(list(stored_masks(photographs, patches(), memory))) == 11
 
 
 def test_an_earlier_segmenter_is_remembered(
@@ -122,11 +122,11 @@ def test_an_earlier_segmenter_is_remembered(
 ) -> None:
     photographs, memory = photographs_in(photograph_folder), tmp_path / "memory"
     counts = [
-        segment_images(photographs, photograph_folder, Patches(grid=grid), memory, 1)
+        segment_images(photographs, photograph_folder, patches(grid=grid), memory, 1)
         for grid in (2, 3, 2, 3)
     ]
     assert counts == [10, 10, 0, 0]
-    assert [len(masks) for masks in stored_masks(photographs, Patches(grid=3), memory)] == [9] * 10
+    assert [len(masks) for masks in stored_masks(photographs, patches(grid=3), memory)] == [9] * 10
 
 
 def test_a_damaged_shard_is_made_again(
@@ -134,12 +134,12 @@ def test_a_damaged_shard_is_made_again(
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=20)  # 40 images: shards of 16, 16, 8
     photographs, memory = photographs_in(root), tmp_path / "memory"
-    segment_images(photographs, root, Patches(), memory, 1)
-    whole = _contents(_store(photographs, Patches(), memory, tmp_path / "1"))
+    segment_images(photographs, root, patches(), memory, 1)
+    whole = _contents(_store(photographs, patches(), memory, tmp_path / "1"))
     shard = sorted(memory.rglob("*.parquet"))[0]
     shard.write_bytes(shard.read_bytes()[:-9])
-    assert segment_images(photographs, root, Patches(), memory, 1) in (8, 16)
-    assert _contents(_store(photographs, Patches(), memory, tmp_path / "2")) == whole
+    assert segment_images(photographs, root, patches(), memory, 1) in (8, 16)
+    assert _contents(_store(photographs, patches(), memory, tmp_path / "2")) == whole
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -150,10 +150,10 @@ def test_a_changed_image_is_named(
     photographs = photographs_in(root)
     Pillow.new("RGB", (40, 30)).save(root / "class 1" / "003.png")
     with pytest.raises(ProtoMaskError, match=r"class 1/003\.png has changed since it was listed"):
-        segment_images(photographs, root, Patches(), tmp_path / "memory", workers)
+        segment_images(photographs, root, patches(), tmp_path / "memory", workers)
     (root / "class 1" / "003.png").unlink()
     with pytest.raises(ProtoMaskError, match=r"003\.png is in the index but not there"):
-        segment_images(photographs, root, Patches(), tmp_path / "memory", workers)
+        segment_images(photographs, root, patches(), tmp_path / "memory", workers)
 
 
 def test_what_was_finished_before_an_error_is_kept(
@@ -165,9 +165,9 @@ def test_what_was_finished_before_an_error_is_kept(
     content = last.read_bytes()
     last.write_bytes(b"changed")
     with pytest.raises(ProtoMaskError):
-        segment_images(photographs, root, Patches(), memory, 1)
+        segment_images(photographs, root, patches(), memory, 1)
     last.write_bytes(content)
-    assert segment_images(photographs, root, Patches(), memory, 1) == 8
+    assert segment_images(photographs, root, patches(), memory, 1) == 8
 
 
 def test_any_number_of_workers_writes_the_same_store(
@@ -178,8 +178,8 @@ def test_any_number_of_workers_writes_the_same_store(
     stores = []
     for workers in (1, 2):
         memory = tmp_path / f"memory {workers}"
-        assert segment_images(photographs, root, Felzenszwalb(), memory, workers) == 40
-        path = _store(photographs, Felzenszwalb(), memory, tmp_path / f"store {workers}")
+        assert segment_images(photographs, root, felzenszwalb(), memory, workers) == 40
+        path = _store(photographs, felzenszwalb(), memory, tmp_path / f"store {workers}")
         stores.append(_contents(path))
     assert stores[0] == stores[1]
 
@@ -196,8 +196,8 @@ def test_how_images_fell_into_shards_does_not_show(
     for size in (1, 3, 100):
         monkeypatch.setattr(Patches, "images_per_shard", size)
         memory = tmp_path / f"memory {size}"
-        segment_images(photographs, root, Patches(), memory, 1)
-        stores.append(_contents(_store(photographs, Patches(), memory, tmp_path / f"s{size}")))
+        segment_images(photographs, root, patches(), memory, 1)
+        stores.append(_contents(_store(photographs, patches(), memory, tmp_path / f"s{size}")))
     assert stores[0] == stores[1] == stores[2]
 
 
@@ -210,13 +210,14 @@ from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.store import write_store
 
 if __name__ == "__main__":
-    root, memory, store, workers = sys.argv[1:]
+    root, memory, store, workers, parameters = sys.argv[1:]
     Felzenszwalb.images_per_shard = 2
+    segmenter = Felzenszwalb.model_validate_json(parameters)
     photographs = Photographs.read(Path(root).parent / "photographs.parquet")
     print("started", flush=True)
-    segment_images(photographs, Path(root), Felzenszwalb(), Path(memory), int(workers))
-    masks = stored_masks(photographs, Felzenszwalb(), Path(memory))
-    write_store(Path(store), photographs, Felzenszwalb(), masks)
+    segment_images(photographs, Path(root), segmenter, Path(memory), int(workers))
+    masks = stored_masks(photographs, segmenter, Path(memory))
+    write_store(Path(store), photographs, segmenter, masks)
 """
 
 
@@ -235,6 +236,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
 
     def start(memory: str, store: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "run.py", str(root), memory, store, str(workers)]
+        command.append(felzenszwalb().model_dump_json())
         return subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -273,7 +275,7 @@ def test_an_interrupted_write_leaves_no_part(
         patch.setattr(Path, "replace", fail)
         with pytest.raises(OSError, match="No space"):
             segment_images(
-                photographs_in(photograph_folder), photograph_folder, Patches(), tmp_path / "m", 1
+                photographs_in(photograph_folder), photograph_folder, patches(), tmp_path / "m", 1
             )
     assert [path for path in (tmp_path / "m").rglob("*") if path.is_file()] == []
 
@@ -292,11 +294,12 @@ def test_copies_are_two_images_to_a_segmenter_that_goes_by_names(
     one = photograph_folder / "class 0" / "000.png"
     (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
     photographs = photographs_in(photograph_folder)
-    assert segment_images(photographs, photograph_folder, ByName(), memory, 1) == 11
-    assert len(list(stored_masks(photographs, ByName(), memory))) == 11
+    by_name = ByName(version=1, grid=2)
+    assert segment_images(photographs, photograph_folder, by_name, memory, 1) == 11
+    assert len(list(stored_masks(photographs, by_name, memory))) == 11
     one.rename(one.with_name("renamed.png"))
     photographs = photographs_in(photograph_folder)
-    assert segment_images(photographs, photograph_folder, ByName(), memory, 1) == 1
+    assert segment_images(photographs, photograph_folder, by_name, memory, 1) == 1
 
 
 def test_what_has_no_mask_is_said(
@@ -306,16 +309,16 @@ def test_what_has_no_mask_is_said(
     for number in range(4):  # too small for boxes of 2 pixels
         Pillow.new("RGB", (2, 2), (number, 0, 0)).save(root / "class 1" / f"00{number}.png")
     photographs = photographs_in(root)
-    segment_images(photographs, root, Patches(), tmp_path / "memory", 1)
-    masks = list(stored_masks(photographs, Patches(), tmp_path / "memory"))
-    assert remarks_on(masks, photographs, root, Patches(), Machine()) == [
+    segment_images(photographs, root, patches(), tmp_path / "memory", 1)
+    masks = list(stored_masks(photographs, patches(), tmp_path / "memory"))
+    assert remarks_on(masks, photographs, root, patches(), Machine()) == [
         "16 regions of 4 images are empty or less than 2 pixels wide or high, and give no mask: "
         "'class 1/000.png', 'class 1/001.png', 'class 1/002.png' and 1 more",
         "4 of 10 images have no mask: 'class 1/000.png', 'class 1/001.png', 'class 1/002.png' "
         "and 1 more",
     ]
     first = Photographs("folder", photographs.table[:5])
-    assert remarks_on(masks[:5], first, root, Patches(), Machine()) == []
+    assert remarks_on(masks[:5], first, root, patches(), Machine()) == []
     small = Photographs("folder", photographs.table[5:7])
     with pytest.raises(ProtoMaskError, match="'patches' gives none of the 2 images a mask; 8 regi"):
-        remarks_on(masks[5:7], small, root, Patches(), Machine())
+        remarks_on(masks[5:7], small, root, patches(), Machine())

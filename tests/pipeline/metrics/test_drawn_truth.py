@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
+from settings import crop_settings, patches
 
-from pipeline.crops.settings import CropSettings
 from pipeline.crops.store import CropStore
 from pipeline.crops.writing import write_crops
 from pipeline.datasets.index import Index
@@ -19,7 +19,6 @@ from pipeline.datasets.prepare import build_index
 from pipeline.datasets.readers.demo import data_set as demo
 from pipeline.datasets.readers.demo.classes import CLASS_NAMES, PARTS, distinguishing_parts
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.metrics.drawn_truth import DrawnTruth, sister
 
@@ -50,11 +49,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("drawn")
     demo.draw(folder / "index", seed=3, train_per_class=2, test_per_class=1)
     index, *_ = build_index("demo", folder / "index", list_files(folder / "index"), threads=1)
-    photographs, segmenter = index.photographs, Patches()
+    photographs, segmenter = index.photographs, patches()
     pixels = [read_photograph(folder / "index" / path) for path in photographs.table["path"]]
     write_store(folder / "masks", photographs, segmenter, segmenter.segment(pixels))
     masks = MaskStore(folder / "masks")
-    settings = CropSettings(side=S, per_image=K)
+    settings = crop_settings(side=S, per_image=K)
     write_crops(folder / "crops", photographs, folder / "index", masks, settings)
     return Made(folder / "index", index, masks, CropStore(folder / "crops"))
 

@@ -3,32 +3,28 @@
 import numpy as np
 import pytest
 import torch
+from settings import model_settings, runtime
 
 from pipeline.metrics.randomisation import with_random_prototypes, with_random_weights
 from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.models import build
-from pipeline.model.blackbox import BlackBox, BlackBoxSettings
-from pipeline.model.pipnet import PipNetSettings
-from pipeline.model.protomask import ProtoMaskSettings
-from pipeline.model.protopnet import ProtoPNetSettings
-from pipeline.model.protopool import ProtoPoolSettings
+from pipeline.model.blackbox import BlackBox
 from pipeline.training.devices import make_fabric
-from pipeline.training.settings import Runtime
 
 C, M = 3, 2
 SMALL = {"backbone": "test_resnet", "pretrained": "none"}
 SETTINGS = {
-    "protomask": ProtoMaskSettings(**SMALL, embedding_dim=8, prototypes_per_class=M),
-    "protopnet": ProtoPNetSettings(**SMALL, embedding_dim=8, prototypes_per_class=M),
-    "protopool": ProtoPoolSettings(**SMALL, embedding_dim=8, prototypes=C * M, slots=M),
-    "pipnet": PipNetSettings(**SMALL, prototypes=C * M),
-    "blackbox": BlackBoxSettings(**SMALL),
+    "protomask": model_settings("protomask", **SMALL, embedding_dim=8, prototypes_per_class=M),
+    "protopnet": model_settings("protopnet", **SMALL, embedding_dim=8, prototypes_per_class=M),
+    "protopool": model_settings("protopool", **SMALL, embedding_dim=8, prototypes=C * M, slots=M),
+    "pipnet": model_settings("pipnet", **SMALL, prototypes=C * M),
+    "blackbox": model_settings("blackbox", **SMALL),
 }
 
 
 @pytest.fixture(scope="module")
 def fabric():
-    return make_fabric(Runtime(device="cpu", workers=1), "float32")
+    return make_fabric(runtime(device="cpu", workers=1), "float32")
 
 
 def finished(model):

@@ -4,22 +4,18 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from settings import model_settings
 
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
-from pipeline.model.blackbox import BlackBoxSettings
-from pipeline.model.pipnet import PipNetSettings
-from pipeline.model.protomask import ProtoMaskSettings
-from pipeline.model.protopnet import ProtoPNetSettings
-from pipeline.model.protopool import ProtoPoolSettings
 
 BACKBONE = {"backbone": "test_resnet", "pretrained": "none"}
 SMALL = {
-    "protomask": ProtoMaskSettings(**BACKBONE, embedding_dim=8, prototypes_per_class=2),
-    "protopnet": ProtoPNetSettings(**BACKBONE, embedding_dim=8, prototypes_per_class=2),
-    "protopool": ProtoPoolSettings(**BACKBONE, embedding_dim=8, prototypes=7, slots=2),
-    "pipnet": PipNetSettings(**BACKBONE, prototypes=9),
-    "blackbox": BlackBoxSettings(**BACKBONE),
+    "protomask": model_settings("protomask", **BACKBONE, embedding_dim=8, prototypes_per_class=2),
+    "protopnet": model_settings("protopnet", **BACKBONE, embedding_dim=8, prototypes_per_class=2),
+    "protopool": model_settings("protopool", **BACKBONE, embedding_dim=8, prototypes=7, slots=2),
+    "pipnet": model_settings("pipnet", **BACKBONE, prototypes=9),
+    "blackbox": model_settings("blackbox", **BACKBONE),
 }
 
 

@@ -3,19 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from settings import model_settings
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.model.base.inference import answers
 from pipeline.model.base.losses import class_weights
-from pipeline.model.blackbox import BlackBox, BlackBoxSettings
+from pipeline.model.blackbox import BlackBox
 
 from .backbones import MeanColour
 
 
 def make(classes: int = 2, **settings: bool) -> BlackBox:
-    return BlackBox(BlackBoxSettings(**settings), classes, MeanColour())
+    return BlackBox(model_settings("blackbox", **settings), classes, MeanColour())
 
 
 def valid(count: int) -> torch.Tensor:

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from settings import model_settings
 from torch import Tensor
 
 from pipeline.model.base.network import Output
-from pipeline.model.pipnet import PipNet, PipNetSettings
+from pipeline.model.pipnet import PipNet
 
 from .backbones import FourCells
 
@@ -17,7 +18,7 @@ WEIGHTS = {"cross_entropy": 2.0, "alignment": 5.0, "presence": 2.0}
 
 def make(prototypes: int | None = None, classes: int = 2) -> PipNet:
     torch.manual_seed(0)
-    return PipNet(PipNetSettings(prototypes=prototypes), classes, FourCells())
+    return PipNet(model_settings("pipnet", prototypes=prototypes), classes, FourCells())
 
 
 def by_hand() -> PipNet:

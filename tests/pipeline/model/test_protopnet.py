@@ -5,17 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from settings import model_settings
 
 from pipeline.model.base.losses import off_class_penalty
 from pipeline.model.base.network import Output
-from pipeline.model.protopnet import ProtoPNet, ProtoPNetSettings
+from pipeline.model.protopnet import ProtoPNet
 
 from .backbones import FourCells
 
 
 def make(classes: int = 2, per_class: int = 1, D: int = 2) -> ProtoPNet:
     torch.manual_seed(0)
-    settings = ProtoPNetSettings(embedding_dim=D, prototypes_per_class=per_class)
+    settings = model_settings("protopnet", embedding_dim=D, prototypes_per_class=per_class)
     return ProtoPNet(settings, classes, FourCells())
 
 

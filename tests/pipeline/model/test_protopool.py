@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
+from settings import crop_settings, model_settings
 from torch import Tensor
 
-from pipeline.crops.settings import CropSettings
 from pipeline.model.base.losses import off_class_penalty
 from pipeline.model.base.network import Output
 from pipeline.model.base.saved import About, load_model, save_model
-from pipeline.model.protopool import ProtoPool, ProtoPoolSettings
+from pipeline.model.protopool import ProtoPool
 
 from .backbones import FourCells
 
@@ -28,7 +28,9 @@ SLOTS = [
 def make(prototypes: int = 3, classes: int = 2, **settings: int | float) -> ProtoPool:
     torch.manual_seed(0)
     values = {"embedding_dim": 2, "slots": 2, "epsilon": 0.01, **settings}
-    return ProtoPool(ProtoPoolSettings(prototypes=prototypes, **values), classes, FourCells())
+    return ProtoPool(
+        model_settings("protopool", prototypes=prototypes, **values), classes, FourCells()
+    )
 
 
 def choosing(*chosen: tuple[int, int], prototypes: int) -> ProtoPool:
@@ -166,7 +168,7 @@ def test_slots_start_as_documented() -> None:
 
 def test_more_slots_than_others_are_left_for_is_refused() -> None:
     with pytest.raises(ValidationError, match="slots is 3"):
-        ProtoPoolSettings(prototypes=3, slots=3)
+        model_settings("protopool", prototypes=3, slots=3)
 
 
 def test_finish() -> None:
@@ -196,8 +198,13 @@ def test_finished_model_can_be_copied_after_training() -> None:
 
 def test_saved_and_loaded_after_finishing(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    settings = ProtoPoolSettings(
-        backbone="test_resnet", pretrained="none", embedding_dim=4, prototypes=30, slots=2
+    settings = model_settings(
+        "protopool",
+        backbone="test_resnet",
+        pretrained="none",
+        embedding_dim=4,
+        prototypes=30,
+        slots=2,
     )
     network = ProtoPool(settings, 3)
     network.finish()
@@ -205,7 +212,7 @@ def test_saved_and_loaded_after_finishing(tmp_path: Path) -> None:
     about = About(
         class_names=["a", "b", "c"],
         segmenter={},
-        crops=CropSettings(),
+        crops=crop_settings(),
         images="",
         precision="float32",
     )

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from settings import model_settings
 
-from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
+from pipeline.model.protomask import ProtoMask
 from pipeline.report.heatmaps import RAMP, Cut, overlaid, overlays, relevance_of
 
 S = 64
@@ -83,7 +84,7 @@ def test_without_crops_nothing_is_asked() -> None:
 
 @pytest.mark.parametrize(("backbone", "rule"), [("test_resnet", "prp"), ("test_mambaout", "grad")])
 def test_backbones_that_propagation_does_not_know_get_gradients(backbone: str, rule: str) -> None:
-    settings = ProtoMaskSettings(backbone=backbone, pretrained="none", embedding_dim=4)
+    settings = model_settings("protomask", backbone=backbone, pretrained="none", embedding_dim=4)
     relevance = relevance_of(ProtoMask(settings, 2).eval())
     assert relevance.rule == rule
     crops = torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8)

@@ -2,14 +2,9 @@
 
 import numpy as np
 import pytest
+from settings import model_settings
 
 from pipeline.model.base.models import build
-from pipeline.model.base.settings import BackboneSettings
-from pipeline.model.blackbox import BlackBoxSettings
-from pipeline.model.pipnet import PipNetSettings
-from pipeline.model.protomask import ProtoMaskSettings
-from pipeline.model.protopnet import ProtoPNetSettings
-from pipeline.model.protopool import ProtoPoolSettings
 from pipeline.report.drawing import COLOURS
 from pipeline.report.view_pictures import colour_of_view, draw_view, outlines_of_views
 from pipeline.saliency.views import Views
@@ -18,17 +13,17 @@ CELLS = Views("cells", (2, 3))
 
 
 @pytest.mark.parametrize(
-    ("settings", "views"),
+    ("model", "views"),
     [
-        (ProtoMaskSettings, Views("crops", (1, 1))),
-        (ProtoPNetSettings, Views("cells", (3, 3))),
-        (ProtoPoolSettings, Views("cells", (3, 3), shared=True, focal=True)),
-        (PipNetSettings, Views("cells", (3, 3), shared=True, pushed=False)),
-        (BlackBoxSettings, Views("image", (1, 1), pushed=False)),
+        ("protomask", Views("crops", (1, 1))),
+        ("protopnet", Views("cells", (3, 3))),
+        ("protopool", Views("cells", (3, 3), shared=True, focal=True)),
+        ("pipnet", Views("cells", (3, 3), shared=True, pushed=False)),
+        ("blackbox", Views("image", (1, 1), pushed=False)),
     ],
 )
-def test_views_of_a_network(settings: type[BackboneSettings], views: Views) -> None:
-    network = build(settings(backbone="test_resnet", pretrained="none"), 2)
+def test_views_of_a_network(model: str, views: Views) -> None:
+    network = build(model_settings(model, backbone="test_resnet", pretrained="none"), 2)
     # test_resnet halves five times
     assert Views.of(network, 96) == views
 

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from settings import model_settings
 
 from pipeline.metrics.evidence import Copies
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.head import PresenceHead
 from pipeline.model.base.inference import Answers, answers_of
-from pipeline.model.protopnet import ProtoPNet, ProtoPNetSettings
+from pipeline.model.protopnet import ProtoPNet
 from pipeline.saliency.maps import (
     MaskSaliency,
     RelevanceSaliency,
@@ -166,7 +167,7 @@ def test_changed_copies_have_their_own_map() -> None:
 def test_where_cells_are_most_similar_is_where_saliency_says() -> None:
     torch.manual_seed(0)
     network = ProtoPNet(
-        ProtoPNetSettings(embedding_dim=4), 2, Backbone("test_resnet", "none")
+        model_settings("protopnet", embedding_dim=4), 2, Backbone("test_resnet", "none")
     ).eval()
     crops = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
     prototypes = torch.tensor([0, 7, 19])

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from settings import model_settings
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.backbone import Backbone
-from pipeline.model.protopnet import ProtoPNet, ProtoPNetSettings
+from pipeline.model.protopnet import ProtoPNet
 from pipeline.saliency.prototypes import Points, Prototypes, Score, figure
 from pipeline.saliency.views import Views
 
@@ -96,7 +97,7 @@ def test_figures_have_a_true_minus_and_no_negative_zero() -> None:
 
 def test_a_record_of_another_model_is_refused(tiny: Any) -> None:
     network = ProtoPNet(
-        ProtoPNetSettings(prototypes_per_class=1), 2, Backbone("test_resnet", "none")
+        model_settings("protopnet", prototypes_per_class=1), 2, Backbone("test_resnet", "none")
     )
     names = tiny.index.class_names
     record = pd.DataFrame(

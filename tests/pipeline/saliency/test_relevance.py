@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from settings import model_settings
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
@@ -22,11 +23,9 @@ from pipeline.model.base.distances import similarity
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.relevance_target import SMALLEST
-from pipeline.model.blackbox import BlackBox, BlackBoxSettings, LogitTarget
-from pipeline.model.pipnet import PipNet, PipNetSettings, PresenceTarget
-from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
-from pipeline.model.protopnet import ProtoPNetSettings
-from pipeline.model.protopool import ProtoPoolSettings
+from pipeline.model.blackbox import BlackBox, LogitTarget
+from pipeline.model.pipnet import PipNet, PresenceTarget
+from pipeline.model.protomask import ProtoMask
 from pipeline.saliency.canonizers import canonical
 from pipeline.saliency.relevance import (
     MARGIN,
@@ -69,7 +68,7 @@ def make_backbone(name: str) -> Backbone:
 
 def make_network(name: str = SMALL) -> ProtoMask:
     backbone = make_backbone(name)
-    network = ProtoMask(ProtoMaskSettings(embedding_dim=32), 3, backbone).eval()
+    network = ProtoMask(model_settings("protomask", embedding_dim=32), 3, backbone).eval()
     with torch.no_grad():
         network.standardise(features_of(network, make_crops(5)))
     return network
@@ -270,7 +269,8 @@ class TwoFeatures(nn.Module):
 
 
 def test_similarity_by_hand() -> None:
-    network = ProtoMask(ProtoMaskSettings(embedding_dim=2, epsilon=0.01), 1, TwoFeatures())
+    settings = model_settings("protomask", embedding_dim=2, epsilon=0.01)
+    network = ProtoMask(settings, 1, TwoFeatures())
     network.feature_mean, network.feature_std = torch.tensor([1.0, 0.0]), torch.tensor([2.0, 1.0])
     features = torch.tensor([[2.0, 1.0]])
     with torch.no_grad():
@@ -287,7 +287,7 @@ def test_similarity_by_hand() -> None:
 
 
 def test_channel_near_zero_does_not_decide() -> None:
-    network = ProtoMask(ProtoMaskSettings(embedding_dim=2), 1, TwoFeatures())
+    network = ProtoMask(model_settings("protomask", embedding_dim=2), 1, TwoFeatures())
     features = torch.tensor([[1.0, 1.0]])
     with torch.no_grad():
         network.projection.weight.copy_(torch.tensor([[1.0, 1.0], [1.0, -1 + 1e-6]]))
@@ -318,15 +318,15 @@ def test_gradient_times_pixel(name: str) -> None:
 
 def make_network_of_any(name: str) -> ProtoMask:
     torch.manual_seed(0)
-    settings = ProtoMaskSettings(backbone=name, pretrained="none", embedding_dim=8)
+    settings = model_settings("protomask", backbone=name, pretrained="none", embedding_dim=8)
     return ProtoMask(settings, 2).eval()
 
 
 SETTINGS = {
-    "protopnet": ProtoPNetSettings(embedding_dim=32, prototypes_per_class=2),
-    "protopool": ProtoPoolSettings(embedding_dim=32, prototypes=8, slots=2),
-    "pipnet": PipNetSettings(prototypes=6),
-    "blackbox": BlackBoxSettings(),
+    "protopnet": model_settings("protopnet", embedding_dim=32, prototypes_per_class=2),
+    "protopool": model_settings("protopool", embedding_dim=32, prototypes=8, slots=2),
+    "pipnet": model_settings("pipnet", prototypes=6),
+    "blackbox": model_settings("blackbox"),
 }
 
 
@@ -458,7 +458,7 @@ def test_each_model_has_the_head_of_its_scores(model: str, kind: type) -> None:
 
 
 def test_presence_by_hand() -> None:
-    network = PipNet(PipNetSettings(prototypes=2), 1, TwoFeatures())
+    network = PipNet(model_settings("pipnet", prototypes=2), 1, TwoFeatures())
     network.feature_std = torch.tensor([2.0, 1.0])
     with torch.no_grad():
         network.projection.weight.copy_(torch.tensor([[2.0, 3.0], [-2.0, 1.0]]))

@@ -7,11 +7,11 @@ import optuna
 import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
+from settings import train_settings
 
 from pipeline.errors import ProtoMaskError
 from pipeline.study import search
 from pipeline.training.curve import announce, read_curve
-from pipeline.training.settings import TrainSettings
 
 # method.md, "Published settings".
 PUBLISHED = [
@@ -22,7 +22,7 @@ PUBLISHED = [
     (6e-5, 2e-3, 35),
     (7.3e-5, 3.5e-3, 35),
 ]
-SPACE = search.space_of(TrainSettings())
+SPACE = search.space_of(train_settings())
 
 
 def _open(file: Path, epochs: int = 100, seed: int = 0, **params: object) -> Study:
@@ -54,16 +54,16 @@ def test_every_published_setting_is_in_the_space() -> None:
 
 
 def test_a_frozen_backbone_has_no_learning_rate_and_no_warm_up() -> None:
-    frozen = search.space_of(TrainSettings(freeze_backbone=True))
+    frozen = search.space_of(train_settings(freeze_backbone=True))
     assert set(frozen) == {"lr_projection", "lr_prototypes", "step_size"}
 
 
 def test_what_the_user_sets_is_not_searched() -> None:
-    assert set(SPACE) - set(search.space_of(TrainSettings(), ["step_size", "seed"])) == {
+    assert set(SPACE) - set(search.space_of(train_settings(), ["step_size", "seed"])) == {
         "step_size"
     }
     with pytest.raises(ProtoMaskError, match="nothing is left"):
-        search.space_of(TrainSettings(), list(SPACE))
+        search.space_of(train_settings(), list(SPACE))
 
 
 def test_pruning_by_hand(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_first_five_trials_are_never_given_up(tmp_path: Path) -> None:
     ("epochs", "frozen", "first"), [(100, False, 20), (20, False, 10), (10, True, 2)]
 )
 def test_the_first_epoch_that_is_judged(epochs: int, frozen: bool, first: int) -> None:
-    space = search.space_of(TrainSettings(freeze_backbone=frozen))
+    space = search.space_of(train_settings(freeze_backbone=frozen))
     assert search.pruner_of(epochs, space)._n_warmup_steps == first
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from settings import crop_settings, model_settings
 
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import Image, Index
-from pipeline.model.base.models import MODELS, build
+from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
 
 CLASSES = ["blue", "green", "red"]
@@ -75,7 +76,7 @@ def make_store() -> Callable[..., Store]:
         valid = numbers.random((N, CROPS)) < 0.7
         valid[:, 0] = True
         pixels[~valid] = 0
-        settings = CropSettings(side=side, per_image=CROPS)
+        settings = crop_settings(side=side, per_image=CROPS)
         return Store(pixels, valid, {"images": "colours", "seed": seed}, settings)
 
     return make
@@ -87,9 +88,8 @@ def make_network() -> Callable[..., PrototypeNetwork]:
         name: str = "protomask", backbone: str = "test_resnet", seed: int = 0, **settings: Any
     ) -> PrototypeNetwork:
         torch.manual_seed(seed)
-        about: dict[str, Any] = {"name": name, "backbone": backbone, "pretrained": "none"}
-        about |= SMALL[name] | settings
-        return build(MODELS[name].settings_type.model_validate(about), len(CLASSES))
+        about = {"backbone": backbone, "pretrained": "none", **SMALL[name], **settings}
+        return build(model_settings(name, **about), len(CLASSES))
 
     return make
 

@@ -2,17 +2,17 @@
 
 import pytest
 import torch
+from settings import runtime
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
 from pipeline.training.devices import make_fabric, refuse_unsupported
-from pipeline.training.settings import Runtime
 
 
 def test_absent_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ProtoMaskError, match=r"runtime.device=cuda.*use auto or cpu"):
-        make_fabric(Runtime(device="cuda"), "float32")
+        make_fabric(runtime(device="cuda"), "float32")
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
@@ -21,7 +21,7 @@ def test_processor_works_in_each_precision(
     device: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    fabric = make_fabric(Runtime(device=device), precision)
+    fabric = make_fabric(runtime(device=device), precision)
     assert fabric.device.type == "cpu"
     with fabric.autocast():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, precision)
@@ -32,7 +32,7 @@ def test_gpu_without_bfloat16_is_refused_for_it_alone(monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     for name in ("auto", "cuda"):
         with pytest.raises(ProtoMaskError, match=r"runtime.device=cpu.*train.precision=float32"):
-            make_fabric(Runtime(device=name), "bfloat16")
+            make_fabric(runtime(device=name), "bfloat16")
     refuse_unsupported("cuda", "float32")
     refuse_unsupported("cpu", "bfloat16")
 
@@ -40,4 +40,4 @@ def test_gpu_without_bfloat16_is_refused_for_it_alone(monkeypatch: pytest.Monkey
 def test_a_clusters_job_of_several_tasks_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"NTASKS": "4", "JOB_NAME": "birds", "JOB_ID": "7"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert make_fabric(Runtime(device="cpu"), "float32").world_size == 1
+    assert make_fabric(runtime(device="cpu"), "float32").world_size == 1

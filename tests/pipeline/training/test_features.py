@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from settings import runtime
 
 import pipeline.training.features
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
-from pipeline.training.settings import Runtime
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_cells_and_their_mean_are_remembered_apart(
 def test_precisions_are_remembered_apart(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
-    rows, half = np.arange(4), make_fabric(Runtime(device="cpu"), "bfloat16")
+    rows, half = np.arange(4), make_fabric(runtime(device="cpu"), "bfloat16")
     first, coarse = (stored_features(network, store, rows, of, tmp_path) for of in (fabric, half))
     assert store.read == [*rows, *rows] and first.dtype == coarse.dtype == torch.float32
     assert not torch.equal(first, coarse)

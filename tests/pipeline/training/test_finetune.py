@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from settings import finetune_settings, prune_settings
 from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.distances import similarity
 from pipeline.training.finetune import finetune, finetune_and_prune, prototypes_to_keep
-from pipeline.training.settings import FinetuneSettings, PruneSettings
 
 N = 30
 
@@ -43,7 +43,7 @@ def test_only_the_classifier_changes(
 ) -> None:
     network = make_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    finetune(network, similarity_NP, labels_N, FinetuneSettings(), 0)
+    finetune(network, similarity_NP, labels_N, finetune_settings(), 0)
     after = network.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"classifier"}
@@ -54,7 +54,7 @@ def test_loss_falls(
 ) -> None:
     network = make_network()
     before = loss(network, similarity_NP, labels_N)
-    finetune(network, similarity_NP, labels_N, FinetuneSettings(epochs=30, lr=1e-2), 0)
+    finetune(network, similarity_NP, labels_N, finetune_settings(epochs=30, lr=1e-2), 0)
     assert loss(network, similarity_NP, labels_N) < before - 0.05
 
 
@@ -72,7 +72,7 @@ def test_first_step_by_hand(
     weights = torch.tensor([30 / 45, 30 / 30, 30 / 15])
     (gradient,) = torch.autograd.grad(functional.cross_entropy(logits, labels_N, weights), V)
     finetune(
-        network, similarity_NP, labels_N, FinetuneSettings(epochs=1, lr=0.01, batch_size=64), 0
+        network, similarity_NP, labels_N, finetune_settings(epochs=1, lr=0.01, batch_size=64), 0
     )
     clear = gradient.abs() > 1e-4
     assert clear.sum() > 9
@@ -85,7 +85,7 @@ def test_penalty_holds_other_classes_weights_and_spares_the_own(
 ) -> None:
     def tuned(penalty: float) -> Tensor:
         network = make_network()
-        settings = FinetuneSettings(epochs=20, lr=1e-2, penalty=penalty)
+        settings = finetune_settings(epochs=20, lr=1e-2, penalty=penalty)
         finetune(network, similarity_NP, labels_N, settings, 0)
         return network.classifier.detach()
 
@@ -101,7 +101,7 @@ def test_deterministic_by_seed(
     def tuned(seed: int) -> Tensor:
         network = make_network()
         torch.manual_seed(seed + 100)
-        finetune(network, similarity_NP, labels_N, FinetuneSettings(lr=1e-2), seed)
+        finetune(network, similarity_NP, labels_N, finetune_settings(lr=1e-2), seed)
         return network.classifier.detach()
 
     assert torch.equal(tuned(0), tuned(0))
@@ -115,7 +115,7 @@ def test_global_randomness_is_left_alone(
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    finetune(network, similarity_NP, labels_N, FinetuneSettings(), 0)
+    finetune(network, similarity_NP, labels_N, finetune_settings(), 0)
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -124,7 +124,7 @@ def test_no_epochs_no_change(
 ) -> None:
     network = make_network()
     before = network.classifier.detach().clone()
-    finetune(network, similarity_NP, labels_N, FinetuneSettings(epochs=0), 0)
+    finetune(network, similarity_NP, labels_N, finetune_settings(epochs=0), 0)
     assert torch.equal(network.classifier, before)
 
 
@@ -136,7 +136,7 @@ def keep(
         similarity(torch.tensor(distance).T, 1e-4),
         torch.tensor(labels),
         torch.tensor(classes),
-        PruneSettings(enabled=True, **settings),
+        prune_settings(enabled=True, **settings),
     )
     assert found.dtype == torch.int64
     return found.tolist()
@@ -195,11 +195,11 @@ def test_pruned_network_can_be_tuned_again(
     make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:
     network = make_network()
-    finetune(network, similarity_NP, labels_N, FinetuneSettings(lr=1e-2), 0)
+    finetune(network, similarity_NP, labels_N, finetune_settings(lr=1e-2), 0)
     kept = torch.tensor([0, 2, 3, 5])
     network.keep(kept)
     before = loss(network, similarity_NP[:, kept], labels_N)
-    settings = FinetuneSettings(lr=1e-2, epochs=20)
+    settings = finetune_settings(lr=1e-2, epochs=20)
     finetune(network, similarity_NP[:, kept], labels_N, settings, 0)
     assert loss(network, similarity_NP[:, kept], labels_N) < before
 
@@ -212,7 +212,7 @@ def test_a_model_that_is_not_finetuned_stays_as_it_is(
     logits_NC = functional.one_hot(labels_N, 3).float()
     logits_NC[:3] = logits_NC[:3].roll(1, 1)
     found = finetune_and_prune(
-        blackbox, logits_NC, labels_N, FinetuneSettings(), PruneSettings(), 0
+        blackbox, logits_NC, labels_N, finetune_settings(), prune_settings(), 0
     )
     after = blackbox.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -222,8 +222,8 @@ def test_a_model_that_is_not_finetuned_stays_as_it_is(
 def test_prototypes_of_several_classes_are_not_pruned(
     make_network: Callable[..., Any], labels_N: Tensor
 ) -> None:
-    blackbox, pruning = make_network("blackbox"), PruneSettings(enabled=True)
+    blackbox, pruning = make_network("blackbox"), prune_settings(enabled=True)
     with pytest.raises(ProtoMaskError, match=r"Black box .*set prune\.enabled to false"):
         finetune_and_prune(
-            blackbox, torch.ones(N, 3), labels_N, FinetuneSettings(), pruning, seed=0
+            blackbox, torch.ones(N, 3), labels_N, finetune_settings(), pruning, seed=0
         )

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from settings import crop_settings, finetune_settings, train_settings
 
-from pipeline.crops.settings import CropSettings
 from pipeline.model.base.inference import answers
 from pipeline.model.base.network import PrototypeNetwork, views
 from pipeline.model.base.saved import About, save_model
 from pipeline.training.features import stored_features
 from pipeline.training.finetune import finetune
 from pipeline.training.push import nearest_views, push
-from pipeline.training.settings import FinetuneSettings, TrainSettings
 from pipeline.training.train import Training
 
 from .conftest import CLASSES, SMALL
@@ -50,7 +49,7 @@ def make_training(
             network,
             network.seen(make_store(index, side=64)),
             index,
-            TrainSettings(loss=LOSS[name], **used),
+            train_settings(loss=LOSS[name], **used),
             0,
             fabric,
             tmp_path / folder / "checkpoints",
@@ -62,7 +61,7 @@ def make_training(
 
 def saved(network: PrototypeNetwork, folder: Path) -> dict[str, bytes]:
     about = About(
-        class_names=CLASSES, segmenter={}, crops=CropSettings(), images="", precision="float32"
+        class_names=CLASSES, segmenter={}, crops=crop_settings(), images="", precision="float32"
     )
     save_model(folder, network, about)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -103,7 +102,7 @@ def test_learned_pushed_and_fine_tuned(
     assert network.finetunes or not network.prunes
     if network.finetunes:
         V = network.last_layer().detach().clone()
-        finetune(network, after.similarity_NP, labels, FinetuneSettings(), 0)
+        finetune(network, after.similarity_NP, labels, finetune_settings(), 0)
         assert not torch.equal(network.last_layer(), V)
     saved(network, tmp_path / "model")
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from settings import runtime
 from torch import nn
 
 from pipeline.errors import ProtoMaskError
 from pipeline.training.processes import SharedStep, in_processes, share
-from pipeline.training.settings import Runtime
 
 
 def never(fabric: Fabric) -> None:
@@ -19,14 +19,14 @@ def never(fabric: Fabric) -> None:
 
 def test_more_processes_than_batches_of_a_step_are_refused() -> None:
     with pytest.raises(ProtoMaskError, match=r"3 processes.*runtime.devices.*train.accumulate=3"):
-        in_processes(never, Runtime(device="cpu", devices=3), "float32", most=2)
+        in_processes(never, runtime(device="cpu", devices=3), "float32", most=2)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ProtoMaskError, match=r"2 processes.*1 GPUs.*runtime.devices"):
-        in_processes(never, Runtime(device="cuda", devices=2), "float32", most=2)
+        in_processes(never, runtime(device="cuda", devices=2), "float32", most=2)
 
 
 def test_a_precision_that_the_gpus_lack_is_refused_before_processes_start(
@@ -36,13 +36,13 @@ def test_a_precision_that_the_gpus_lack_is_refused_before_processes_start(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     with pytest.raises(ProtoMaskError, match=r"train.precision=bfloat16"):
-        in_processes(never, Runtime(device="cuda", devices=2), "bfloat16", most=2)
+        in_processes(never, runtime(device="cuda", devices=2), "bfloat16", most=2)
 
 
 def test_one_process_needs_no_other() -> None:
     worlds: list[int] = []
     in_processes(
-        lambda fabric: worlds.append(fabric.world_size), Runtime(device="cpu"), "float32", most=1
+        lambda fabric: worlds.append(fabric.world_size), runtime(device="cpu"), "float32", most=1
     )
     assert worlds == [1]
     assert not torch.distributed.is_initialized()

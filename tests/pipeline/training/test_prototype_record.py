@@ -50,7 +50,7 @@ def test_written_again_same_bytes(tmp_path: Path) -> None:
 def test_another_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "prototypes.csv").write_bytes(content)
     with pytest.raises(ProtoMaskError, match=r"no record of prototypes .*run `dvc repro push`"):
-        read_record(tmp_path / "prototypes.csv")
+        read_record(tmp_path / "push" / "prototypes.csv")
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from settings import train_settings
 from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.losses import class_weights, cluster, diversity, separation
-from pipeline.training.settings import TrainSettings
 from pipeline.training.train import Training
 
 QUICK = {
@@ -50,7 +50,7 @@ def make_training(
             make_network(**model),
             make_store(used),
             used,
-            TrainSettings(**{**QUICK, **settings}),
+            train_settings(**{**QUICK, **settings}),
             seed,
             fabric,
             tmp_path / folder / "checkpoints",

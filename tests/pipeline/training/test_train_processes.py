@@ -22,6 +22,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from settings import crop_settings, model_settings, runtime, train_settings
 from torch import Tensor
 
 from pipeline.crops.settings import CropSettings
@@ -30,7 +31,6 @@ from pipeline.errors import ProtoMaskError
 from pipeline.model.base import models
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.training.processes import in_processes
-from pipeline.training.settings import Runtime, TrainSettings
 from pipeline.training.train import Training
 
 REPOSITORY = Path(__file__).parents[3]
@@ -50,18 +50,20 @@ LOSSES = {
 def script(folder: Path) -> None:
     """Trains as `job.json` in a folder says, and leaves there what came of it."""
     job = json.loads((folder / "job.json").read_text())
-    runtime = Runtime(device="cpu", devices=job["devices"])
     try:
         in_processes(
-            lambda fabric: train(folder, job, fabric), runtime, "float32", TRAIN["accumulate"]
+            lambda fabric: train(folder, job, fabric),
+            runtime(device="cpu", devices=job["devices"]),
+            "float32",
+            TRAIN["accumulate"],
         )
     except ProtoMaskError as error:
         sys.exit(f"Error: {error}")
 
 
 def train(folder: Path, job: dict[str, Any], fabric: Fabric) -> None:
-    settings = TrainSettings(**job["train"])
-    index, store = colours(CropSettings(side=32, per_image=2), job["validation"])
+    settings = train_settings(**job["train"])
+    index, store = colours(crop_settings(side=32, per_image=2), job["validation"])
     torch.manual_seed(0)
     # In double precision rounding does not grow to what could hide a mistake.
     network = small_network(job["model"], job["backbone"]).double()
@@ -86,9 +88,8 @@ def train(folder: Path, job: dict[str, Any], fabric: Fabric) -> None:
 
 
 def small_network(model: str, backbone: str) -> PrototypeNetwork:
-    about = {"name": model, "backbone": backbone, "pretrained": "none", "standardise": False}
-    settings_type = models.MODELS[model].settings_type
-    return models.build(settings_type.model_validate({**about, **MODELS[model]}), 3)
+    about = {"backbone": backbone, "pretrained": "none", "standardise": False}
+    return models.build(model_settings(model, **about, **MODELS[model]), 3)
 
 
 def disturb(training: Any, job: dict[str, Any], folder: Path) -> None:
@@ -183,7 +184,7 @@ def start(tmp_path: Path) -> Job:
             command += ["--master-addr", "127.0.0.1", "--master-port", port]
         environment = {
             **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests"))),
             "OMP_NUM_THREADS": "1",
             "GLOO_SOCKET_IFNAME": "lo",
         }
@@ -334,10 +335,10 @@ def make_training(tmp_path: Path) -> Callable[..., Training]:
     """Makes a training by this process alone."""
 
     def make(name: str, augment: bool = True, compile: bool = False) -> Training:
-        settings = TrainSettings(
+        settings = train_settings(
             **{**TRAIN, **LOSSES["protomask"], "epochs": 1, "augment": augment}
         )
-        index, store = colours(CropSettings(side=32, per_image=1), validation=4)
+        index, store = colours(crop_settings(side=32, per_image=1), validation=4)
         torch.manual_seed(0)
         network = small_network("protomask", "test_resnet")
         fabric, folder = Fabric(accelerator="cpu", devices=1), tmp_path / name

@@ -13,7 +13,7 @@ ModelName = Literal[
 
 
 class Sam2Settings(Segmenter):
-    """The parameters of the segmenter `Sam2`; the defaults are the published ones.
+    """The parameters of the segmenter `Sam2`.
 
     A mask's scores are its predicted IoU and its stability.
 
@@ -43,23 +43,23 @@ class Sam2Settings(Segmenter):
 
     label: ClassVar[str] = "SAM 2"
     name: Literal["sam2"] = "sam2"
-    version: Literal[1] = 1
+    version: Literal[1]
     score_names: ClassVar[tuple[str, ...]] = ("predicted_iou", "stability")
     images_per_shard: ClassVar[int] = 8
     uses_device: ClassVar[bool] = True
 
-    model: ModelName = "sam2.1_hiera_base_plus"
+    model: ModelName
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    engine: Literal["batched", "reference"] = "batched"
-    precision: Literal["float32", "bfloat16"] = "float32"
-    points_per_side: Annotated[int, Field(ge=1)] = 32
-    pred_iou_thresh: Share = 0.8
-    stability_score_thresh: Share = 0.9
-    stability_score_offset: Annotated[float, Field(ge=0)] = 0.5
-    mask_threshold: float = 0.0
-    box_nms_thresh: Share = 0.7
-    crop_n_layers: Annotated[int, Field(ge=0)] = 2
-    crop_nms_thresh: Share = 0.7
-    crop_overlap_ratio: Share = 512 / 1500
-    crop_n_points_downscale_factor: Annotated[int, Field(ge=1)] = 1
-    min_mask_region_area: Annotated[int, Field(ge=0)] = 10
+    engine: Literal["batched", "reference"]
+    precision: Literal["float32", "bfloat16"]
+    points_per_side: Annotated[int, Field(ge=1)]
+    pred_iou_thresh: Share
+    stability_score_thresh: Share
+    stability_score_offset: Annotated[float, Field(ge=0)]
+    mask_threshold: float
+    box_nms_thresh: Share
+    crop_n_layers: Annotated[int, Field(ge=0)]
+    crop_nms_thresh: Share
+    crop_overlap_ratio: Share
+    crop_n_points_downscale_factor: Annotated[int, Field(ge=1)]
+    min_mask_region_area: Annotated[int, Field(ge=0)]

@@ -40,10 +40,10 @@ class SlitSettings(Segmenter):
 
     label: ClassVar[str] = "SLIT"
     name: Literal["slit"] = "slit"
-    version: Literal[1] = 1
+    version: Literal[1]
     weights_sha256: Annotated[str, BeforeValidator(_sha256)]
-    side: Annotated[int, Field(ge=32)] = 1800
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.001
-    precision: Literal["float32", "bfloat16"] = "float32"
+    side: Annotated[int, Field(ge=32)]
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    precision: Literal["float32", "bfloat16"]
     uses_device: ClassVar[bool] = True
     architecture: ClassVar[Mapping[str, Any]] = PUBLISHED

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
+from settings import felzenszwalb, imported, patches
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError
@@ -22,9 +23,7 @@ from pipeline.masks.masks import Masks, Region
 from pipeline.masks.png import Reading
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
-from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
 from pipeline.masks.segmenters.imported import Imported, content_hash
-from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 HEIGHT, WIDTH = 8, 12
@@ -48,7 +47,7 @@ def _source(root: Path, name: str) -> Source:
 def _import(masks: Path, root: Path, *names: str, png: Reading = "mask") -> list[Masks]:
     """Imports the masks of some photographs, by default of all."""
     names = names or tuple(sorted(str(path.relative_to(root)) for path in root.glob("*/*")))
-    segmenter = Imported(sha256=content_hash(masks), png=png)
+    segmenter = imported(sha256=content_hash(masks), png=png)
     return segmenter.segment_sources([_source(root, name) for name in names], Machine(masks=masks))
 
 
@@ -159,7 +158,7 @@ def test_a_changed_photograph_is_refused(tmp_path: Path, root: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT), "red").save(root / "wren" / "002.png")
     masks = _coco(tmp_path, ["wren/002.png"])
     with pytest.raises(ProtoMaskError, match="has changed since it was listed"):
-        Imported(sha256=content_hash(masks)).segment_sources([source], Machine(masks=masks))
+        imported(sha256=content_hash(masks)).segment_sources([source], Machine(masks=masks))
 
 
 def _png(path: Path, pixels: NDArray[Any]) -> None:
@@ -244,7 +243,7 @@ def test_photographs_that_differ_in_case_are_told_apart(tmp_path: Path, root: Pa
 def _remarks(masks: Path, root: Path, *names: str) -> list[str]:
     """Returns what is said where the index has some photographs."""
     sources = [_source(root, name) for name in names]
-    segmenter = Imported(sha256=content_hash(masks))
+    segmenter = imported(sha256=content_hash(masks))
     return segmenter.remarks(sources, Machine(masks=masks))
 
 
@@ -289,7 +288,7 @@ def test_annotations_without_a_mask_are_said(tmp_path: Path, root: Path) -> None
 def test_of_masks_on_another_machine_nothing_is_said(tmp_path: Path, root: Path) -> None:
     sources = [_source(root, "wren/002.png")]
     for place in (None, tmp_path / "gone.json"):
-        assert Imported(sha256="0" * 64).remarks(sources, Machine(masks=place)) == []
+        assert imported(sha256="0" * 64).remarks(sources, Machine(masks=place)) == []
 
 
 def test_a_folder_that_two_photographs_may_mean_is_refused(tmp_path: Path, root: Path) -> None:
@@ -363,7 +362,7 @@ def test_nothing_to_import(tmp_path: Path) -> None:
 
 def test_masks_of_another_hash_are_refused(tmp_path: Path, root: Path) -> None:
     masks = _coco(tmp_path, ["wren/002.png"])
-    segmenter = Imported(sha256=content_hash(masks))
+    segmenter = imported(sha256=content_hash(masks))
     sources = [_source(root, "wren/002.png")]
     segmenter.segment_sources(sources, Machine(masks=masks))
     other = _coco(root, ["wren/002.png", "wren/001.png"])
@@ -378,18 +377,18 @@ def test_the_place_of_the_masks_must_be_named(root: Path) -> None:
     with pytest.raises(
         ProtoMaskError, match=r"runtime\.masks is not set; .*-S runtime\.masks=PATH"
     ):
-        Imported(sha256="0" * 64).segment_sources([_source(root, "wren/002.png")], Machine())
+        imported(sha256="0" * 64).segment_sources([_source(root, "wren/002.png")], Machine())
 
 
 def test_other_photographs_have_no_masks() -> None:
     with pytest.raises(ProtoMaskError, match="no masks for other photographs than those of"):
-        Imported(sha256="0" * 64).segment([np.zeros((4, 4, 3), np.uint8)])
+        imported(sha256="0" * 64).segment([np.zeros((4, 4, 3), np.uint8)])
 
 
 @pytest.mark.parametrize("value", [None, "", "abc", "0" * 63, "A" * 64, 12, "0" * 64 + "\n"])
 def test_what_is_no_hash_is_refused_with_the_command_to_use(value: object) -> None:
     with pytest.raises(ValidationError) as error:
-        Imported.model_validate({"sha256": value})
+        imported(value)
     (problem,) = error.value.errors()
     assert problem["loc"] == ("sha256",)
     assert f"is {value!r}, but has to be the hash" in problem["msg"]
@@ -397,7 +396,7 @@ def test_what_is_no_hash_is_refused_with_the_command_to_use(value: object) -> No
 
 
 def test_other_masks_are_another_key() -> None:
-    one, other = Imported(sha256="0" * 64), Imported(sha256="1" * 64)
+    one, other = imported(sha256="0" * 64), imported(sha256="1" * 64)
     assert one.key() != other.key()
     assert Imported(**one.fingerprint()) == one
 
@@ -414,7 +413,7 @@ def _store(
 def _there_and_back(store: MaskStore, photographs: Photographs, root: Path) -> MaskStore:
     exported = store.path.with_suffix(".json")
     write_coco(exported, store, photographs.table["path"].tolist())
-    segmenter = Imported(sha256=content_hash(exported))
+    segmenter = imported(sha256=content_hash(exported))
     path = store.path.with_suffix(".imported")
     return _store(path, photographs, root, segmenter, Machine(masks=exported))
 
@@ -428,7 +427,7 @@ def _assert_same(one: MaskStore, other: MaskStore, same_masks: Same) -> None:
         assert contents[0] == contents[1] != []
 
 
-@pytest.mark.parametrize("segmenter", [Patches(grid=5), Felzenszwalb(min_area=0.0)])
+@pytest.mark.parametrize("segmenter", [patches(grid=5), felzenszwalb(min_area=0.0)])
 def test_a_store_there_and_back(
     photograph_folder: Path,
     photographs_in: Callable[[Path], Photographs],
@@ -456,7 +455,7 @@ def test_random_masks_there_and_back(
     root = make_photographs(tmp_path / "photographs", height=height + 4, width=width + 4)
     photographs = photographs_in(root)
     masks = [_random_masks(random, height + 4, width + 4) for _ in range(len(photographs))]
-    write_store(tmp_path / "store", photographs, Patches(), masks)
+    write_store(tmp_path / "store", photographs, patches(), masks)
     store = MaskStore(tmp_path / "store")
     assert store.num_masks().sum() > 0
     _assert_same(store, _there_and_back(store, photographs, root), same_masks)
@@ -484,7 +483,7 @@ def test_workers_read_the_masks_each_for_itself(
     monkeypatch.setattr(Imported, "images_per_shard", 5)
     photographs = photographs_in(photograph_folder)
     masks = _coco(tmp_path, photographs.table["path"].tolist(), 30, 40)
-    segmenter, memory = Imported(sha256=content_hash(masks)), tmp_path / "memory"
+    segmenter, memory = imported(sha256=content_hash(masks)), tmp_path / "memory"
     machine = Machine(masks=masks)
     assert segment_images(photographs, photograph_folder, segmenter, memory, 2, machine) == 10
     assert _widths(list(stored_masks(photographs, segmenter, memory))) == list(range(2, 12))

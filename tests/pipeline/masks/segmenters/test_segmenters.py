@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from skimage.segmentation import felzenszwalb
+from settings import felzenszwalb, patches
+from skimage import segmentation
 
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks, Region
@@ -47,10 +48,10 @@ SMALL = {"scales": (50.0, 200.0), "min_area": 0.01}
 @pytest.mark.parametrize(
     ("segmenter", "expected"),
     [
-        (Felzenszwalb(**SMALL), "a1b1d538e319e274"),
-        (Felzenszwalb(**SMALL, max_side=40), "38eedf4fb3dcee22"),
-        (Felzenszwalb(**SMALL, max_box_iou=1.0, sigma=0.0), "dca554631d7330cc"),
-        (Patches(grid=3), "bb666aeccca10da4"),
+        (felzenszwalb(**SMALL), "a1b1d538e319e274"),
+        (felzenszwalb(**SMALL, max_side=40), "38eedf4fb3dcee22"),
+        (felzenszwalb(**SMALL, max_box_iou=1.0, sigma=0.0), "dca554631d7330cc"),
+        (patches(grid=3), "bb666aeccca10da4"),
     ],
     ids=lambda value: value.name if isinstance(value, Segmenter) else "",
 )
@@ -65,9 +66,11 @@ def test_the_masks_are_those_of_this_version(segmenter: Segmenter, expected: str
 
 def test_the_regions_of_one_scale_are_scikit_images() -> None:
     """With nothing dropped as a duplicate, and every region at least two pixels wide and high."""
-    segmenter = Felzenszwalb(scales=(120.0,), sigma=0.6, min_area=0.01, max_box_iou=1.0)
+    segmenter = felzenszwalb(scales=(120.0,), sigma=0.6, min_area=0.01, max_box_iou=1.0)
     image = _picture()
-    labels = felzenszwalb(image / 255, 120.0, 0.6, min_size=48, channel_axis=-1)  # 0.01·60·80
+    labels = segmentation.felzenszwalb(
+        image / 255, 120.0, 0.6, min_size=48, channel_axis=-1
+    )  # 0.01·60·80
     masks = segmenter.segment([image])[0]
     assert len(masks) == len(np.unique(labels)) > 2
     found = np.full(labels.shape, -1)
@@ -94,8 +97,8 @@ def test_box_iou_by_hand() -> None:
 
 def test_the_larger_of_two_that_look_alike_is_kept() -> None:
     image = _picture()
-    every = Felzenszwalb(**SMALL, max_box_iou=1.0).segment([image])[0]
-    kept = Felzenszwalb(**SMALL, max_box_iou=0.6).segment([image])[0]
+    every = felzenszwalb(**SMALL, max_box_iou=1.0).segment([image])[0]
+    kept = felzenszwalb(**SMALL, max_box_iou=0.6).segment([image])[0]
     assert 0 < len(kept) < len(every)
     apart = _box_iou(kept.boxes) - np.eye(len(kept))
     assert apart.max() <= 0.6
@@ -108,7 +111,7 @@ def test_a_score_is_the_share_of_the_scales_that_found_a_region() -> None:
     """Two regions of one scale with nearly one box, a ring and what it holds, count once."""
     ring = np.ones((40, 40), bool)
     ring[1:-1, 1:-1] = False
-    segmenter = Felzenszwalb(scales=(1.0, 2.0, 3.0, 4.0))
+    segmenter = felzenszwalb(scales=(1.0, 2.0, 3.0, 4.0))
     found = segmenter._distinct(
         [
             Region(0, 0, ring, (0.0,)),
@@ -123,20 +126,20 @@ def test_a_score_is_the_share_of_the_scales_that_found_a_region() -> None:
 def test_what_every_scale_finds_scores_one() -> None:
     image = np.zeros((40, 60, 3), np.uint8)
     image[10:30, 20:50] = 255
-    masks = Felzenszwalb(scales=(20.0, 40.0), sigma=0.0).segment([image])[0]
+    masks = felzenszwalb(scales=(20.0, 40.0), sigma=0.0).segment([image])[0]
     assert masks.boxes.tolist() == [[0, 0, 60, 40], [20, 10, 50, 30]]
     assert masks.scores.tolist() == [[1.0], [1.0]]
 
 
 def test_max_side_does_nothing_to_a_smaller_image() -> None:
-    found = {_hash(Felzenszwalb(max_side=side).segment([_picture()])[0]) for side in (80, 81, 5000)}
+    found = {_hash(felzenszwalb(max_side=side).segment([_picture()])[0]) for side in (80, 81, 5000)}
     assert len(found) == 1
 
 
 def test_a_larger_copy_of_an_image_has_larger_copies_of_its_masks() -> None:
     """Doubling the sides and looking at the same number of pixels finds the same regions."""
     image = _picture(48, 64)
-    segmenter = Felzenszwalb(**SMALL, max_side=64)
+    segmenter = felzenszwalb(**SMALL, max_side=64)
     small = segmenter.segment([image])[0]
     large = segmenter.segment([image.repeat(2, axis=0).repeat(2, axis=1)])[0]
     assert (large.height, large.width) == (96, 128)
@@ -148,14 +151,14 @@ def test_a_larger_copy_of_an_image_has_larger_copies_of_its_masks() -> None:
 def test_masks_are_at_the_images_own_resolution() -> None:
     image = _noise(300, 500)
     image[50:250, 100:400] = 255
-    masks = Felzenszwalb(scales=(100.0, 900.0), max_side=100).segment([image])[0]
+    masks = felzenszwalb(scales=(100.0, 900.0), max_side=100).segment([image])[0]
     assert (masks.height, masks.width) == (300, 500)
     assert masks.boxes[:, 2].max() <= 500
     best = _box_iou(np.concatenate([[[100, 50, 400, 250]], masks.boxes]))[0, 1:].max()
     assert best > 0.9
 
 
-@pytest.mark.parametrize("segmenter", [Felzenszwalb(), Felzenszwalb(max_side=16), Patches(grid=5)])
+@pytest.mark.parametrize("segmenter", [felzenszwalb(), felzenszwalb(max_side=16), patches(grid=5)])
 def test_images_do_not_depend_on_the_batch(segmenter: Segmenter) -> None:
     images = [_noise(30, 40, 1), _picture(), _noise(7, 90, 2)]
     together = [_hash(masks) for masks in segmenter.segment(images)]
@@ -165,7 +168,7 @@ def test_images_do_not_depend_on_the_batch(segmenter: Segmenter) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (2, 2), (3, 400), (400, 3), (1, 400)])
 @pytest.mark.parametrize(
-    "segmenter", [Felzenszwalb(), Felzenszwalb(max_side=16, sigma=0.0), Patches(grid=3)]
+    "segmenter", [felzenszwalb(), felzenszwalb(max_side=16, sigma=0.0), patches(grid=3)]
 )
 def test_tiny_images(segmenter: Segmenter, size: tuple[int, int]) -> None:
     masks = segmenter.segment([_noise(*size)])[0]
@@ -177,14 +180,14 @@ def test_tiny_images(segmenter: Segmenter, size: tuple[int, int]) -> None:
 
 
 def test_an_image_of_one_colour_is_one_region() -> None:
-    masks = Felzenszwalb().segment([np.full((30, 40, 3), 77, np.uint8)])[0]
+    masks = felzenszwalb().segment([np.full((30, 40, 3), 77, np.uint8)])[0]
     assert masks.boxes.tolist() == [[0, 0, 40, 30]]
     assert masks.scores.tolist() == [[1.0]]
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 32))
 def test_patches_partition_the_image(height: int, width: int, grid: int) -> None:
-    masks = Patches(grid=grid)._segment_one(height, width)
+    masks = patches(grid=grid)._segment_one(height, width)
     covered = np.zeros((height, width), int)
     for number in range(len(masks)):
         covered += masks.full(number)
@@ -197,7 +200,7 @@ def test_patches_partition_the_image(height: int, width: int, grid: int) -> None
 
 
 def test_two_by_two_patches_by_hand() -> None:
-    masks = Patches().segment([np.zeros((5, 8, 3), np.uint8)])[0]
+    masks = patches().segment([np.zeros((5, 8, 3), np.uint8)])[0]
     # Rows 0–2–5, columns 0–4–8: the lower two are larger and come first.
     assert masks.boxes.tolist() == [[0, 2, 4, 5], [4, 2, 8, 5], [0, 0, 4, 2], [4, 0, 8, 2]]
     assert masks.areas.tolist() == [12, 12, 8, 8]
@@ -214,29 +217,29 @@ OTHER = {
 
 def test_another_parameter_is_another_key() -> None:
     assert set(OTHER) == set(Felzenszwalb.model_fields) - {"name", "version"}
-    segmenters = [Felzenszwalb(), Patches(), Patches(grid=3)]
-    segmenters += [Felzenszwalb(**{key: value}) for key, value in OTHER.items()]
+    segmenters = [felzenszwalb(), patches(), patches(grid=3)]
+    segmenters += [felzenszwalb(**{key: value}) for key, value in OTHER.items()]
     assert len({segmenter.key() for segmenter in segmenters}) == len(segmenters)
     assert len({str(segmenter.fingerprint()) for segmenter in segmenters}) == len(segmenters)
 
 
 def test_another_version_is_another_key() -> None:
-    assert Patches().key() != Patches.model_construct(version=2).key()
+    assert patches().key() != Patches.model_construct(version=2).key()
 
 
 def test_the_same_parameters_are_the_same_key() -> None:
     """However they were written in YAML: an integer for a float, a list for a tuple."""
-    written = Felzenszwalb.model_validate({"scales": [100, 300], "sigma": 1})
-    assert written.key() == Felzenszwalb(scales=(100.0, 300.0), sigma=1.0).key()
-    assert Patches().key() == "patches-" + Patches().key()[-16:]
+    written = felzenszwalb(scales=[100, 300], sigma=1)
+    assert written.key() == felzenszwalb(scales=(100.0, 300.0), sigma=1.0).key()
+    assert patches().key() == "patches-" + patches().key()[-16:]
 
 
 def test_a_segmenter_is_rebuilt_from_its_fingerprint() -> None:
-    for segmenter in (Patches(grid=3), Felzenszwalb(scales=(50.0,), sigma=0.5)):
+    for segmenter in (patches(grid=3), felzenszwalb(scales=(50.0,), sigma=0.5)):
         assert with_fingerprint(segmenter.fingerprint()) == segmenter
 
 
 def test_an_unknown_segmenter_is_refused() -> None:
     for wrong in ({"name": "sam9"}, {"grid": -1}, {"scales": [1]}):
         with pytest.raises(ProtoMaskError, match="does not have"):
-            with_fingerprint({**Patches().fingerprint(), **wrong})
+            with_fingerprint({**patches().fingerprint(), **wrong})

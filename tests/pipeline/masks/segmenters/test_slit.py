@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from settings import SLIT
 from torch import Tensor, nn
 from transformers import (
     SegformerConfig,
@@ -47,8 +48,10 @@ NO_MATTER = "0" * 64
 
 class SmallSlit(Slit):
     architecture: ClassVar[Mapping[str, Any]] = SMALL
-    side: int = SIDE
-    threshold: float = 0.5
+
+
+def small(**changes: Any) -> Slit:
+    return SmallSlit(**SLIT | {"side": SIDE, "threshold": 0.5} | changes)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,7 +165,7 @@ def _pixels(masks: Masks) -> dict[frozenset, float]:
 
 
 def _slit(weights: Path, **parameters: Any) -> tuple[Slit, Machine]:
-    return SmallSlit(weights_sha256=sha256(weights), **parameters), Machine(weights=weights)
+    return small(weights_sha256=sha256(weights), **parameters), Machine(weights=weights)
 
 
 def test_the_published_network_has_the_published_number_of_parameters() -> None:
@@ -187,7 +190,7 @@ def test_an_image_is_prepared_as_by_the_models_own_processor(
 def test_probabilities_are_those_of_the_direct_computation(
     network: nn.Module, images: list[NDArray[np.uint8]]
 ) -> None:
-    segmenter = SmallSlit(weights_sha256=NO_MATTER)
+    segmenter = small()
     for image, found in zip(
         images, Boundaries(network, segmenter, Machine()).probabilities(images), strict=True
     ):
@@ -221,7 +224,7 @@ def _clear_threshold(probabilities: list[NDArray[np.float64]], near: float) -> f
 def test_a_batch_finds_what_single_images_do(
     network: nn.Module, images: list[NDArray[np.uint8]]
 ) -> None:
-    segmenter = SmallSlit(weights_sha256=NO_MATTER)
+    segmenter = small()
     boundaries = Boundaries(network, segmenter, Machine())
     assert boundaries.batch.value == 1  # on a CPU
     one_by_one = list(boundaries.probabilities(images))
@@ -247,11 +250,7 @@ def test_the_same_images_give_the_same_masks_in_any_thread(
 
 def test_bfloat16_sees_nearly_the_same(network: nn.Module, images: list[NDArray[np.uint8]]) -> None:
     exact, rounded = (
-        list(
-            Boundaries(
-                network, SmallSlit(weights_sha256=NO_MATTER, precision=precision), Machine()
-            ).probabilities(images)
-        )
+        list(Boundaries(network, small(precision=precision), Machine()).probabilities(images))
         for precision in ("float32", "bfloat16")
     )
     apart = np.concatenate([np.abs(a - b).ravel() for a, b in zip(exact, rounded, strict=True)])
@@ -276,7 +275,7 @@ class Cramped(nn.Module):
 def test_a_batch_without_room_is_halved(
     network: nn.Module, images: list[NDArray[np.uint8]]
 ) -> None:
-    segmenter = SmallSlit(weights_sha256=NO_MATTER)
+    segmenter = small()
     expected = list(Boundaries(network, segmenter, Machine()).probabilities(images))
     cramped = Cramped(network, room=2)
     boundaries = Boundaries(cramped, segmenter, Machine())
@@ -288,7 +287,7 @@ def test_a_batch_without_room_is_halved(
 
 
 def test_no_room_for_one_image(network: nn.Module, images: list[NDArray[np.uint8]]) -> None:
-    segmenter = SmallSlit(weights_sha256=NO_MATTER)
+    segmenter = small()
     boundaries = Boundaries(Cramped(network, room=0), segmenter, Machine())
     with pytest.raises(ProtoMaskError, match="single one of the photographs"):
         list(boundaries.probabilities(images))
@@ -394,9 +393,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_with_another_digest_is_refused(weights: Path) -> None:
     with pytest.raises(ProtoMaskError, match=r"SHA-256"):
-        SmallSlit(weights_sha256=NO_MATTER).segment(
-            [np.zeros((4, 4, 3), np.uint8)], Machine(weights=weights)
-        )
+        small().segment([np.zeros((4, 4, 3), np.uint8)], Machine(weights=weights))
 
 
 def test_without_transformers_it_says_what_to_install(
@@ -412,7 +409,7 @@ def test_without_transformers_it_says_what_to_install(
 @pytest.mark.parametrize("digest", [None, "", "abc", NO_MATTER + "0", 64 * "x", 12])
 def test_weights_are_named_by_their_digest(digest: Any) -> None:
     with pytest.raises(ValidationError) as caught:
-        Slit(weights_sha256=digest)
+        Slit(**SLIT | {"weights_sha256": digest})
     said = caught.value.errors()[0]["msg"]
     assert f"{digest!r} is no SHA-256" in said
     assert f"fetch {WEIGHTS}, run `sha256sum model.safetensors`" in said
@@ -427,16 +424,12 @@ def test_another_parameter_is_another_key() -> None:
         "precision": "bfloat16",
     }
     assert set(other) == set(Slit.model_fields) - {"name", "version"}
-    base = Slit(weights_sha256=NO_MATTER)
-    keys = {
-        Slit(**{"weights_sha256": NO_MATTER, name: value}).key() for name, value in other.items()
-    }
-    assert len(keys | {base.key()}) == 5
-    assert Slit(weights_sha256=NO_MATTER).key() == base.key()
+    keys = {Slit(**SLIT | {name: value}).key() for name, value in other.items()}
+    assert len(keys | {Slit(**SLIT).key()}) == 5
+    assert Slit(**SLIT).key() == Slit(**SLIT).key()
 
 
-def test_the_preset_holds_the_defaults_and_asks_for_the_digest() -> None:
+def test_the_preset_asks_for_the_digest() -> None:
     preset = yaml.safe_load(PRESET.read_text())
     assert preset["weights_sha256"] is None
-    assert Slit(**preset | {"weights_sha256": NO_MATTER}) == Slit(weights_sha256=NO_MATTER)
-    assert set(preset) == set(Slit.model_fields)
+    Slit(**preset | {"weights_sha256": NO_MATTER})

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from settings import model_settings
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from pipeline.model.base.losses import (
     weighted,
 )
 from pipeline.model.base.network import Output
-from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
+from pipeline.model.protomask import ProtoMask
 
 from ..backbones import MeanColour
 
@@ -45,7 +46,7 @@ def terms(
 ) -> dict[str, Tensor]:
     """Returns the terms of a ProtoMask with these prototypes, as many for each class."""
     C, (P, D) = logits.shape[1], prototypes.shape
-    settings = ProtoMaskSettings(embedding_dim=D, prototypes_per_class=P // C)
+    settings = model_settings("protomask", embedding_dim=D, prototypes_per_class=P // C)
     network = ProtoMask(settings, C, MeanColour())
     del network.prototypes
     network.prototypes = prototypes

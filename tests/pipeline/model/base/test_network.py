@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from settings import model_settings
 from torch import Tensor
 
-from pipeline.model.protomask import ProtoMask, ProtoMaskSettings
+from pipeline.model.protomask import ProtoMask
 
 from ..backbones import MeanColour
 
@@ -17,7 +18,7 @@ from ..backbones import MeanColour
 def make_network(classes: int = 2, per_class: int = 2, **settings: object) -> ProtoMask:
     torch.manual_seed(0)
     values = {"embedding_dim": 4, "prototypes_per_class": per_class, **settings}
-    return ProtoMask(ProtoMaskSettings(**values), classes, MeanColour())
+    return ProtoMask(model_settings("protomask", **values), classes, MeanColour())
 
 
 def test_start() -> None:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from settings import crop_settings, model_settings
 
-from pipeline.crops.settings import CropSettings
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.model.base.distance_network import DistanceNetwork
@@ -21,7 +22,7 @@ from ..conftest import SMALL
 ABOUT_IT = About(
     class_names=["wren", "Žluva", "jay"],
     segmenter={"name": "patches", "grid": 2},
-    crops=CropSettings(side=32, per_image=4),
+    crops=crop_settings(side=32, per_image=4),
     images="0" * 64,
     precision="bfloat16",
 )
@@ -73,6 +74,10 @@ def test_loaded_and_saved_again_same_bytes(saved: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "again", *load_model(saved))
     for name in (WEIGHTS, ABOUT):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def settings_of(name: str, **changes: Any) -> dict[str, Any]:
+    return model_settings(name, **changes).model_dump(mode="json")
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -130,7 +135,7 @@ def test_no_random_weights_are_needed_to_load(saved: Path) -> None:
 @pytest.mark.parametrize("name", [WEIGHTS, ABOUT])
 def test_missing_file(saved: Path, name: str) -> None:
     (saved / name).unlink()
-    with pytest.raises(ProtoMaskError, match=f"no model in .*{name} is missing; run `dvc repro`"):
+    with pytest.raises(ProtoMaskError, match=f"no model in .*{name} is missing: run `dvc repro "):
         load_model(saved)
 
 
@@ -175,14 +180,14 @@ def test_another_format(saved: Path) -> None:
     ("key", "value"),
     [
         ("settings", 5),
-        ("settings", {"name": "prototree"}),
-        ("settings", {"embedding_dim": 8}),
-        ("settings", {"name": "protomask", "embedding_dim": 0}),
-        ("settings", {"name": "protopnet", "slots": 2}),
+        ("settings", {**settings_of("protomask"), "name": "prototree"}),
+        ("settings", {**settings_of("protomask"), "name": None}),
+        ("settings", {**settings_of("protomask"), "embedding_dim": 0}),
+        ("settings", {**settings_of("protopnet"), "slots": 2}),
         ("num_prototypes", -1),
         ("num_prototypes", "many"),
         ("class_names", None),
-        ("crops", {"side": 1}),
+        ("crops", {**crop_settings().model_dump(), "side": 1}),
         ("surprise", 1),
     ],
 )
@@ -198,9 +203,9 @@ def test_impossible_description(saved: Path, key: str, value: object) -> None:
     [
         {"num_prototypes": 5},
         {"class_names": ["wren", "jay"]},
-        {"settings": {"name": "protomask", "backbone": "test_convnext", "embedding_dim": 8}},
-        {"settings": {"name": "blackbox", "backbone": "test_resnet"}},
-        {"settings": {"name": "protopool", "backbone": "test_resnet", "embedding_dim": 8}},
+        {"settings": settings_of("protomask", backbone="test_convnext", embedding_dim=8)},
+        {"settings": settings_of("blackbox", backbone="test_resnet")},
+        {"settings": settings_of("protopool", backbone="test_resnet", embedding_dim=8)},
     ],
 )
 def test_description_of_another_model(saved: Path, change: dict[str, object]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 pytest.importorskip("sam2", reason="sam2 is not installed")
 
 from hydra.core.global_hydra import GlobalHydra
+from settings import SAM2
 
 from pipeline.masks.segmenters.sam2.model import build
 from pipeline.masks.segmenters.sam2.segmenter import Sam2
@@ -83,12 +84,11 @@ def make_settings() -> Callable[..., Sam2]:
 
     def make(**changed: object) -> Sam2:
         settings = {
-            "weights_sha256": "0" * 64,
             "points_per_side": 6,
             "pred_iou_thresh": 0.5,
             "stability_score_thresh": 0.3,
             "mask_threshold": 5.0,
         }
-        return Sam2.model_validate({**settings, **changed})
+        return Sam2.model_validate({**SAM2, **settings, **changed})
 
     return make

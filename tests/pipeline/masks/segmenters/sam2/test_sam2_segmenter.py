@@ -11,6 +11,7 @@ import sam2
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from settings import SAM2
 from skimage.data import astronaut
 
 from pipeline.errors import ProtoMaskError
@@ -18,8 +19,6 @@ from pipeline.masks.segmenter import Machine
 from pipeline.masks.segmenters.sam2 import segmenter
 from pipeline.masks.segmenters.sam2.model import CONFIGS, build, load_model
 from pipeline.masks.segmenters.sam2.segmenter import Sam2
-
-SHA256 = "0" * 64
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +53,16 @@ def test_both_engines_find_the_same_with_a_published_network(
 ) -> None:
     found = []
     for engine in ("batched", "reference"):
-        settings = Sam2(
-            model="sam2.1_hiera_tiny",
-            weights_sha256=digest(weights),
-            engine=engine,
-            points_per_side=4,
-            crop_n_layers=0,
-            pred_iou_thresh=0.0,
-            stability_score_thresh=0.0,
-        )
+        changed = {
+            "model": "sam2.1_hiera_tiny",
+            "weights_sha256": digest(weights),
+            "engine": engine,
+            "points_per_side": 4,
+            "crop_n_layers": 0,
+            "pred_iou_thresh": 0.0,
+            "stability_score_thresh": 0.0,
+        }
+        settings = Sam2.model_validate({**SAM2, **changed})
         (masks,) = settings.segment([photograph], Machine(weights=weights))
         found.append(masks)
     ours, theirs = found
@@ -88,7 +88,7 @@ def test_a_file_that_holds_no_weights(tmp_path: Path, content: bytes) -> None:
 
 
 def test_other_weights_than_the_presets(weights: Path) -> None:
-    settings = Sam2(model="sam2.1_hiera_tiny", weights_sha256=SHA256)
+    settings = Sam2.model_validate({**SAM2, "model": "sam2.1_hiera_tiny"})
     with pytest.raises(ProtoMaskError, match=rf"segmenter.weights_sha256={digest(weights)}"):
         settings.segment([np.zeros((8, 8, 3), np.uint8)], Machine(weights=weights))
 
@@ -101,7 +101,7 @@ def test_sam2_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("sam2.modeling.sam2_base", "sam2.modeling.sam.transformer", "sam2.utils.amg"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ProtoMaskError, match=r"pip install .*'\.\[sam2\]'"):
-        Sam2(weights_sha256=SHA256).segment([np.zeros((8, 8, 3), np.uint8)])
+        Sam2(**SAM2).segment([np.zeros((8, 8, 3), np.uint8)])
 
 
 def test_every_model_has_a_configuration() -> None:
@@ -112,7 +112,7 @@ def test_every_model_has_a_configuration() -> None:
 
 def test_no_preset_without_a_hash() -> None:
     with pytest.raises(ValidationError, match="weights_sha256"):
-        Sam2.model_validate({})
+        Sam2.model_validate({**SAM2, "weights_sha256": None})
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,6 @@ def test_no_preset_without_a_hash() -> None:
     ],
 )
 def test_another_parameter_is_another_key(field: str, value: object) -> None:
-    settings = Sam2(weights_sha256=SHA256)
+    settings = Sam2(**SAM2)
     assert settings.key() != settings.model_copy(update={field: value}).key()
     assert getattr(settings, field) != value
