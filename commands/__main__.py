@@ -6,4 +6,5 @@ from stages.app import run
 
 if __name__ == "__main__":
     launch.refuse_other_code()
+    launch.run_in_utf8()
     run(app)
