@@ -81,6 +81,9 @@ def finetune(
         labels_N: the images' classes, int64 N in 0..C−1.
         settings: epochs, learning rate, batch size and penalty.
         seed: seed of the order of the images.
+
+    Raises:
+        ProtoMaskError: the loss or V is no longer finite.
     """
     similarity_NP = similarity_NP.to(network.device)
     labels = labels_N.to(similarity_NP.device)
@@ -95,6 +98,11 @@ def finetune(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if not (loss.isfinite() and network.classifier.isfinite().all()):
+            raise ProtoMaskError(
+                "the fine-tuning has diverged, its loss or V is no longer finite: lower "
+                f"finetune.lr={settings.lr:g} or finetune.penalty={settings.penalty:g}"
+            )
 
 
 def prototypes_to_keep(

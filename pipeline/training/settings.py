@@ -3,11 +3,23 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from pipeline.model.base.settings import Precision
 
 Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LARGEST_RATE = 1e30
+"""Of ten times a learning rate, which is what Adam computes with, there must be a float32."""
+
+
+def _with_steps(rate: float) -> float:
+    if rate > LARGEST_RATE:
+        raise ValueError(f"should be at most {LARGEST_RATE:g}, but is {rate:g}")
+    return rate
+
+
+Rate = Annotated[Fraction, AfterValidator(_with_steps)]
+"""A learning rate."""
 
 
 class TrainSettings(BaseModel):
@@ -42,9 +54,9 @@ class TrainSettings(BaseModel):
     augment: bool = True
     batch_size: Annotated[int, Field(ge=1)] = 16
     accumulate: Annotated[int, Field(ge=1)] = 4
-    lr_backbone: Fraction = 6e-5
-    lr_projection: Fraction = 1e-3
-    lr_prototypes: Fraction = 3e-3
+    lr_backbone: Rate = 6e-5
+    lr_projection: Rate = 1e-3
+    lr_prototypes: Rate = 3e-3
     start: Literal["random", "crops"] = "random"
     step_size: Annotated[int, Field(ge=1)] = 35
     loss: dict[str, Fraction] = {"cluster": 0.8, "separation": 0.2, "diversity": 0.2}
@@ -63,7 +75,7 @@ class FinetuneSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: Annotated[int, Field(ge=0)] = 10
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
+    lr: Annotated[Rate, Field(gt=0)] = 3e-4
     batch_size: Annotated[int, Field(ge=1)] = 16
     penalty: Fraction = 1e-3
 

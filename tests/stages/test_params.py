@@ -150,6 +150,8 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ({"segmenter.sigma": float("inf")}, r"segmenter\.sigma: .*finite number, but is inf"),
         ({"segmenter.scales": []}, r"segmenter\.scales: .*at least 1 item"),
         ({"segmenter.scales": [100, -1]}, r"segmenter\.scales\.1: .*greater than 0, but is -1"),
+        ({"train.lr_prototypes": 1e31}, r"train\.lr_prototypes: .*at most 1e\+30, but is 1e\+31"),
+        ({"finetune.lr": 1e38}, r"finetune\.lr: .*at most 1e\+30, but is 1e\+38"),
         ({"seed": -1}, r"seed: input should be greater than or equal to 0, but is -1"),
         ({"runtime.workers": 0}, r"runtime\.workers: .*but is 0"),
         ({"dataset.num_classes": 1}, r"dataset\.num_classes: .*equal to 2, but is 1"),

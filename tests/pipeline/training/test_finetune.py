@@ -227,3 +227,21 @@ def test_prototypes_of_several_classes_are_not_pruned(
         finetune_and_prune(
             blackbox, torch.ones(N, 3), labels_N, FinetuneSettings(), pruning, seed=0
         )
+
+
+@pytest.mark.parametrize(("name", "value", "V"), [("lr", 1e30, 0.0), ("penalty", 1e38, 3.0)])
+def test_divergence_names_the_parameters(
+    make_network: Callable[..., Any],
+    similarity_NP: Tensor,
+    labels_N: Tensor,
+    name: str,
+    value: float,
+    V: float,
+) -> None:
+    """Scores of 1e9 · 1e30, and a penalty of 12 · 3 · 1e38, are no float32."""
+    network = make_network()
+    with torch.no_grad():
+        network.classifier.fill_(V)
+    settings = FinetuneSettings.model_validate({name: value, "epochs": 1})
+    with pytest.raises(ProtoMaskError, match=rf"finetune\.{name}=1e\+3"):
+        finetune(network, 1e9 * similarity_NP, labels_N, settings, 0)

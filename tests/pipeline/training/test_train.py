@@ -542,6 +542,20 @@ def test_loss_that_is_no_number_is_said(
     assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
+@pytest.mark.parametrize(("split", "val"), [("train", 0), ("val", 6)])
+def test_a_single_step_that_diverges_is_said(
+    make_training: Callable[..., Training],
+    make_index: Callable[..., Any],
+    tmp_path: Path,
+    split: str,
+    val: int,
+) -> None:
+    """The loss before it is finite; without a validation split, training images show it."""
+    training = make_training(index=make_index(val=val), epochs=1, batch_size=99, lr_prototypes=1e30)
+    with pytest.raises(ProtoMaskError, match=rf"{split}/loss .*train\.lr_prototypes=1e\+30"):
+        training.run(tmp_path / "curves")
+
+
 def test_curves_have_a_row_an_epoch(make_training: Callable[..., Training], tmp_path: Path) -> None:
     progress = make_training().run(tmp_path / "curves")
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
