@@ -8,9 +8,11 @@ imports the standard library alone.
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CODE = Path(__file__).resolve().parent
@@ -58,6 +60,17 @@ def refuse_missing_packages() -> None:
             "environment in which ProtoMask is installed (`source .venv/bin/activate` after "
             "`make demo`) and run the same command again"
         )
+
+
+def name_user() -> None:
+    """Sets `USER` and `HOME` if they are missing and the system does not know the user either, as
+    in a container that was started with `--user`: DVC and torch ask for both."""
+    user = os.getuid()
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        os.environ.setdefault("USER", str(user))
+        os.environ.setdefault("HOME", str(Path(tempfile.gettempdir()) / f"home-of-{user}"))
 
 
 def run_in_utf8() -> None:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.model.base.settings import Precision
 
@@ -94,6 +94,15 @@ class PruneSettings(BaseModel):
     enabled: bool = False
     nearest: Annotated[int, Field(ge=1)] = 6
     threshold: Annotated[int, Field(ge=0)] = 3
+
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> "PruneSettings":
+        if self.threshold > self.nearest:
+            raise ValueError(
+                f"threshold is {self.threshold}, but of the {self.nearest} nearest images no more "
+                "can be of a class"
+            )
+        return self
 
 
 class Runtime(BaseModel):

@@ -10,7 +10,12 @@ from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.distances import similarity
-from pipeline.training.finetune import finetune, finetune_and_prune, prototypes_to_keep
+from pipeline.training.finetune import (
+    classes_below_threshold,
+    finetune,
+    finetune_and_prune,
+    prototypes_to_keep,
+)
 from pipeline.training.settings import FinetuneSettings, PruneSettings
 
 N = 30
@@ -245,3 +250,10 @@ def test_divergence_names_the_parameters(
     settings = FinetuneSettings.model_validate({name: value, "epochs": 1})
     with pytest.raises(ProtoMaskError, match=rf"finetune\.{name}=1e\+3"):
         finetune(network, 1e9 * similarity_NP, labels_N, settings, 0)
+
+
+def test_classes_that_no_prototype_can_be_kept_of() -> None:
+    """Of three images of class 0, two of class 1 and none of class 3; class 2 has no prototype."""
+    labels, class_of = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 1, 3])
+    found = classes_below_threshold(labels, class_of, PruneSettings(threshold=3))
+    assert found == [1, 3]
