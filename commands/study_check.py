@@ -30,8 +30,8 @@ def run(revs: Sequence[str]) -> None:
                 if kind not in WAITING
             }
     except DvcException as error:
-        said = said_by_dvc(error)
-        raise ProtoMaskError(f"DVC cannot say which experiments there are: {said}") from None
+        why = said_by_dvc(error)
+        raise ProtoMaskError(f"DVC cannot say which experiments there are: {why}") from None
     for name, verdict in said.items():
         print(f"{name}: {verdict}")
     wrong = [name for name, verdict in said.items() if verdict.startswith("made with")]

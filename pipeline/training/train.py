@@ -181,9 +181,9 @@ class Training:
             self.optimizer.step()
             self.network.after_step()
         means = (summed(sums, self.fabric) / len(order)).tolist()
-        values = dict(zip(names, means, strict=True))
-        self._refuse_divergence("train", values)
-        return values
+        found = dict(zip(names, means, strict=True))
+        self._refuse_divergence("train", found)
+        return found
 
     def _backward(self, rows: Tensor, seen: Tensor, batches: int) -> dict[str, Tensor]:
         """Accumulates the gradients of one batch of a step; returns the values of its loss."""
