@@ -3,9 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test quick
+NO_REPOSITORY := DVC needs a repository of Git: clone ProtoMask instead of downloading it,\
+ or make one of this folder (`git init`, `git add -A`, `git commit`).
 
-demo: $(VENV)/installed  ## run the whole experiment on the built-in data set
+.PHONY: demo test quick repository
+
+demo: repository $(VENV)/installed  ## run the whole experiment on the built-in data set
 	dvc repro
 	@cat artifacts/evaluate/metrics.json
 	@echo "The report: $(CURDIR)/artifacts/report/index.html"
@@ -19,6 +22,9 @@ test: $(VENV)/installed  ## lint, types and all tests
 
 quick: $(VENV)/installed  ## the tests a person runs all day
 	pytest -n 2 -m "not slow and not browser"
+
+repository:
+	@git rev-parse --git-dir > /dev/null || { echo '$(NO_REPOSITORY)' >&2; exit 1; }
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -6,4 +6,6 @@ from stages.app import run
 
 if __name__ == "__main__":
     launch.refuse_other_code()
+    launch.name_user()
+    launch.run_in_utf8()
     run(app)

@@ -28,6 +28,14 @@ UNREACHABLE = (OSError, DvcException, DataIndexDirError)
 SECTIONS = {"seed", "dataset", "segmenter", "model"}
 
 
+def said_by_dvc(error: Exception) -> str:
+    """Returns what an error of DVC's says, and if there is no Git repository, what to do."""
+    here = Path.cwd().resolve()
+    if any((folder / ".git").exists() for folder in (here, *here.parents)):
+        return str(error)
+    return f"{error}: clone the repository, or make one of this folder (`git init`, and a commit)"
+
+
 def read_runs(repo: Repo, revs: Sequence[str] = ()) -> Iterator[Run]:
     """Reads what `dvc exp show` shows: commits, experiments, and what is queued or has failed.
 

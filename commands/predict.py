@@ -37,7 +37,7 @@ def run(photographs: list[Path], out: Path) -> None:
         asked = predictor.ask(path.name, photograph)
         target = _write(predictor.picture(asked), path, out)
         said = ", ".join(f"{name} {score:.2f}" for name, score in asked.ranking)
-        print(f"{path}: {said} → {target}")
+        print(f"{path}: {said} -> {target}")
     if unreadable:
         raise ProtoMaskError(f"{unreadable} of {len(photographs)} photographs could not be read")
 
@@ -56,7 +56,7 @@ def write_page(photograph: Path, out: Path) -> None:
     with whole_file(out) as part:
         write_photograph_page(part, asked, predictor.looks(params.explain.only_mask))
     (name, score), *_ = asked.ranking
-    print(f"{photograph}: {name} {score:.2f} → {out}")
+    print(f"{photograph}: {name} {score:.2f} -> {out}")
 
 
 def load_predictor(params: Params) -> Predictor:

@@ -8,7 +8,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml
 
-from commands.experiments import UNREACHABLE, contradicted, params_of, states
+from commands.experiments import UNREACHABLE, contradicted, params_of, said_by_dvc, states
 from pipeline.errors import ProtoMaskError
 
 OLD_COMMAND = "protomask "
@@ -30,7 +30,8 @@ def run(revs: Sequence[str]) -> None:
                 if kind not in WAITING
             }
     except DvcException as error:
-        raise ProtoMaskError(f"DVC cannot say which experiments there are: {error}") from None
+        why = said_by_dvc(error)
+        raise ProtoMaskError(f"DVC cannot say which experiments there are: {why}") from None
     for name, verdict in said.items():
         print(f"{name}: {verdict}")
     wrong = [name for name, verdict in said.items() if verdict.startswith("made with")]

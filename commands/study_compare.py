@@ -14,7 +14,7 @@ from dvc.scm import RevError
 from dvc.utils.serialize import load_yaml
 from dvc_data.index import DataIndexDirError
 
-from commands.experiments import up_to_date
+from commands.experiments import said_by_dvc, up_to_date
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_file
 from pipeline.report.heatmaps import relevance_of
@@ -149,7 +149,8 @@ def _outputs(rev: str) -> Iterator[Path]:
             "what lies here"
         ) from None
     except DvcException as error:
-        raise ProtoMaskError(f"DVC cannot say what {rev!r} has made: {error}") from None
+        said = said_by_dvc(error)
+        raise ProtoMaskError(f"DVC cannot say what {rev!r} has made: {said}") from None
     with tempfile.TemporaryDirectory(prefix="compare-", dir=copies) as name:
         folder = Path(name)
         (folder / workspace.PARAMS).write_bytes(params)

@@ -11,7 +11,7 @@ from dvc.utils.serialize import load_yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from commands.experiments import read_runs
+from commands.experiments import read_runs, said_by_dvc
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
 from pipeline.parameters import Params
@@ -36,7 +36,8 @@ def run(form: str, out: Path | None, metrics: Sequence[str], revs: Sequence[str]
                 lambda params: overrides_of(params, presets, groups),
             )
     except DvcException as error:
-        raise ProtoMaskError(f"DVC cannot say which experiments there are: {error}") from None
+        said = said_by_dvc(error)
+        raise ProtoMaskError(f"DVC cannot say which experiments there are: {said}") from None
     text = FORMATS[form](found)
     if out is None:
         print(text, end="")

@@ -35,13 +35,14 @@ from optuna.trial import FrozenTrial, Trial
 from rich.table import Table
 from scmrepo.exceptions import SCMError
 
+from commands.experiments import said_by_dvc
 from pipeline.errors import ProtoMaskError
 from pipeline.parameters import flat
 from pipeline.progress import console, track
 from pipeline.study import search
 from pipeline.training.curve import VARIABLE, read_curve
 from stages import workspace
-from stages.params import Params, read_params
+from stages.params import Params, read_params, refuse_subfolder
 
 POLL = 0.5
 PATIENCE = {signal.SIGINT: 60.0, signal.SIGTERM: 10.0, signal.SIGKILL: 10.0}
@@ -85,10 +86,11 @@ def run(name: str, trials: int, seed: int, settings: list[str]) -> None:
 
     Raises:
         ProtoMaskError: the settings are wrong or others than the search was begun with, it is
-            running already, or three trials in a row have failed.
+            running already, this is no place for it, or three trials in a row have failed.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ProtoMaskError(f"--name {name!r}: only letters, digits, - and _ can be in it")
+    refuse_subfolder(Path.cwd())
     # SIGINT may be ignored (`nohup … &`), and what this starts would then ignore it too.
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.default_int_handler)
@@ -222,7 +224,7 @@ def _free_revision(experiment: str) -> str:
             revision = str(ExpRefInfo(repo.scm.get_rev(), experiment))
             taken = repo.scm.get_ref(revision) is not None
     except (DvcException, SCMError) as error:
-        raise ProtoMaskError(f"DVC can run no experiments here: {error}") from None
+        raise ProtoMaskError(f"DVC can run no experiments here: {said_by_dvc(error)}") from None
     if taken:
         raise ProtoMaskError(
             f"there is an experiment {experiment} already, of an earlier search: take another "

@@ -6,6 +6,8 @@ if __name__ == "__main__":
     launch.run_interpreter_of_dvc()
     launch.refuse_other_code()
     launch.refuse_missing_packages()
+    launch.name_user()
+    launch.run_in_utf8()
     from stages.app import app, run
 
     run(app)

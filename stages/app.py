@@ -1,6 +1,7 @@
 """The stages of dvc.yaml as commands, `python3 -m stages STAGE`."""
 
 import errno
+import io
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -138,7 +139,12 @@ def explain() -> None:
 
 
 def run(app: typer.Typer) -> None:
-    """Runs a command line; what its user can put right is said without a stack trace."""
+    """Runs a command line; what its user can put right is said without a stack trace.
+
+    What the encoding of the output lacks is printed by its number, as in `\\u2192`.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="protomask")
     except ProtoMaskError as error:

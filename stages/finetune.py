@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_folder
 from pipeline.model.base.saved import load_model, save_model
-from pipeline.training.finetune import finetune_and_prune
+from pipeline.training.finetune import classes_below_threshold, finetune_and_prune
 from pipeline.training.prototype_record import kept_rows, read_record, write_record
 from stages import provenance, workspace
 from stages.params import read_params
@@ -36,6 +36,11 @@ def run() -> None:
         write_record(kept_rows(record, kept), folder / "prototypes.csv")
     if params.prune.enabled:
         print(f"{len(kept)} of {len(record)} prototypes kept")
+        for label in classes_below_threshold(labels, network.class_of, params.prune):
+            print(
+                f"{about.class_names[label]} has fewer training images than prune.threshold, "
+                f"{params.prune.threshold}: no prototype can pass, and one was kept"
+            )
     print(f"training accuracy {accuracy:.4f}")
 
 

@@ -8,9 +8,11 @@ imports the standard library alone.
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CODE = Path(__file__).resolve().parent
@@ -60,13 +62,40 @@ def refuse_missing_packages() -> None:
         )
 
 
+def name_user() -> None:
+    """Sets `USER` and `HOME` if they are missing and the system does not know the user either, as
+    in a container that was started with `--user`: DVC and torch ask for both."""
+    user = os.getuid()
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        os.environ.setdefault("USER", str(user))
+        os.environ.setdefault("HOME", str(Path(tempfile.gettempdir()) / f"home-of-{user}"))
+
+
+def run_in_utf8() -> None:
+    """Starts the command again in Python's UTF-8 mode, if the locale has another encoding.
+
+    In that, the names of files would be other text than in UTF-8, and the index of the same
+    photographs another one. What is printed keeps the encoding of the locale.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+        _flush_and_exec([sys.executable, *sys.orig_argv[1:]])
+
+
 def _has_own_code(folder: Path) -> bool:
     return (folder / "dvc.yaml").is_file() and (folder / "stages" / "__main__.py").is_file()
 
 
 def _exec(python: str, package: str) -> None:
+    _flush_and_exec([python, "-m", package, *sys.argv[1:]])
+
+
+def _flush_and_exec(words: "list[str]") -> None:
     sys.stdout.flush()
-    os.execv(python, [python, "-m", package, *sys.argv[1:]])
+    os.execv(words[0], words)
 
 
 def _has_packages(python: str) -> bool:

@@ -163,9 +163,10 @@ def read_params(path: Path) -> Params:
     """Reads and checks params.yaml.
 
     Raises:
-        ProtoMaskError: every parameter that is missing, misspelt or out of range, one a line, with
-            what is allowed.
+        ProtoMaskError: the file lies in a sub-folder of that of dvc.yaml; or every parameter that
+            is missing, misspelt or out of range, one a line, with what is allowed.
     """
+    refuse_subfolder(path.parent)
     kind = Params
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -180,6 +181,19 @@ def read_params(path: Path) -> Params:
     except ValidationError as error:
         lines = [_explain(problem, kind) for problem in error.errors()]
         raise ProtoMaskError("\n".join([f"{path}:", *lines])) from None
+
+
+def refuse_subfolder(folder: Path) -> None:
+    """Checks that a folder is not below that of dvc.yaml, in which `dvc exp run` leaves a
+    params.yaml when it fails there.
+
+    Raises:
+        ProtoMaskError: it is; the message names the folder of dvc.yaml.
+    """
+    here, *above = [folder.resolve(), *folder.resolve().parents]
+    found = [other for other in above if (other / "dvc.yaml").is_file()]
+    if found and not (here / "dvc.yaml").is_file():
+        raise ProtoMaskError(f"{here} has no dvc.yaml: run it where dvc.yaml is, in {found[0]}")
 
 
 def params_type(values: Any) -> type[Params]:

@@ -1,16 +1,8 @@
 """Segmentation of a data set: workers write shards, from which the store is assembled."""
 
-import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -22,6 +14,7 @@ from pipeline.masks.masks import SMALLEST_SIDE, Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.shards import Shards, make_shard
 from pipeline.progress import examples, track
+from pipeline.workers import SPAWN, worker_pool
 
 
 def segment_images(
@@ -192,13 +185,12 @@ def _devices(segmenter: Segmenter, machine: Machine) -> list[str]:
 def _executor(segmenter: Segmenter, workers: int, devices: list[str]) -> Executor:
     if segmenter.uses_device and len(devices) <= 1:
         return ThreadPoolExecutor(workers)
-    context = multiprocessing.get_context("spawn")
     if not devices:
-        return ProcessPoolExecutor(workers, context)
-    free = context.SimpleQueue()
+        return worker_pool(workers)
+    free = SPAWN.SimpleQueue()
     for device in devices:
         free.put(device)
-    return ProcessPoolExecutor(workers, context, _take_device, (free,))
+    return worker_pool(workers, _take_device, free)
 
 
 _own_device = ""

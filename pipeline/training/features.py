@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.crops.batches import read_batches
 from pipeline.crops.store import CropStore
+from pipeline.errors import ProtoMaskError
 from pipeline.files import sweep, whole_file
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.progress import track
@@ -49,7 +50,7 @@ def stored_features(
         float32 n×V×F on the CPU; zeros for missing crops.
 
     Raises:
-        ProtoMaskError: another process has died.
+        ProtoMaskError: a feature is not a finite number, or another process has died.
     """
     network = network.to(fabric.device).eval()
     rows_of_cells, columns = network.grid(store.settings.side)
@@ -82,6 +83,12 @@ def stored_features(
             _remember(folder, parts[number], block)
     # Each process has filled in its own blocks; those of the others are zeros.
     found_nVF = summed(torch.from_numpy(found), fabric).cpu()
+    if not found_nVF.isfinite().all():
+        raise ProtoMaskError(
+            f"model.backbone: the features of {network.settings.backbone} are no finite numbers: "
+            "lower train.lr_backbone if it is trained, else change model.pretrained, whose weights "
+            "must be damaged"
+        )
     return found_nVF if wanted is rows else found_nVF[np.searchsorted(wanted, rows)]
 
 

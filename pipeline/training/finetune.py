@@ -48,7 +48,8 @@ def finetune_and_prune(
         The prototypes that were kept, and the accuracy on the training images.
 
     Raises:
-        ProtoMaskError: the model's prototypes are to be pruned and cannot be.
+        ProtoMaskError: the model's prototypes are to be pruned and cannot be, or the fine-tuning
+            diverges.
     """
     if prune.enabled and not network.prunes:
         raise ProtoMaskError(
@@ -81,6 +82,9 @@ def finetune(
         labels_N: the images' classes, int64 N in 0..C−1.
         settings: epochs, learning rate, batch size and penalty.
         seed: seed of the order of the images.
+
+    Raises:
+        ProtoMaskError: the loss or V is no longer finite.
     """
     similarity_NP = similarity_NP.to(network.device)
     labels = labels_N.to(similarity_NP.device)
@@ -95,6 +99,11 @@ def finetune(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if not (loss.isfinite() and V_CP.isfinite().all()):
+            raise ProtoMaskError(
+                "the fine-tuning has diverged, its loss or V is no longer finite: lower "
+                f"finetune.lr={settings.lr:g} or finetune.penalty={settings.penalty:g}"
+            )
 
 
 def prototypes_to_keep(
@@ -125,3 +134,20 @@ def prototypes_to_keep(
             best = own_P[members] == own_P[members].max()
             keep_P[members[best.nonzero()[0]]] = True
     return torch.nonzero(keep_P).squeeze(1)
+
+
+def classes_below_threshold(
+    labels_N: Tensor, class_of_P: Tensor, settings: PruneSettings
+) -> list[int]:
+    """Returns the classes with too few training images for any of their prototypes to be kept.
+
+    By the rule alone: `prototypes_to_keep` keeps one of each class all the same.
+
+    Args:
+        labels_N: the images' classes, int64 N in 0..C−1.
+        class_of_P: the prototypes' classes, int64 P in 0..C−1.
+        settings: how many images of a prototype's class must be among the nearest.
+    """
+    counts_C = torch.bincount(labels_N, minlength=int(class_of_P.max()) + 1)
+    few = counts_C[class_of_P] < settings.threshold
+    return [int(label) for label in class_of_P[few].unique()]

@@ -102,7 +102,8 @@ def nearest_views(
         The view of each prototype.
 
     Raises:
-        ProtoMaskError: a prototype has no image of its classes among these.
+        ProtoMaskError: a prototype has no image of its classes among these, or a similarity is not
+            a number.
     """
     device, head, own_CP = network.device, network.head(), network.own_CP
     P, V = network.num_prototypes, valid_NV.shape[1]
@@ -116,6 +117,11 @@ def nearest_views(
         own_BVP = valid_NV[rows, :, None].to(device) & own_CP[labels_N[rows].to(device)][:, None]
         scores_XP = scores_BVP.masked_fill(~own_BVP, -torch.inf).flatten(0, 1)
         largest_P = scores_XP.amax(0)
+        if largest_P.isnan().any():
+            raise ProtoMaskError(
+                "the trained model's similarities are no finite numbers: lower train.lr_backbone, "
+                "train.lr_projection or train.lr_prototypes, and train again"
+            )
         place = torch.arange(len(scores_XP), device=device)[:, None]
         first_P = torch.where(scores_XP == largest_P, place, len(scores_XP)).amin(0)
         better_P = largest_P > best_P

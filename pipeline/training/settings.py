@@ -3,11 +3,23 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.model.base.settings import Precision
 
 Fraction = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LARGEST_RATE = 1e30
+"""Of ten times a learning rate, which is what Adam computes with, there must be a float32."""
+
+
+def _with_steps(rate: float) -> float:
+    if rate > LARGEST_RATE:
+        raise ValueError(f"should be at most {LARGEST_RATE:g}, but is {rate:g}")
+    return rate
+
+
+Rate = Annotated[Fraction, AfterValidator(_with_steps)]
+"""A learning rate."""
 
 
 class TrainSettings(BaseModel):
@@ -42,9 +54,9 @@ class TrainSettings(BaseModel):
     augment: bool
     batch_size: Annotated[int, Field(ge=1)]
     accumulate: Annotated[int, Field(ge=1)]
-    lr_backbone: Fraction
-    lr_projection: Fraction
-    lr_prototypes: Fraction
+    lr_backbone: Rate
+    lr_projection: Rate
+    lr_prototypes: Rate
     start: Literal["random", "crops"]
     step_size: Annotated[int, Field(ge=1)]
     loss: dict[str, Fraction]
@@ -63,7 +75,7 @@ class FinetuneSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: Annotated[int, Field(ge=0)]
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    lr: Annotated[Rate, Field(gt=0)]
     batch_size: Annotated[int, Field(ge=1)]
     penalty: Fraction
 
@@ -82,6 +94,15 @@ class PruneSettings(BaseModel):
     enabled: bool
     nearest: Annotated[int, Field(ge=1)]
     threshold: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> "PruneSettings":
+        if self.threshold > self.nearest:
+            raise ValueError(
+                f"threshold is {self.threshold}, but of the {self.nearest} nearest images no more "
+                "can be of a class"
+            )
+        return self
 
 
 class Runtime(BaseModel):

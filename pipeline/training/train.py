@@ -112,7 +112,7 @@ class Training:
             The state after the last epoch, with the values of all epochs.
 
         Raises:
-            ProtoMaskError: the loss is not finite, or another process has died.
+            ProtoMaskError: a loss is not finite, or another process has died.
         """
         self._start()
         progress = self._resume()
@@ -134,6 +134,10 @@ class Training:
                 self._show(live, epoch, values)
         if self._best is not None:
             self.network.load_state_dict(self._best)
+        if len(self.val_rows) == 0 and total > 0:
+            # What the last step has done shows nowhere else.
+            some = self.train_rows[: self.settings.batch_size]
+            self._refuse_divergence("train", self._measure(some, not self.settings.freeze_backbone))
         self.network.finish()
         self.network.eval()
         return progress
@@ -177,8 +181,9 @@ class Training:
             self.optimizer.step()
             self.network.after_step()
         means = (summed(sums, self.fabric) / len(order)).tolist()
-        self._refuse_divergence(means[0])
-        return dict(zip(names, means, strict=True))
+        found = dict(zip(names, means, strict=True))
+        self._refuse_divergence("train", found)
+        return found
 
     def _backward(self, rows: Tensor, seen: Tensor, batches: int) -> dict[str, Tensor]:
         """Accumulates the gradients of one batch of a step; returns the values of its loss."""
@@ -234,19 +239,25 @@ class Training:
         numbers = np.random.default_rng([self.seed, epoch, number])
         torch.manual_seed(int(numbers.integers(2**63)))
 
-    @torch.no_grad()
     def _validate(self, backbone_moves: bool) -> dict[str, float]:
         if len(self.val_rows) == 0:
             return {}
+        values = self._measure(self.val_rows, backbone_moves)
+        self._refuse_divergence("val", values)
+        return {f"val/{name}": value for name, value in values.items()}
+
+    @torch.no_grad()
+    def _measure(self, rows: NDArray[np.int64], backbone_moves: bool) -> dict[str, float]:
+        """Returns loss and accuracy on images, in evaluation mode and without augmentation."""
         if backbone_moves:
-            features = stored_features(self.network, self.store, self.val_rows, self.fabric)
+            features = stored_features(self.network, self.store, rows, self.fabric)
             features = features.to(self.fabric.device)
         else:
-            features = self._stored_features()[self.val_rows]
+            features = self._stored_features()[rows]
         self.network.eval()
-        output = self.network(features, self.valid[self.val_rows])
-        values = self._losses(output, self.labels[self.val_rows])
-        return {f"val/{name}": float(values[name]) for name in ("loss", "accuracy")}
+        output = self.network(features, self.valid[rows])
+        values = self._losses(output, self.labels[rows])
+        return {name: float(values[name]) for name in ("loss", "accuracy")}
 
     def _stored_features(self) -> Tensor:
         """Returns the features of the training and validation images' views: N×V×F on the device.
@@ -346,11 +357,15 @@ class Training:
         live.next_step()
         announce(values, epoch, self.curve)
 
-    def _refuse_divergence(self, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _refuse_divergence(self, split: str, values: dict[str, float]) -> None:
+        bad = [f"{split}/{name}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            rates = ["lr_projection", "lr_prototypes"]
+            rates = rates if self.settings.freeze_backbone else ["lr_backbone", *rates]
+            given = ", ".join(f"train.{rate}={getattr(self.settings, rate):g}" for rate in rates)
             raise ProtoMaskError(
-                "the training loss is no longer a finite number: lower train.lr_backbone, "
-                "train.lr_projection or train.lr_prototypes"
+                f"the training has diverged, {bad[0]} is no longer a finite number: lower what is "
+                f"too large of {given} and the weights in train.loss"
             )
 
 

@@ -115,6 +115,23 @@ def test_outside_a_repository(tmp_path: Path, command: str) -> None:
     assert message == "no params.yaml: run protomask where dvc.yaml is"
 
 
+@pytest.mark.parametrize("command", ["table", "check"])
+def test_without_git(tmp_path: Path, command: str) -> None:
+    message = _error(_protomask("study", command, cwd=tmp_path))
+    assert message.startswith("DVC cannot say which experiments there are: ")
+    assert "clone the repository, or make one of this folder (`git init`" in message
+
+
+@pytest.mark.parametrize("command", ["scan", "predict x.jpg", "study tune --name x"])
+def test_in_a_sub_folder(tmp_path: Path, command: str) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    place = tmp_path / "photographs"
+    place.mkdir()
+    message = _error(_protomask(*command.split(), cwd=place))
+    assert message == f"{place} has no dvc.yaml: run it where dvc.yaml is, in {tmp_path}"
+    assert list(place.iterdir()) == []
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, make_photographs: Callable[..., Path]) -> Path:
     """A folder to run stages in, with photographs in it and cheap parameters."""

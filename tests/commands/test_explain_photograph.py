@@ -34,7 +34,7 @@ def test_the_command_says_the_class_and_writes_the_same_page_again(run_folder: P
     first = CliRunner().invoke(app, arguments)
     assert first.exit_code == 0
     assert first.stdout.startswith(f"{PHOTOGRAPH}: class ")
-    assert first.stdout.endswith(f"→ {PAGE}\n")
+    assert first.stdout.endswith(f"-> {PAGE}\n")
     before = PAGE.read_bytes()
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert PAGE.read_bytes() == before

@@ -40,7 +40,7 @@ def test_the_ranking_and_the_picture_are_named(
     path = Path("photographs/class 1/003.png")
     predict.run([path], OUT)
     said = capsys.readouterr().out
-    assert said.startswith(f"{path}: class ") and said.endswith(f"→ {OUT / '003.png'}\n")
+    assert said.startswith(f"{path}: class ") and said.endswith(f"-> {OUT / '003.png'}\n")
     with Image.open(OUT / "003.png") as picture:
         picture.load()
 

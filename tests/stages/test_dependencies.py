@@ -25,9 +25,11 @@ WITHOUT_EFFECT = {
     "pipeline.parameters",
     "pipeline.progress",
     "pipeline.registry",
+    "pipeline.workers",
     "stages",
 }
-"""How errors are said, files written whole, progress shown, components found by name."""
+"""How errors are said, files written whole, progress shown, components found by name, processes
+started."""
 FOR_PEOPLE = {
     "pipeline.report.image_page",
     "pipeline.report.prediction_picture",

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -64,6 +65,23 @@ def test_pruning_that_drops_nothing(run_folder: Path) -> None:
     set_section("prune", enabled=True, threshold=0)
     finetune.run()
     assert len(read_record(workspace.FINETUNE / "prototypes.csv")) == 6
+
+
+def test_a_class_of_too_few_images_is_named(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = workspace.read_index()
+    counts = np.bincount(index.labels[index.rows("train")])
+    set_section("prune", enabled=True, nearest=12, threshold=int(counts[0]))
+    finetune.run()
+    assert "fewer" not in capsys.readouterr().out
+    set_section("prune", enabled=True, nearest=12, threshold=int(counts[0]) + 1)
+    finetune.run()
+    said = capsys.readouterr().out
+    for label in range(3):
+        threshold = counts[0] + 1
+        named = f"class {label} has fewer training images than prune.threshold, {threshold}:"
+        assert (named in said) == (counts[label] < threshold)
 
 
 def test_training_accuracy_is_that_of_the_written_model(

@@ -5,6 +5,7 @@ that was installed.
 """
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -146,3 +147,27 @@ def test_folders_without_code_of_their_own_take_the_installed(
     monkeypatch.chdir(tmp_path)
     launch.run_code_of_this_folder()
     launch.refuse_other_code()
+
+
+def test_a_user_whom_the_system_does_not_know() -> None:
+    """As with `docker run --user`: DVC and torch ask for the name, and where the home is."""
+    unknown = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+    if shutil.which("unshare") is None or subprocess.run([*unknown, "true"]).returncode != 0:
+        pytest.skip("this system lets nobody be another user")
+    script = """
+import getpass
+from pathlib import Path
+from pipeline.download import cache
+from stages import launch
+
+launch.name_user()
+print(getpass.getuser(), cache("weights").relative_to(Path.home()), Path("~").expanduser())
+"""
+    said = subprocess.run(
+        [*unknown, sys.executable, "-c", script],
+        cwd=launch.CODE.parent,
+        env={"PATH": os.environ["PATH"], "TMPDIR": "/tmp"},
+        capture_output=True,
+        text=True,
+    )
+    assert said.stdout.split() == ["54321", ".cache/protomask/weights", "/tmp/home-of-54321"], said

@@ -168,6 +168,9 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ({"segmenter.sigma": float("inf")}, r"segmenter\.sigma: .*finite number, but is inf"),
         ({"segmenter.scales": []}, r"segmenter\.scales: .*at least 1 item"),
         ({"segmenter.scales": [100, -1]}, r"segmenter\.scales\.1: .*greater than 0, but is -1"),
+        ({"train.lr_prototypes": 1e31}, r"train\.lr_prototypes: .*at most 1e\+30, but is 1e\+31"),
+        ({"finetune.lr": 1e38}, r"finetune\.lr: .*at most 1e\+30, but is 1e\+38"),
+        ({"prune.threshold": 7}, r"prune: threshold is 7, but of the 6 nearest images no more"),
         ({"seed": -1}, r"seed: input should be greater than or equal to 0, but is -1"),
         ({"runtime.workers": 0}, r"runtime\.workers: .*but is 0"),
         ({"dataset.num_classes": 1}, r"dataset\.num_classes: .*equal to 2, but is 1"),
@@ -300,3 +303,17 @@ def test_schedulers(tmp_path: Path, scheduler: str | None) -> None:
 def test_what_is_no_scheduler_is_said(tmp_path: Path, scheduler: str) -> None:
     with pytest.raises(ProtoMaskError, match=r"runtime.scheduler: .*tcp://HOST:8786"):
         _read(tmp_path, runtime__scheduler=scheduler)
+
+
+def test_a_folder_below_that_of_dvc_yaml(tmp_path: Path) -> None:
+    """Where `dvc exp run -S …` leaves a params.yaml."""
+    (tmp_path / "dvc.yaml").touch()
+    place = tmp_path / "docs" / "images"
+    place.mkdir(parents=True)
+    for content in (None, yaml.safe_dump(COMMITTED)):
+        if content is not None:
+            (place / "params.yaml").write_text(content)
+        with pytest.raises(ProtoMaskError, match=f"run it where dvc.yaml is, in {tmp_path}$"):
+            read_params(place / "params.yaml")
+    (place / "dvc.yaml").touch()
+    assert read_params(place / "params.yaml").seed == 0

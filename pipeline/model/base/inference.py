@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.errors import ProtoMaskError
 from pipeline.model.base.head import Head, best_view
 from pipeline.model.base.network import PrototypeNetwork
 
@@ -39,6 +40,9 @@ def answers(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -
 
     Returns:
         The outputs for the N images, on the CPU.
+
+    Raises:
+        ProtoMaskError: a class score is not a finite number.
     """
     device, head = network.device, network.head()
     blocks = []
@@ -47,7 +51,13 @@ def answers(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -
     ):
         block = answers_of(head, network.embed(features.to(device)), valid.to(device))
         blocks.append([tensor.cpu() for tensor in block])
-    return Answers(*(torch.cat(column) for column in zip(*blocks, strict=True)))
+    found = Answers(*(torch.cat(column) for column in zip(*blocks, strict=True)))
+    if not found.logits_NC.isfinite().all():
+        raise ProtoMaskError(
+            "the model's class scores are no finite numbers: lower the learning rates train.lr_* "
+            "and finetune.lr, and train again"
+        )
+    return found
 
 
 def answers_of(head: Head, embedding_BVD: Tensor, valid_BV: Tensor) -> Answers:

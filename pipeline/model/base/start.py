@@ -4,17 +4,22 @@ import warnings
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 SHRINKAGE = 0.3
+NOTHING = 1e-6
+"""A standard deviation within classes below this share of the whole one is rounding."""
 
 
 def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:
     """Computes the linear discriminants of classes (Fisher, 1936).
 
     The covariances within and between classes are shrunk towards multiples of the identity by 0.3,
-    since a class seldom has more crops than features.
+    since a class seldom has more crops than features. If the features do not vary within classes,
+    as with one crop a class, the covariance within them counts as a multiple of the identity, and
+    the discriminants are the principal axes of the class means.
 
     Args:
         features_XF: standardised pooled features of crops, float X×F on the CPU.
@@ -30,12 +35,23 @@ def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:
     present = len(np.unique(labels))
     if present < 2 or not features.std(axis=0).any():
         return features_XF.new_zeros(0, features.shape[1])
+    directions = _directions(features, labels)[: min(count, present - 1)]
+    return torch.from_numpy(directions / (features @ directions.T).std()).float()
+
+
+def _directions(features: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns all discriminants, the most discriminative first, as rows."""
+    centred = features - features.mean(axis=0)
+    within = features.copy()
+    for label in np.unique(labels):
+        within[labels == label] -= features[labels == label].mean(axis=0)
+    if np.linalg.norm(within) <= NOTHING * np.linalg.norm(centred):
+        return np.linalg.svd(centred, full_matrices=False).Vh
     # Takes a second, which checking parameters does not need.
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE)
-    directions = analysis.fit(features, labels).scalings_[:, : min(count, present - 1)].T
-    return torch.from_numpy(directions / (features @ directions.T).std()).float()
+    return analysis.fit(features, labels).scalings_.T
 
 
 def centres(embeddings_XD: Tensor, count: int, seed: int) -> Tensor:

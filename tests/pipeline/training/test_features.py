@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from settings import runtime
 
 import pipeline.training.features
+from pipeline.errors import ProtoMaskError
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
 
@@ -305,3 +306,12 @@ def test_backbone_in_training_mode_is_not_used_so(network: Any, store: Any, fabr
     assert torch.equal(first, stored_features(network, store, np.arange(6), fabric))
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
+
+
+def test_features_that_are_no_numbers(network: Any, store: Any, fabric: Fabric) -> None:
+    with torch.no_grad():
+        next(network.backbone.parameters()).fill_(torch.nan)
+    with pytest.raises(
+        ProtoMaskError, match=r"model\.backbone: the features of test_resnet are no"
+    ):
+        stored_features(network, store, np.array([0, 1]), fabric)

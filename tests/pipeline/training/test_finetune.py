@@ -11,7 +11,12 @@ from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.distances import similarity
-from pipeline.training.finetune import finetune, finetune_and_prune, prototypes_to_keep
+from pipeline.training.finetune import (
+    classes_below_threshold,
+    finetune,
+    finetune_and_prune,
+    prototypes_to_keep,
+)
 
 N = 30
 
@@ -227,3 +232,28 @@ def test_prototypes_of_several_classes_are_not_pruned(
         finetune_and_prune(
             blackbox, torch.ones(N, 3), labels_N, finetune_settings(), pruning, seed=0
         )
+
+
+@pytest.mark.parametrize(("name", "value", "V"), [("lr", 1e30, 0.0), ("penalty", 1e38, 3.0)])
+def test_divergence_names_the_parameters(
+    make_network: Callable[..., Any],
+    similarity_NP: Tensor,
+    labels_N: Tensor,
+    name: str,
+    value: float,
+    V: float,
+) -> None:
+    """Scores of 1e9 · 1e30, and a penalty of 12 · 3 · 1e38, are no float32."""
+    network = make_network()
+    with torch.no_grad():
+        network.classifier.fill_(V)
+    settings = finetune_settings(**{name: value, "epochs": 1})
+    with pytest.raises(ProtoMaskError, match=rf"finetune\.{name}=1e\+3"):
+        finetune(network, 1e9 * similarity_NP, labels_N, settings, 0)
+
+
+def test_classes_that_no_prototype_can_be_kept_of() -> None:
+    """Of three images of class 0, two of class 1 and none of class 3; class 2 has no prototype."""
+    labels, class_of = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([0, 0, 1, 3])
+    found = classes_below_threshold(labels, class_of, prune_settings(threshold=3))
+    assert found == [1, 3]

@@ -192,3 +192,12 @@ def test_prototypes_can_be_trained_after_a_push(network: Any) -> None:
     push(network, Nearest(none, none, none.double(), z))
     network.prototypes.sum().backward()
     assert network.prototypes.grad is not None
+
+
+def test_a_diverged_model_is_said(
+    network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
+) -> None:
+    with torch.no_grad():
+        network.prototypes[0, 0] = math.inf
+    with pytest.raises(ProtoMaskError, match=r"similarities are no finite .*train\.lr_prototypes"):
+        nearest_views(network, features_NKF, valid_NK, labels_N)

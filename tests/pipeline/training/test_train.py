@@ -542,6 +542,20 @@ def test_loss_that_is_no_number_is_said(
     assert not (tmp_path / "run" / "checkpoints" / "last.pt").exists()
 
 
+@pytest.mark.parametrize(("split", "val"), [("train", 0), ("val", 6)])
+def test_a_single_step_that_diverges_is_said(
+    make_training: Callable[..., Training],
+    make_index: Callable[..., Any],
+    tmp_path: Path,
+    split: str,
+    val: int,
+) -> None:
+    """The loss before it is finite; without a validation split, training images show it."""
+    training = make_training(index=make_index(val=val), epochs=1, batch_size=99, lr_prototypes=1e30)
+    with pytest.raises(ProtoMaskError, match=rf"{split}/loss .*train\.lr_prototypes=1e\+30"):
+        training.run(tmp_path / "curves")
+
+
 def test_curves_have_a_row_an_epoch(make_training: Callable[..., Training], tmp_path: Path) -> None:
     progress = make_training().run(tmp_path / "curves")
     for name in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
@@ -564,6 +578,8 @@ def test_network_sees_augmented_crops_other_ones_in_every_epoch(
     training.network.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(*inputs))
     training.run(tmp_path / "curves")
     raw = training.store.pixels[training.store.valid].mean((1, 2)) / 255
+    # At the end a batch is looked at as it is, for want of a validation split.
+    *seen, _ = seen
     assert [len(images) for images in seen] == [training.store.valid[training.train_rows].sum()] * 2
     colours = [sorted(images.mean((1, 2, 3)).tolist()) for images in seen]
     assert colours[0] != pytest.approx(colours[1], abs=1e-3)

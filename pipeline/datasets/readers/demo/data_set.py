@@ -7,9 +7,7 @@ parts that distinguish two classes.
 """
 
 import json
-import multiprocessing
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +38,7 @@ from pipeline.datasets.readers.demo.scene import (
 )
 from pipeline.errors import ProtoMaskError
 from pipeline.progress import track
+from pipeline.workers import worker_pool
 
 TRAIN_PER_CLASS = 40
 TEST_PER_CLASS = 20
@@ -136,8 +135,7 @@ def draw(
     if workers == 1:
         list(track(map(one_class, CLASS_NAMES), "Drawing classes", len(CLASS_NAMES)))
     else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with worker_pool(workers) as pool:
             drawn = pool.map(one_class, CLASS_NAMES)
             list(track(drawn, "Drawing classes", len(CLASS_NAMES)))
     about = {

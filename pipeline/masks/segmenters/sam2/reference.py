@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
 from sam2.modeling.sam2_base import SAM2Base
+from sam2.utils.amg import MaskData
 
 from pipeline.masks.masks import Region
 from pipeline.masks.segmenters.sam2.components import connected_components
@@ -32,7 +33,7 @@ class ReferenceGenerator:
             sam2.utils.misc.get_connected_components = connected_components
         self.precision = settings.precision
         self.device = model.device.type
-        self.generator = SAM2AutomaticMaskGenerator(
+        self.generator = _Generator(
             model,
             points_per_side=settings.points_per_side,
             points_per_batch=POINTS_PER_BATCH,
@@ -67,6 +68,22 @@ class ReferenceGenerator:
 
     def _precision(self) -> AbstractContextManager:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+class _Generator(SAM2AutomaticMaskGenerator):
+    """Passes over the empty crops of an image a few pixels wide, at which sam2 fails."""
+
+    def _process_crop(
+        self,
+        image: NDArray[np.uint8],
+        crop_box: list[int],
+        crop_layer_idx: int,
+        orig_size: tuple[int, ...],
+    ) -> MaskData:
+        x0, y0, x1, y1 = crop_box
+        if x0 >= x1 or y0 >= y1:
+            return MaskData()
+        return super()._process_crop(image, crop_box, crop_layer_idx, orig_size)
 
 
 def _region(mask: dict) -> Region:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pipeline.model.base.inference
+from pipeline.errors import ProtoMaskError
 from pipeline.model.base.inference import answers
 from pipeline.model.base.network import PrototypeNetwork, views
 
@@ -107,3 +108,12 @@ def test_logits_are_those_of_the_model_itself(
     torch.testing.assert_close(found.logits_NC, output.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.embedding_NVD, output.embedding)
     assert output.logits.std() > 1e-4
+
+
+def test_scores_that_are_no_numbers(
+    network: PrototypeNetwork, features_NKF: torch.Tensor, valid_NK: torch.Tensor
+) -> None:
+    with torch.no_grad():
+        network.classifier.fill_(3e38)
+    with pytest.raises(ProtoMaskError, match=r"scores are no finite numbers: .*finetune\.lr"):
+        answers(network, features_NKF, valid_NK)

@@ -64,6 +64,16 @@ def test_discriminants_of_fewer_crops_than_features() -> None:
     assert found.shape == (2, 50) and found.isfinite().all()
 
 
+@pytest.mark.parametrize("times", [1, 3], ids=["one crop a class", "copies of it"])
+def test_discriminants_of_classes_that_do_not_vary(times: int) -> None:
+    """Class means (0, ±3, 0.1) and (±4, 0, 0.1): the axes are x, then y. The 8 projections are
+    ±4, 0, 0, 0, 0, ±3, with a standard deviation of √(50 / 8) = 2.5."""
+    means = torch.tensor([[0.0, 3, 0.1], [0, -3, 0.1], [4, 0, 0.1], [-4, 0, 0.1]])
+    labels = torch.arange(4).repeat_interleave(times)
+    found = discriminants(means[labels], labels, 2)
+    np.testing.assert_allclose(found.abs(), [[0.4, 0, 0], [0, 0.4, 0]], atol=1e-6)
+
+
 def test_centres_by_hand() -> None:
     """Two groups of three around (1, 0) and (9, 5)."""
     embeddings = torch.tensor([[0.0, 0], [1, 0], [2, 0], [9, 4], [9, 5], [9, 6]])
