@@ -130,7 +130,8 @@ class ProtoPool(DistanceNetwork):
         """
         assert self.slots is not None
         if not self.training:
-            return functional.one_hot(self.slots.argmax(-1), self.slots.shape[-1]).float()
+            chosen_CKP = functional.one_hot(self.slots.argmax(-1), self.slots.shape[-1])
+            return chosen_CKP.to(self.slots.dtype)
         if self.sharpness == 0:
             return self.slots.softmax(-1)
         return functional.gumbel_softmax(self.slots * self.sharpness, GUMBEL_TEMPERATURE)
