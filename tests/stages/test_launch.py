@@ -24,6 +24,7 @@ from stages import launch
 pytestmark = pytest.mark.slow
 
 PATCHES = ("segmenter=patches", "crops.per_image=4")
+PUSH, RECORDED = "pipeline/training/push.py", "nearest.distance.numpy()"
 PROTOTYPES = Path("artifacts/push/prototypes.csv")
 
 
@@ -44,12 +45,7 @@ def clone(tmp_path: Path, trained: Clone) -> Clone:
 
 def add_a_thousand(folder: Path) -> None:
     """Makes `push` record distances that are too large by a thousand."""
-    edit(
-        folder,
-        "pipeline/training/push.py",
-        "nearest.distance.numpy()",
-        "nearest.distance.numpy() + 1000",
-    )
+    edit(folder, PUSH, RECORDED, f"{RECORDED} + 1000")
 
 
 def edit(folder: Path, name: str, old: str, new: str) -> None:
@@ -69,7 +65,7 @@ def distances(folder: Path, experiment: str | None = None) -> pd.Series:
 def test_queued_code_is_what_runs_and_what_is_recorded(clone: Clone) -> None:
     add_a_thousand(clone.folder)
     clone.exp_run("--queue", "--name", "edited", "push")
-    clone.git("checkout", "pipeline/training/push.py")
+    clone.git("checkout", PUSH)
     clone.run("dvc", "queue", "start")
     clone.wait_for_queue()
     assert distances(clone.folder, "edited").between(1000, 1000.1).all()
@@ -84,14 +80,12 @@ def test_queued_code_is_what_runs_and_what_is_recorded(clone: Clone) -> None:
 def test_code_of_a_temporary_copy_and_of_a_worktree(clone: Clone, tmp_path: Path) -> None:
     add_a_thousand(clone.folder)
     clone.exp_run("--temp", "--name", "temporary", "push")
-    clone.git("checkout", "pipeline/training/push.py")
+    clone.git("checkout", PUSH)
     assert distances(clone.folder, "temporary").between(1000, 1000.1).all()
     clone.git("worktree", "add", "-q", str(tmp_path / "worktree"))
     worktree = clone.at(tmp_path / "worktree")
     worktree.run("dvc", "cache", "dir", "--local", str(clone.folder / ".dvc" / "cache"))
-    edit(
-        worktree.folder, "pipeline/training/push.py", "distance.numpy()", "distance.numpy() + 2000"
-    )
+    edit(worktree.folder, PUSH, RECORDED, f"{RECORDED} + 2000")
     worktree.run("dvc", "checkout", "artifacts/train", "artifacts/crops.zarr", "artifacts/index")
     worktree.run("dvc", "repro", "--single-item", "push")
     assert distances(worktree.folder).between(2000, 2000.1).all()
