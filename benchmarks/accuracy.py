@@ -13,8 +13,9 @@ from rich.table import Table
 from whole_images import embed, fit
 
 from pipeline.model.base.backbone import Backbone
-from stages import workspace
-from stages.params import read_params
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 
 def main(
@@ -22,15 +23,15 @@ def main(
         int | None, typer.Option(help="Pixels a side; the crops' size if none.")
     ] = None,
 ) -> None:
-    params = read_params(workspace.PARAMS)
+    params = workspace.read_params()
     size = size or params.crops.side
-    index, root = workspace.read_index(), workspace.root_of(params)
+    index, root = workspace.read_index(), workspace.images_root(params)
     backbone = Backbone(params.model.backbone, params.model.pretrained).eval()
     features = embed(backbone, [root / path for path in index.table["path"]], size)
     test = index.rows("test")
     train = np.setdiff1d(np.arange(len(index)), test)
     regression = fit(features[train], index.labels[train])
-    ours = json.loads(workspace.METRICS.read_text())["general"]["accuracy"]
+    ours = json.loads(workspace.metrics.read_text())["general"]["accuracy"]
     table = Table(
         "model", "test accuracy", title=f"{index.dataset}, {len(index.class_names)} classes"
     )

@@ -23,9 +23,10 @@ from pipeline.metrics.measuring import measure
 from pipeline.metrics.summary import intervals, summarise
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import IMAGES_PER_BLOCK, in_passes
-from stages import workspace
 from stages.finished import Finished
-from stages.params import read_params
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 PLAIN = ("general", "compactness", "contrastivity", "complexity", "segmentation")
 
@@ -36,13 +37,13 @@ def main(
         False
     ),
 ) -> None:
-    params, finished = read_params(workspace.PARAMS), Finished.read()
+    params, finished = workspace.read_params(), Finished.read(workspace)
     index, crops, masks = finished.index, finished.crops, finished.masks()
     rows, fabric = index.rows("test"), make_fabric(params.runtime, finished.about.precision)
     network = finished.network.to(fabric.device)
     truth = None
     if DATASETS[index.dataset].knows_truth:
-        truth = DrawnTruth(workspace.INDEX_FOLDER, index, rows, masks, crops)
+        truth = DrawnTruth(workspace.index_folder, index, rows, masks, crops)
 
     @torch.inference_mode()
     def one_pass() -> None:

@@ -20,15 +20,16 @@ from pipeline.datasets.photograph import read_photograph
 from pipeline.masks.masks import Masks
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.progress import track
-from stages import workspace
-from stages.params import read_params
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 PNG_IMAGES = 20
 
 
 def main(largest: Annotated[int, typer.Option(help="Masks an image.")] = 11) -> None:
-    params, photographs = read_params(workspace.PARAMS), workspace.read_photographs()
-    store = MaskStore(workspace.MASKS)
+    params, photographs = workspace.read_params(), workspace.read_photographs()
+    store = MaskStore(workspace.masks)
     images = range(len(store))
     kept = [_first(store.masks(image), largest) for image in track(images, "Reading masks")]
     with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +37,7 @@ def main(largest: Annotated[int, typer.Option(help="Masks an image.")] = 11) -> 
         write_store(path, photographs, params.segmenter, kept)
         files = [file for file in path.rglob("*") if file.is_file()]
         ours = sum(file.stat().st_size for file in files) / len(kept)
-    root = workspace.root_of(params)
+    root = workspace.images_root(params)
     some = range(0, len(kept), max(1, len(kept) // PNG_IMAGES))
     pngs = [_png_bytes(read_photograph(root / photographs.table["path"][i]), kept[i]) for i in some]
     runs = [sum(len(masks.coco(mask)["counts"]) for mask in range(len(masks))) for masks in kept]

@@ -32,9 +32,10 @@ from pipeline.model.blackbox import LogitTarget
 from pipeline.progress import track
 from pipeline.saliency.maps import strongest
 from pipeline.saliency.relevance import Propagator, Rule
-from stages import workspace
 from stages.finished import Finished
-from stages.params import read_params
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 RULES: tuple[Rule, ...] = ("prp", "grad")
 ROWS = ("purity", "part_agreement", "discrimination", "deletion_auc")
@@ -84,13 +85,13 @@ class Whole(NamedTuple):
 
 
 def main() -> None:
-    params, finished = read_params(workspace.PARAMS), Finished.read()
+    params, finished = workspace.read_params(), Finished.read(workspace)
     index, crops, rows = finished.index, finished.crops, finished.index.rows("test")
     if not DATASETS[index.dataset].knows_truth:
         raise ProtoMaskError(f"{index.dataset} does not know what tells its classes apart")
-    known = DrawnTruth(workspace.INDEX_FOLDER, index, rows, finished.masks(), crops)
+    known = DrawnTruth(workspace.index_folder, index, rows, finished.masks(), crops)
     backbone = Backbone(params.model.backbone, params.model.pretrained).eval()
-    paths = [workspace.root_of(params) / path for path in index.table["path"]]
+    paths = [workspace.images_root(params) / path for path in index.table["path"]]
     size = crops.settings.side
     features = embed(backbone, paths, size)
     others = np.setdiff1d(np.arange(len(index)), rows)
@@ -163,7 +164,7 @@ def _truths(known: DrawnTruth, whole: Whole, maps_NSS: Tensor) -> dict[str, floa
 
 
 def _print(columns: dict[Rule, dict[str, float]], accuracy: float) -> None:
-    metrics = json.loads(workspace.METRICS.read_text())
+    metrics = json.loads(workspace.metrics.read_text())
     ours = {"mask": "", "prp": "_prp", "grad": "_grad"}
     measured = {name: end for name, end in ours.items() if f"purity{end}" in metrics["truth"]}
     table = Table(

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stages import launch
-from stages.app import STAGES, app, masks_app, run
+from stages.app import STAGES, app, here, masks_app, run
 
 study_app = typer.Typer(
     help="Many experiments: their table, two of them side by side, a search for parameters.",
@@ -40,7 +40,7 @@ def show(
     """List the masks of one image, and draw them over it."""
     from commands import inspect_masks
 
-    inspect_masks.show(image, store, out)
+    inspect_masks.show(here(), image, store, out)
 
 
 @masks_app.command()
@@ -51,7 +51,7 @@ def verify(store: Store = Path("artifacts/masks.zarr")) -> None:
     """
     from commands import inspect_masks
 
-    inspect_masks.verify(store)
+    inspect_masks.verify(here(), store)
 
 
 @masks_app.command()
@@ -62,7 +62,7 @@ def export(
     """Write a mask store as COCO JSON, which pycocotools reads and the segmenter `import` too."""
     from commands import export_masks
 
-    export_masks.run(store, coco)
+    export_masks.run(here(), store, coco)
 
 
 @masks_app.command("hash")
@@ -95,13 +95,13 @@ def explain(
     if photograph is None and out is None:
         from stages import explain
 
-        explain.run()
+        explain.run(here())
     elif photograph is None or out is None:
         raise typer.BadParameter("a photograph and --out PAGE.html go together")
     else:
         from commands import predict
 
-        predict.write_page(photograph, out)
+        predict.write_page(here(), photograph, out)
 
 
 @app.command(rich_help_panel=PEOPLE)
@@ -117,7 +117,7 @@ def predict(
     """
     from commands import predict
 
-    predict.run(photographs, out)
+    predict.run(here(), photographs, out)
 
 
 @study_app.command()

@@ -17,10 +17,12 @@ from dvc_data.index import DataIndexDirError
 
 from pipeline.parameters import Params, flat
 from pipeline.study.runs import Run
-from stages import workspace
 from stages.provenance import Contradiction, MadeWith, contradictions
+from stages.workspace import Workspace
 
-IMAGES = (workspace.EVALUATE / "images.parquet").as_posix()
+IN_REPOSITORY = Workspace()
+"""Paths as DVC has them in any revision, relative to the repository's root."""
+IMAGES = (IN_REPOSITORY.evaluate / "images.parquet").as_posix()
 OLD_METRICS = Path("metrics.json")
 """Where runs of version 0.1 have their metrics."""
 UNREACHABLE = (OSError, DvcException, DataIndexDirError)
@@ -82,7 +84,7 @@ def _read(repo: Repo, state: Any, kind: str) -> Iterator[Run]:
     if kind in ("queued", "running", "failed"):
         yield Run(name, params, kind)  # type: ignore[arg-type]
         return
-    measured = _content(state, "metrics", workspace.METRICS) or _content(
+    measured = _content(state, "metrics", IN_REPOSITORY.metrics) or _content(
         state, "metrics", OLD_METRICS
     )
     files = DVCFileSystem(repo.root_dir, rev=state.rev)
@@ -106,7 +108,7 @@ def _read(repo: Repo, state: Any, kind: str) -> Iterator[Run]:
 
 def params_of(state: Any) -> Params | None:
     """Returns what params.yaml holds in an entry of `dvc exp show`; None if there is none."""
-    return _content(state, "params", workspace.PARAMS)
+    return _content(state, "params", IN_REPOSITORY.params_file)
 
 
 def contradicted(files: DVCFileSystem, params: Params) -> list[Contradiction]:
@@ -161,11 +163,11 @@ def _of_model(said: dict) -> MadeWith:
 
 
 SAID: dict[Path, Callable[[Any], MadeWith]] = {
-    workspace.MASKS / "zarr.json": _of_masks,
-    workspace.CROPS / "zarr.json": _of_crops,
-    workspace.TRAIN / "model.json": _of_model,
-    workspace.FINETUNE / "model.json": _of_model,
-    workspace.MADE_WITH: lambda said: said,
+    IN_REPOSITORY.masks / "zarr.json": _of_masks,
+    IN_REPOSITORY.crops / "zarr.json": _of_crops,
+    IN_REPOSITORY.train / "model.json": _of_model,
+    IN_REPOSITORY.finetune / "model.json": _of_model,
+    IN_REPOSITORY.made_with: lambda said: said,
 }
 """A file of an output → what it says that the output was made with."""
 
@@ -198,7 +200,7 @@ def up_to_date(files: DVCFileSystem, params: Params) -> bool:
     They are left as they were by `dvc exp run train`, and in a commit of changed parameters.
     """
     makers = _makers(files)
-    maker = makers.get(workspace.EVALUATE.as_posix())
+    maker = makers.get(IN_REPOSITORY.evaluate.as_posix())
     return maker is not None and _follows(maker, makers, params)
 
 
@@ -213,7 +215,7 @@ def _makers(files: DVCFileSystem) -> dict[str, dict]:
 
 def _follows(stage: dict, makers: Mapping[str, dict], params: Params) -> bool:
     """Whether dvc.lock has the stage with these parameters, and with what it was made from."""
-    used = stage.get("params", {}).get(workspace.PARAMS.as_posix(), {})
+    used = stage.get("params", {}).get(IN_REPOSITORY.params_file.as_posix(), {})
     given = flat(params)
     if any(given.get(name, ...) != value for name, value in flat(used).items()):
         return False

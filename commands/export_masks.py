@@ -5,30 +5,30 @@ from pathlib import Path
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.coco import write_coco
 from pipeline.masks.store import MaskStore
-from stages import workspace
+from stages.workspace import Workspace
 
 
-def run(store: Path, coco: Path) -> None:
+def run(workspace: Workspace, store: Path, coco: Path) -> None:
     if coco.is_dir():
         raise ProtoMaskError(f"{coco} is a folder; --coco names the file to write")
     masks = MaskStore(store)
-    paths = _paths()
+    paths = _paths(workspace)
     images = list(zip(masks.ids, masks.about["images"]["sha256"], strict=True))
     write_coco(coco, masks, [paths.get(image, image[0]) for image in images])
     print(f"{masks.num_masks().sum()} masks of {len(masks)} images in {coco}")
     if unlisted := sum(image not in paths for image in images):
         print(
-            f"{unlisted} images are named by their ids, because {workspace.PHOTOGRAPHS} does not "
+            f"{unlisted} images are named by their ids, because {workspace.photographs} does not "
             "have them"
         )
 
 
-def _paths() -> dict[tuple[str, str], str]:
+def _paths(workspace: Workspace) -> dict[tuple[str, str], str]:
     """Returns the path below the data set's folder of every image in the index, if there is one.
 
     An image is known by its id and the SHA-256 of its file: another data set may have the same ids.
     """
-    if not workspace.PHOTOGRAPHS.exists():
+    if not workspace.photographs.exists():
         return {}
     table = workspace.read_photographs().table
     images = zip(table["id"], table["sha256"], strict=True)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.datasets.index import Photographs
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
 from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import sha256, whole_file
@@ -18,8 +17,7 @@ from pipeline.masks.names import form
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
 from pipeline.report.drawing import Outline, colour_of, outlined
-from stages import workspace
-from stages.params import read_params
+from stages.workspace import Workspace
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 BAR = 32
@@ -51,14 +49,14 @@ def info(store: Path) -> None:
         console.print(_histogram(shares))
 
 
-def show(image: str, store: Path, out: Path | None) -> None:
+def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> None:
     if out and out.is_dir():
         raise ProtoMaskError(f"{out} is a folder; --out names the picture to write")
     masks = MaskStore(store)
-    row = _find(image, masks)
+    row = _find(workspace, image, masks)
     found = masks.masks(row)
     _print_masks(found, _score_names(store))
-    photograph = _photograph(masks.ids[row], found)
+    photograph = _photograph(workspace, masks.ids[row], found)
     if photograph is None:
         print("the photograph is not here; its masks are drawn over grey")
         photograph = np.full((found.height, found.width, 3), GREY, np.uint8)
@@ -73,7 +71,7 @@ def show(image: str, store: Path, out: Path | None) -> None:
     print(f"{len(found)} masks of {masks.ids[row]}, drawn in {out}")
 
 
-def verify(store: Path) -> None:
+def verify(workspace: Workspace, store: Path) -> None:
     if not store.exists():
         raise ProtoMaskError(f"no mask store at {store}: {make('masks')}")
     try:
@@ -91,14 +89,14 @@ def verify(store: Path) -> None:
             "this machine has segmented"
         )
     print(f"OK: {num_files} files in {store} are as they were written")
-    _verify_images(MaskStore(store))
+    _verify_images(workspace, MaskStore(store))
 
 
-def _verify_images(masks: MaskStore) -> None:
+def _verify_images(workspace: Workspace, masks: MaskStore) -> None:
     """Compares the photographs with those that were segmented, if they are this workspace's."""
-    if not (workspace.PHOTOGRAPHS.exists() and workspace.PARAMS.exists()):
+    if not (workspace.photographs.exists() and workspace.params_file.exists()):
         return
-    root = workspace.root_of(read_params(workspace.PARAMS))
+    root = workspace.images_root(workspace.read_params())
     table = workspace.read_photographs().table
     paths = dict(zip(table["id"], table["path"], strict=True))
     segmented = dict(zip(masks.ids, masks.about["images"]["sha256"], strict=True))
@@ -115,21 +113,22 @@ def _verify_images(masks: MaskStore) -> None:
     if wrong:
         print("\n".join(wrong))
         raise ProtoMaskError(
-            f"{len(wrong)} photographs are not those that were segmented: {_segment_anew(root)}"
+            f"{len(wrong)} photographs are not those that were segmented: "
+            f"{_segment_anew(workspace)}"
         )
     print(f"OK: {len(segmented)} photographs in {root} are those that were segmented")
 
 
-def _segment_anew(root: Path) -> str:
+def _segment_anew(workspace: Workspace) -> str:
     """Returns the advice that makes masks of the photographs that are there now."""
-    if root == workspace.INDEX_FOLDER:
+    if workspace.images_root(workspace.read_params()) == workspace.index_folder:
         return (
             "run `dvc repro --force --single-item prepare`, which draws them anew, and then "
             f"{make('masks')}"
         )
     return (
         f"{make('masks')}, which segments only what has changed; if DVC then says that "
-        f"nothing has, remove {workspace.memory() / 'listings'}, so that every photograph is read "
+        f"nothing has, remove {workspace.cache / 'listings'}, so that every photograph is read "
         "again, and repeat"
     )
 
@@ -171,7 +170,7 @@ def _print_masks(found: Masks, score_names: list[str]) -> None:
     Console(highlight=False).print(table)
 
 
-def _find(image: str, masks: MaskStore) -> int:
+def _find(workspace: Workspace, image: str, masks: MaskStore) -> int:
     """Returns the number of the image with this id, or with this path in the index or from here.
 
     Another spelling (`pipeline.masks.names.form`) will do if no other image has it.
@@ -179,9 +178,9 @@ def _find(image: str, masks: MaskStore) -> int:
     rows = {name: row for row, name in enumerate(masks.ids)}
     if image in rows:
         return rows[image]
-    paths = _paths()
+    paths = _paths(workspace)
     by_path = {path: name for name, path in paths.items()}
-    for path in (image, _within_root(image)):
+    for path in (image, _within_root(workspace, image)):
         name = by_path.get(path or "")
         if name in rows:
             return rows[name]
@@ -195,28 +194,30 @@ def _find(image: str, masks: MaskStore) -> int:
     raise ProtoMaskError(f"no image {image!r} in {masks.path}{hint}")
 
 
-def _paths() -> dict[str, str]:
+def _paths(workspace: Workspace) -> dict[str, str]:
     """Returns the images' ids and paths, as far as there is an index."""
-    if not workspace.PHOTOGRAPHS.exists():
+    if not workspace.photographs.exists():
         return {}
-    table = Photographs.read(workspace.PHOTOGRAPHS).table
+    table = workspace.read_photographs().table
     return dict(zip(table["id"], table["path"], strict=True))
 
 
-def _root() -> Path | None:
-    return workspace.root_of(read_params(workspace.PARAMS)) if workspace.PARAMS.exists() else None
+def _root(workspace: Workspace) -> Path | None:
+    if not workspace.params_file.exists():
+        return None
+    return workspace.images_root(workspace.read_params())
 
 
-def _within_root(image: str) -> str | None:
-    root = _root()
+def _within_root(workspace: Workspace, image: str) -> str | None:
+    root = _root(workspace)
     if root is None or not Path(image).resolve().is_relative_to(root.resolve()):
         return None
     return Path(image).resolve().relative_to(root.resolve()).as_posix()
 
 
-def _photograph(image: str, found: Masks) -> NDArray[np.uint8] | None:
+def _photograph(workspace: Workspace, image: str, found: Masks) -> NDArray[np.uint8] | None:
     """Returns an image's photograph, or None where it is not here or is another."""
-    root, path = _root(), _paths().get(image)
+    root, path = _root(workspace), _paths(workspace).get(image)
     if root is None or path is None:
         return None
     try:

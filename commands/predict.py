@@ -13,17 +13,17 @@ from pipeline.files import sha256, whole_file
 from pipeline.report.image_page import write_photograph_page
 from pipeline.report.predictor import Predictor
 from pipeline.training.devices import make_fabric
-from stages import workspace
 from stages.finished import Finished
-from stages.params import Params, read_params
+from stages.params import Params
+from stages.workspace import Workspace
 
 SOURCE = "ProtoMask photograph"
 
 
-def run(photographs: list[Path], out: Path) -> None:
+def run(workspace: Workspace, photographs: list[Path], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
-    predictor = load_predictor(read_params(workspace.PARAMS))
+    predictor = load_predictor(workspace, workspace.read_params())
     unreadable = 0
     for path in photographs:
         try:
@@ -42,7 +42,7 @@ def run(photographs: list[Path], out: Path) -> None:
         raise ProtoMaskError(f"{unreadable} of {len(photographs)} photographs could not be read")
 
 
-def write_page(photograph: Path, out: Path) -> None:
+def write_page(workspace: Workspace, photograph: Path, out: Path) -> None:
     if out.is_dir():
         raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
     if out.exists() and out.samefile(photograph):
@@ -50,8 +50,8 @@ def write_page(photograph: Path, out: Path) -> None:
     pixels, remarks = examine_photograph(photograph)
     for remark in remarks:
         print(f"{photograph}: {remark}", file=sys.stderr)
-    params = read_params(workspace.PARAMS)
-    predictor = load_predictor(params)
+    params = workspace.read_params()
+    predictor = load_predictor(workspace, params)
     asked = predictor.ask(photograph.name, pixels)
     with whole_file(out) as part:
         write_photograph_page(part, asked, predictor.looks(params.explain.only_mask))
@@ -59,18 +59,18 @@ def write_page(photograph: Path, out: Path) -> None:
     print(f"{photograph}: {name} {score:.2f} -> {out}")
 
 
-def load_predictor(params: Params) -> Predictor:
-    """Returns what answers with the workspace's finished model.
+def load_predictor(workspace: Workspace, params: Params) -> Predictor:
+    """Returns what answers with a workspace's finished model.
 
     Raises:
         ProtoMaskError: something is missing, damaged or made from something else.
     """
-    finished = Finished.read()
+    finished = Finished.read(workspace)
     return Predictor(
         finished.network,
         make_fabric(params.runtime, finished.about.precision),
         finished.about,
-        workspace.machine_of(params),
+        workspace.machine(params),
         finished.prototypes(),
         finished.crops,
         finished.index.ids,

@@ -14,7 +14,7 @@ from dvc.scm import RevError
 from dvc.utils.serialize import load_yaml
 from dvc_data.index import DataIndexDirError
 
-from commands.experiments import said_by_dvc, up_to_date
+from commands.experiments import IN_REPOSITORY, said_by_dvc, up_to_date
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import whole_file
 from pipeline.report.heatmaps import relevance_of
@@ -32,17 +32,16 @@ from pipeline.study.comparison_page import (
 from pipeline.study.runs import Run
 from pipeline.training.devices import device_of
 from pipeline.training.settings import Runtime
-from stages import workspace
 from stages.finished import Finished
-from stages.params import read_params
+from stages.workspace import Workspace
 
 HERE = "workspace"
 NEEDED = (
-    workspace.INDEX_FOLDER,
-    workspace.MASKS,
-    workspace.CROPS,
-    workspace.FINETUNE,
-    workspace.EVALUATE,
+    IN_REPOSITORY.index_folder,
+    IN_REPOSITORY.masks,
+    IN_REPOSITORY.crops,
+    IN_REPOSITORY.finetune,
+    IN_REPOSITORY.evaluate,
 )
 
 
@@ -50,12 +49,12 @@ def run(revs: tuple[str, str], out: Path) -> None:
     """Writes the page about two revisions, each an experiment, commit, branch or `workspace`."""
     if out.is_dir():
         raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
-    runtime = read_params(workspace.PARAMS).runtime
+    runtime = Workspace().read_params().runtime
     with contextlib.ExitStack() as stack:
-        folders = [stack.enter_context(_outputs(rev)) for rev in revs]
-        a, b = (_tested(*of, runtime) for of in zip(revs, folders, strict=True))
+        workspaces = [stack.enter_context(_outputs(rev)) for rev in revs]
+        a, b = (_tested(*of, runtime) for of in zip(revs, workspaces, strict=True))
         compared = compare(a, b)
-        _draw(out.absolute(), (a, b), compared, folders)
+        _draw(out, a, b, compared)
     counts = compared.outcome
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB; of {counts.images} images {counts.both} right "
@@ -63,28 +62,22 @@ def run(revs: tuple[str, str], out: Path) -> None:
     )
 
 
-def _draw(
-    out: Path, tested: tuple[Tested, Tested], compared: Compared, folders: list[Path]
-) -> None:
-    """Draws what each run says, in its folder, and writes the page."""
-    a, b = tested
+def _draw(out: Path, a: Tested, b: Tested, compared: Compared) -> None:
+    """Draws what each run says, and writes the page."""
     places_a, places_b = (of[compared.shown].tolist() for of in compared.pairs[:2])
-    with contextlib.chdir(folders[0]):
-        drawn, said_a = photographs(a, places_a), verdicts(a, places_a)
-    with contextlib.chdir(folders[1]):
-        said_b = verdicts(b, places_b)
+    drawn, said = photographs(a, places_a), (verdicts(a, places_a), verdicts(b, places_b))
     with whole_file(out) as part:
-        write_comparison(part, a, b, compared, drawn, (said_a, said_b))
+        write_comparison(part, a, b, compared, drawn, said)
 
 
-def _tested(rev: str, folder: Path, runtime: Runtime) -> Tested:
+def _tested(rev: str, workspace: Workspace, runtime: Runtime) -> Tested:
     """Opens a run's outputs, on this machine's device.
 
     Raises:
         ProtoMaskError: something is missing, damaged or of another version.
     """
-    with contextlib.chdir(folder), _named(rev):
-        params, finished = read_params(workspace.PARAMS), Finished.read()
+    with _named(rev, workspace):
+        params, finished = workspace.read_params(), Finished.read(workspace)
         index, crops, prototypes = finished.index, finished.crops, finished.prototypes()
         answers = finished.answers()
         answers.refuse_unless(prototypes)
@@ -96,14 +89,15 @@ def _tested(rev: str, folder: Path, runtime: Runtime) -> Tested:
             Run(rev, params.model_dump(mode="json")),
             index,
             answers,
-            _read_measured(),
+            _read_measured(workspace.evaluate / "images.parquet"),
             Looks(prototypes, relevance, crops, index.ids, only_mask, places),
-            Gallery(index, workspace.root_of(params), finished.masks(), crops, prototypes.views),
+            Gallery(
+                index, workspace.images_root(params), finished.masks(), crops, prototypes.views
+            ),
         )
 
 
-def _read_measured() -> pd.DataFrame:
-    path = workspace.EVALUATE / "images.parquet"
+def _read_measured(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, partitioning=None)
     except (OSError, ValueError) as error:
@@ -111,30 +105,31 @@ def _read_measured() -> pd.DataFrame:
 
 
 @contextlib.contextmanager
-def _named(rev: str) -> Iterator[None]:
-    """Says in errors which run they are about."""
+def _named(rev: str, workspace: Workspace) -> Iterator[None]:
+    """Says in errors which run they are about, with paths as that run has them."""
     try:
         yield
     except ProtoMaskError as error:
         elsewhere = (
             f" (that run is not checked out: first `dvc exp apply {rev}`, then compare `{HERE}`)"
         )
-        raise ProtoMaskError(f"{rev}: {error}{'' if rev == HERE else elsewhere}") from None
+        said = str(error).replace(f"{workspace.root}/", "")
+        raise ProtoMaskError(f"{rev}: {said}{'' if rev == HERE else elsewhere}") from None
 
 
 @contextlib.contextmanager
-def _outputs(rev: str) -> Iterator[Path]:
-    """Yields a folder with a revision's parameters and outputs; it is gone after the block.
+def _outputs(rev: str) -> Iterator[Workspace]:
+    """Yields a workspace with a revision's parameters and outputs; it is gone after the block.
 
     The outputs are links to the files in DVC's cache. The folder lies where DVC's own copies of the
-    repository do, so that `workspace.origin` finds the repository from it.
+    repository do, so that `Workspace.origin` finds the repository from it.
 
     Raises:
         ProtoMaskError: there is no such revision, or it was not evaluated, or outputs are missing.
     """
     if rev == HERE:
         _warn_of_changed_parameters()
-        yield Path.cwd()
+        yield Workspace()
         return
     try:
         with Repo() as repo:
@@ -153,18 +148,19 @@ def _outputs(rev: str) -> Iterator[Path]:
         raise ProtoMaskError(f"DVC cannot say what {rev!r} has made: {said}") from None
     with tempfile.TemporaryDirectory(prefix="compare-", dir=copies) as name:
         folder = Path(name)
-        (folder / workspace.PARAMS).write_bytes(params)
+        (folder / IN_REPOSITORY.params_file).write_bytes(params)
         for path, target in cached.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).symlink_to(target)
-        yield folder
+        yield Workspace(folder)
 
 
 def _warn_of_changed_parameters() -> None:
-    if Path("dvc.lock").exists() and not up_to_date(DVCFileSystem(), load_yaml(workspace.PARAMS)):
+    params_file, metrics = IN_REPOSITORY.params_file, IN_REPOSITORY.metrics
+    if Path("dvc.lock").exists() and not up_to_date(DVCFileSystem(), load_yaml(params_file)):
         print(
-            f"{workspace.PARAMS} or an output has changed since {workspace.METRICS} was made: the "
-            "page may name parameters that the workspace's run did not have; see `dvc status`",
+            f"{params_file} or an output has changed since {metrics} was made: the page may name "
+            "parameters that the workspace's run did not have; see `dvc status`",
             file=sys.stderr,
         )
 
@@ -176,15 +172,15 @@ def _params(files: DVCFileSystem, rev: str) -> bytes:
         ProtoMaskError: it has none, or no metrics that follow from them.
     """
     try:
-        params = load_yaml(workspace.PARAMS.as_posix(), fs=files)
+        params = load_yaml(IN_REPOSITORY.params_file.as_posix(), fs=files)
     except FileNotFoundError:
-        raise ProtoMaskError(f"{rev} has no {workspace.PARAMS}: it is no run") from None
+        raise ProtoMaskError(f"{rev} has no {IN_REPOSITORY.params_file}: it is no run") from None
     if not up_to_date(files, params):
         raise ProtoMaskError(
             f"{rev} was not evaluated with its parameters: check it out (`dvc exp apply {rev}`) "
             "and run it to the end (`dvc exp run`)"
         )
-    content: bytes = files.cat(workspace.PARAMS.as_posix())
+    content: bytes = files.cat(IN_REPOSITORY.params_file.as_posix())
     return content
 
 

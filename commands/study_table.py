@@ -11,14 +11,13 @@ from dvc.utils.serialize import load_yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from commands.experiments import read_runs, said_by_dvc
+from commands.experiments import IN_REPOSITORY, read_runs, said_by_dvc
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_file
 from pipeline.parameters import Params
 from pipeline.study.commands import overrides_of
 from pipeline.study.rendering import html, latex, markdown
 from pipeline.study.table import tables
-from stages import workspace
 
 FORMATS = {"markdown": markdown, "latex": latex, "html": html}
 
@@ -51,7 +50,7 @@ def _presets(repo: Repo) -> tuple[Callable[[list[str]], Params], dict[str, list[
     """Returns what DVC makes params.yaml from: a function of overrides, and groups of presets."""
     hydra = repo.config.get("hydra", {})
     if not hydra.get("enabled"):
-        params = load_yaml(Path(repo.root_dir) / workspace.PARAMS)
+        params = load_yaml(Path(repo.root_dir) / IN_REPOSITORY.params_file)
         return lambda _: params, {}
     folder = Path(repo.root_dir) / hydra.get("config_dir", "conf")
     name = hydra.get("config_name", "config")

@@ -35,14 +35,14 @@ from optuna.trial import FrozenTrial, Trial
 from rich.table import Table
 from scmrepo.exceptions import SCMError
 
-from commands.experiments import said_by_dvc
+from commands.experiments import IN_REPOSITORY, said_by_dvc
 from pipeline.errors import ProtoMaskError
 from pipeline.parameters import flat
 from pipeline.progress import console, track
 from pipeline.study import search
 from pipeline.training.curve import VARIABLE, read_curve
-from stages import workspace
 from stages.params import Params, read_params, refuse_subfolder
+from stages.workspace import Workspace
 
 POLL = 0.5
 PATIENCE = {signal.SIGINT: 60.0, signal.SIGTERM: 10.0, signal.SIGKILL: 10.0}
@@ -56,6 +56,7 @@ class Tuning:
     """One search in this repository.
 
     Args:
+        folder: where searches are kept.
         name: of the search.
         settings: the user's, as `dvc exp run -S` takes them.
         space: what is searched.
@@ -63,6 +64,7 @@ class Tuning:
         seed: of the choice of parameters.
     """
 
+    folder: Path
     name: str
     settings: list[str]
     space: dict[str, search.Distribution]
@@ -78,7 +80,7 @@ class Tuning:
         return ["dvc", "exp", "run", *(word for setting in given for word in ("-S", setting))]
 
     def file(self, ending: str) -> Path:
-        return workspace.memory() / "tune" / f"{self.name}.{ending}"
+        return self.folder / f"{self.name}.{ending}"
 
 
 def run(name: str, trials: int, seed: int, settings: list[str]) -> None:
@@ -94,11 +96,11 @@ def run(name: str, trials: int, seed: int, settings: list[str]) -> None:
     # SIGINT may be ignored (`nohup … &`), and what this starts would then ignore it too.
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.default_int_handler)
-    folder = workspace.memory() / "tune"
+    folder = Workspace().cache / "tune"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / f"{name}.lock", timeout=0):
-            _search(_open(name, seed, settings), trials)
+            _search(_open(folder, name, seed, settings), trials)
     except Timeout:
         raise ProtoMaskError(f"a search named {name!r} is running already") from None
     except KeyboardInterrupt:
@@ -106,7 +108,7 @@ def run(name: str, trials: int, seed: int, settings: list[str]) -> None:
         raise SystemExit(130) from None
 
 
-def _open(name: str, seed: int, settings: list[str]) -> Tuning:
+def _open(folder: Path, name: str, seed: int, settings: list[str]) -> Tuning:
     params, values = _compose(settings)
     given = [setting.partition("=")[0].rpartition(":")[2].lstrip("+") for setting in settings]
     space = search.space_of(params.train, [key.removeprefix("train.") for key in given])
@@ -117,21 +119,21 @@ def _open(name: str, seed: int, settings: list[str]) -> Tuning:
         if key not in searched and not key.startswith("runtime.")
     }
     study = search.open_search(
-        workspace.memory() / "tune" / f"{name}.sqlite",
+        folder / f"{name}.sqlite",
         space,
         decides,
         seed,
         search.pruner_of(params.train.epochs, space),
     )
-    return Tuning(name, settings, space, study, seed)
+    return Tuning(folder, name, settings, space, study, seed)
 
 
 def _compose(settings: list[str]) -> tuple[Params, dict[str, Any]]:
     """Returns the parameters that `dvc exp run` composes from conf/ with these settings, checked
     and as written."""
-    overrides = to_path_overrides(settings).get(str(workspace.PARAMS), [])
+    overrides = to_path_overrides(settings).get(str(IN_REPOSITORY.params_file), [])
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / workspace.PARAMS
+        path = Path(folder) / IN_REPOSITORY.params_file
         conf = Path("conf").resolve()
         try:
             compose_and_dump(path, str(conf), None, "config", str(Path.cwd()), overrides)
@@ -142,7 +144,7 @@ def _compose(settings: list[str]) -> tuple[Params, dict[str, Any]]:
         try:
             params = read_params(path)
         except ProtoMaskError as error:
-            composed = f"{workspace.PARAMS}, as `dvc exp run` composes it"
+            composed = f"{IN_REPOSITORY.params_file}, as `dvc exp run` composes it"
             raise ProtoMaskError(str(error).replace(str(path), composed)) from None
         return params, yaml.safe_load(path.read_text(encoding="utf-8"))
 
@@ -238,7 +240,7 @@ def _recorded(revision: str) -> dict[int, dict[str, float]]:
     and nothing was trained."""
     curve: dict[int, dict[str, float]] = {}
     for name in (search.ACCURACY, search.LOSS):
-        path = workspace.TRAIN / "curves" / "plots" / "metrics" / f"{name}.tsv"
+        path = IN_REPOSITORY.train / "curves" / "plots" / "metrics" / f"{name}.tsv"
         try:
             text = dvc.api.read(path.as_posix(), rev=revision)
         except (DvcException, OSError):

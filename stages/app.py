@@ -5,12 +5,15 @@ import io
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 from rich.console import Console
 
 from pipeline.errors import ProtoMaskError
+
+if TYPE_CHECKING:
+    from stages.workspace import Workspace
 
 app = typer.Typer(
     help="""Segmentation-guided prototype learning, stage by stage.
@@ -26,6 +29,13 @@ masks_app = typer.Typer(invoke_without_command=True, rich_markup_mode="markdown"
 STAGES = "Stages, in the order in which data flows"
 
 
+def here() -> "Workspace":
+    """Returns the current folder; what computes is imported late, so that help is quick."""
+    from stages.workspace import Workspace
+
+    return Workspace()
+
+
 @app.command(rich_help_panel=STAGES)
 def scan() -> None:
     """Look through `dataset.root` for photographs added, removed or changed.
@@ -36,7 +46,7 @@ def scan() -> None:
     """
     from stages import scan
 
-    scan.run()
+    scan.run(here())
 
 
 @app.command(rich_help_panel=STAGES)
@@ -49,7 +59,7 @@ def prepare() -> None:
     """
     from stages import prepare
 
-    prepare.run()
+    prepare.run(here())
 
 
 @masks_app.callback()
@@ -63,7 +73,7 @@ def masks(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from stages import masks
 
-        masks.run()
+        masks.run(here())
 
 
 app.add_typer(masks_app, name="masks", rich_help_panel=STAGES)
@@ -77,7 +87,7 @@ def crops() -> None:
     """
     from stages import crops
 
-    crops.run()
+    crops.run(here())
 
 
 @app.command(rich_help_panel=STAGES)
@@ -89,7 +99,7 @@ def train() -> None:
     """
     from stages import train
 
-    train.run()
+    train.run(here())
 
 
 @app.command(rich_help_panel=STAGES)
@@ -101,7 +111,7 @@ def push() -> None:
     """
     from stages import push
 
-    push.run()
+    push.run(here())
 
 
 @app.command(rich_help_panel=STAGES)
@@ -112,7 +122,7 @@ def finetune() -> None:
     """
     from stages import finetune
 
-    finetune.run()
+    finetune.run(here())
 
 
 @app.command(rich_help_panel=STAGES)
@@ -124,7 +134,7 @@ def evaluate() -> None:
     """
     from stages import evaluate
 
-    evaluate.run()
+    evaluate.run(here())
 
 
 @app.command(rich_help_panel=STAGES)
@@ -135,7 +145,7 @@ def explain() -> None:
     """
     from stages import explain
 
-    explain.run()
+    explain.run(here())
 
 
 def run(app: typer.Typer) -> None:

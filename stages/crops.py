@@ -2,23 +2,22 @@
 
 from pipeline.crops.writing import write_crops
 from pipeline.masks.store import MaskStore
-from stages import workspace
-from stages.params import read_params
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
     photographs = workspace.read_photographs()
-    masks = MaskStore(workspace.MASKS)
+    masks = MaskStore(workspace.masks)
     masks.refuse_unless(params.segmenter, photographs)
     without = write_crops(
-        workspace.CROPS,
+        workspace.crops,
         photographs,
-        workspace.root_of(params),
+        workspace.images_root(params),
         masks,
         params.crops,
         params.runtime.workers,
     )
-    print(f"{len(photographs)} images' crops in {workspace.CROPS}")
+    print(f"{len(photographs)} images' crops in {workspace.crops}")
     if without:
         print(f"{without} images have no mask and give themselves as their one crop")

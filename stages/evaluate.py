@@ -14,19 +14,19 @@ from pipeline.files import whole_folder
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.evaluation import Evaluation, evaluate
 from pipeline.training.devices import make_fabric
-from stages import provenance, workspace
+from stages import provenance
 from stages.finished import Finished
-from stages.params import read_params
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
-    finished = Finished.read()
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
+    finished = Finished.read(workspace)
     finished.refuse_unless_made_with(params)
     index, crops, masks = finished.index, finished.crops, finished.masks()
     truth = None
     if DATASETS[index.dataset].knows_truth:
-        truth = DrawnTruth(workspace.INDEX_FOLDER, index, index.rows("test"), masks, crops)
+        truth = DrawnTruth(workspace.index_folder, index, index.rows("test"), masks, crops)
     evaluation = evaluate(
         finished.network,
         finished.prototypes(),
@@ -38,17 +38,17 @@ def run() -> None:
         top_k=params.evaluate.top_k,
         explanations=params.evaluate.explanations,
         truth=truth,
-        memory=workspace.features(params),
+        memory=workspace.feature_cache(params),
         seed=params.seed,
     )
     evaluated = {"evaluate": provenance.tracked("evaluate", params)}
-    _write(evaluation, {**finished.about.made_with, **evaluated})
+    _write(workspace, evaluation, {**finished.about.made_with, **evaluated})
     _say(evaluation)
 
 
-def _write(evaluation: Evaluation, made_with: provenance.MadeWith) -> None:
+def _write(workspace: Workspace, evaluation: Evaluation, made_with: provenance.MadeWith) -> None:
     answers = evaluation.evidence.answers
-    with whole_folder(workspace.EVALUATE) as folder:
+    with whole_folder(workspace.evaluate) as folder:
         tensors = {
             "logits_NC": answers.logits_NC,
             "similarity_NP": answers.similarity_NP,
@@ -56,14 +56,14 @@ def _write(evaluation: Evaluation, made_with: provenance.MadeWith) -> None:
         }
         save_file(tensors, folder / "answers.safetensors")
         metrics = {**evaluation.metrics, "intervals": evaluation.intervals}
-        _write_json(metrics, folder / workspace.METRICS.name)
+        _write_json(metrics, folder / workspace.metrics.name)
         notes = {
             "unavailable": evaluation.unavailable,
             "no_better": evaluation.no_better,
             "remarks": evaluation.remarks,
         }
         _write_json(notes, folder / "notes.json")
-        _write_json(made_with, folder / workspace.MADE_WITH.name)
+        _write_json(made_with, folder / workspace.made_with.name)
         table = pa.Table.from_pandas(evaluation.images(), preserve_index=False)
         pq.write_table(table, folder / "images.parquet", compression="zstd")
         evaluation.predictions().to_csv(folder / "predictions.csv", index=False)

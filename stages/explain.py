@@ -19,19 +19,20 @@ from pipeline.saliency.maps import SimilarPlaces
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.views import Views
 from pipeline.training.devices import device_of
-from stages import workspace
 from stages.finished import Finished
-from stages.params import Params, read_params
+from stages.params import Params
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
-    finished = Finished.read()
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
+    finished = Finished.read(workspace)
     finished.refuse_unless_evaluated_with(params)
     index, crops, masks = finished.index, finished.crops, finished.masks()
     prototypes = finished.prototypes()
     network = finished.network.to(device_of(params.runtime))
-    gallery = Gallery(index, workspace.root_of(params), masks, crops, prototypes.views)
+    root = workspace.images_root(params)
+    gallery = Gallery(index, root, masks, crops, prototypes.views)
     report = Report(
         index,
         gallery,
@@ -42,10 +43,10 @@ def run() -> None:
         params.explain.only_mask,
         SimilarPlaces(network) if network.in_cells else None,
     )
-    facts, measured = _facts(params, finished, masks, prototypes), _read_measured()
-    with whole_folder(workspace.REPORT) as folder:
+    facts, measured = _facts(params, finished, masks, prototypes), _read_measured(workspace)
+    with whole_folder(workspace.report) as folder:
         report.write(folder, facts, measured, params.seed)
-    page, pages = workspace.REPORT / "index.html", workspace.REPORT / "classes"
+    page, pages = workspace.report / "index.html", workspace.report / "classes"
     sizes = [path.stat().st_size / 1e6 for path in pages.iterdir()]
     print(
         f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(prototypes)} prototypes; "
@@ -53,8 +54,8 @@ def run() -> None:
     )
     if gallery.missing:
         print(
-            f"{len(gallery.missing)} photographs are not in {workspace.root_of(params)}, or are "
-            "others there; the pages show only the crops of these"
+            f"{len(gallery.missing)} photographs are not in {root}, or are others there; the pages "
+            "show only the crops of these"
         )
 
 
@@ -123,10 +124,10 @@ def _listed(values: dict) -> str:
     )
 
 
-def _read_measured() -> Measured:
-    metrics = _read_json(workspace.METRICS, "intervals")
-    notes = _read_json(workspace.EVALUATE / "notes.json", "unavailable", "no_better", "remarks")
-    plots = sorted((workspace.EVALUATE / "ranks").glob("*.csv"))
+def _read_measured(workspace: Workspace) -> Measured:
+    metrics = _read_json(workspace.metrics, "intervals")
+    notes = _read_json(workspace.evaluate / "notes.json", "unavailable", "no_better", "remarks")
+    plots = sorted((workspace.evaluate / "ranks").glob("*.csv"))
     return Measured(
         {group: values for group, values in metrics.items() if group != "intervals"},
         metrics["intervals"],

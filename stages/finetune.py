@@ -1,5 +1,7 @@
 """artifacts/push/ → artifacts/finetune/: the finished model."""
 
+from pathlib import Path
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -9,29 +11,31 @@ from pipeline.files import whole_folder
 from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.finetune import classes_below_threshold, finetune_and_prune
 from pipeline.training.prototype_record import kept_rows, read_record, write_record
-from stages import provenance, workspace
-from stages.params import read_params
+from stages import provenance
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
     index = workspace.read_index()
-    network, about = load_model(workspace.PUSH)
+    network, about = load_model(workspace.push)
     about.refuse_unless(index.photographs)
-    provenance.refuse_contradictions(about.made_with, params, workspace.PUSH, "push")
-    record = read_record(workspace.PUSH / "prototypes.csv")
+    provenance.refuse_contradictions(about.made_with, params, workspace.push, "push")
+    record = read_record(workspace.push / "prototypes.csv")
     labels = torch.from_numpy(index.labels[index.rows("train")])
-    similarities = _similarities((len(labels), network.num_prototypes))
+    similarities = _read_similarities(
+        workspace.push / "similarities.safetensors", (len(labels), network.num_prototypes)
+    )
     if len(record) != network.num_prototypes:
         raise ProtoMaskError(
-            f"{workspace.PUSH / 'prototypes.csv'} lists {len(record)} prototypes, and the model "
+            f"{workspace.push / 'prototypes.csv'} lists {len(record)} prototypes, and the model "
             f"has {network.num_prototypes}: {rerun('push')}"
         )
     kept, accuracy = finetune_and_prune(
         network, similarities, labels, params.finetune, params.prune, params.seed
     )
     made_with = {**about.made_with, "finetune": provenance.tracked("finetune", params)}
-    with whole_folder(workspace.FINETUNE) as folder:
+    with whole_folder(workspace.finetune) as folder:
         save_model(folder, network, about.model_copy(update={"made_with": made_with}))
         write_record(kept_rows(record, kept), folder / "prototypes.csv")
     if params.prune.enabled:
@@ -44,8 +48,7 @@ def run() -> None:
     print(f"training accuracy {accuracy:.4f}")
 
 
-def _similarities(shape: tuple[int, int]) -> torch.Tensor:
-    path = workspace.PUSH / "similarities.safetensors"
+def _read_similarities(path: Path, shape: tuple[int, int]) -> torch.Tensor:
     try:
         similarities = load_file(path)["similarity"]
         if similarities.shape != shape:

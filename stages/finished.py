@@ -15,8 +15,9 @@ from pipeline.model.base.saved import About, load_model
 from pipeline.saliency.image_answers import ImageAnswers
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.training.prototype_record import read_record
-from stages import provenance, workspace
+from stages import provenance
 from stages.params import Params
+from stages.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,34 @@ class Finished:
     """What all stages up to fine-tuning have made.
 
     Args:
+        workspace: where all of it lies.
         index: the images.
         crops: their crops, as the model sees them.
         network: the fine-tuned model, in evaluation mode, on the CPU.
         about: its classes and crop settings.
     """
 
+    workspace: Workspace
     index: Index
     crops: CropStore
     network: PrototypeNetwork
     about: About
 
     @classmethod
-    def read(cls) -> "Finished":
-        """Opens the workspace's outputs.
+    def read(cls, workspace: Workspace) -> "Finished":
+        """Opens a workspace's outputs.
+
+        Args:
+            workspace: where they lie.
 
         Raises:
             ProtoMaskError: something is missing, damaged or made from something else.
         """
-        index, crops = workspace.read_index(), CropStore(workspace.CROPS)
-        network, about = load_model(workspace.FINETUNE)
+        index, crops = workspace.read_index(), CropStore(workspace.crops)
+        network, about = load_model(workspace.finetune)
         about.refuse_unless(index.photographs)
         crops.refuse_unless(about.crops, index.photographs)
-        return cls(index, network.seen(crops), network, about)
+        return cls(workspace, index, network.seen(crops), network, about)
 
     def refuse_unless_made_with(self, params: Params) -> None:
         """Checks that the model and all that it was made from were made with these parameters.
@@ -55,7 +61,7 @@ class Finished:
             ProtoMaskError: they were not.
         """
         made_with = {"prepare": self.index.made_with, **self.about.made_with}
-        provenance.refuse_contradictions(made_with, params, workspace.FINETUNE, "finetune")
+        provenance.refuse_contradictions(made_with, params, self.workspace.finetune, "finetune")
 
     def refuse_unless_evaluated_with(self, params: Params) -> None:
         """Checks that the metrics, too, were made with these parameters.
@@ -64,8 +70,8 @@ class Finished:
             ProtoMaskError: they or the model were not.
         """
         self.refuse_unless_made_with(params)
-        made_with = provenance.read_made_with(workspace.MADE_WITH)
-        provenance.refuse_contradictions(made_with, params, workspace.EVALUATE, "evaluate")
+        made_with = provenance.read_made_with(self.workspace.made_with)
+        provenance.refuse_contradictions(made_with, params, self.workspace.evaluate, "evaluate")
 
     def masks(self) -> MaskStore:
         """Opens the masks that the crops were cut from.
@@ -73,17 +79,17 @@ class Finished:
         Raises:
             ProtoMaskError: the store is missing, damaged or another one.
         """
-        masks = MaskStore(workspace.MASKS)
+        masks = MaskStore(self.workspace.masks)
         if self.crops.about["masks"] != masks.about["sha256"]:
             raise ProtoMaskError(
-                f"{workspace.CROPS} was cut from other masks than those in {workspace.MASKS}: "
-                f"{rerun('crops')}"
+                f"{self.workspace.crops} was cut from other masks than those in "
+                f"{self.workspace.masks}: {rerun('crops')}"
             )
         return masks
 
     def prototypes(self) -> Prototypes:
         """Returns the model's prototypes with where each came from."""
-        record = read_record(workspace.FINETUNE / "prototypes.csv")
+        record = read_record(self.workspace.finetune / "prototypes.csv")
         return Prototypes.of(self.network, record, self.index, self.crops.settings.side)
 
     def answers(self) -> ImageAnswers:
@@ -92,7 +98,7 @@ class Finished:
         Raises:
             ProtoMaskError: the file is missing or damaged.
         """
-        path = workspace.EVALUATE / "answers.safetensors"
+        path = self.workspace.evaluate / "answers.safetensors"
         try:
             found = load_file(path)
             names = ("logits_NC", "similarity_NP", "view_NP")

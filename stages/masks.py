@@ -2,15 +2,14 @@
 
 from pipeline.masks.segment import remarks_on, segment_images, stored_masks
 from pipeline.masks.store import write_store
-from stages import workspace
-from stages.params import read_params
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
     photographs = workspace.read_photographs()
-    root, shards = workspace.root_of(params), workspace.memory() / "masks"
-    machine = workspace.worker_of(params)
+    root, shards = workspace.images_root(params), workspace.cache / "masks"
+    machine = workspace.worker(params)
     segmented = segment_images(
         photographs,
         root,
@@ -22,10 +21,10 @@ def run() -> None:
     )
     masks = list(stored_masks(photographs, params.segmenter, shards))
     remarks = remarks_on(masks, photographs, root, params.segmenter, machine)
-    write_store(workspace.MASKS, photographs, params.segmenter, masks)
+    write_store(workspace.masks, photographs, params.segmenter, masks)
     print(
         f"{segmented} images segmented, the masks of all others were there; "
-        f"{sum(map(len, masks))} masks of {len(photographs)} images in {workspace.MASKS}"
+        f"{sum(map(len, masks))} masks of {len(photographs)} images in {workspace.masks}"
     )
     for remark in remarks:
         print(remark)

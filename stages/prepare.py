@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from pipeline.datasets.dataset import DATASETS
 from pipeline.datasets.index import SPLITS
@@ -11,20 +12,20 @@ from pipeline.datasets.remarks import summarised, write_remarks
 from pipeline.datasets.repeats import find_repeats
 from pipeline.errors import ProtoMaskError
 from pipeline.files import whole_folder
-from stages import provenance, workspace
-from stages.params import read_params
+from stages import provenance
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
     dataset = params.dataset
-    with whole_folder(workspace.INDEX_FOLDER) as folder:
+    with whole_folder(workspace.index_folder) as folder:
         data_set = DATASETS[dataset.name]
         if data_set.drawn:
             data_set.draw(folder, params.seed, params.runtime.workers)
             root, listing = folder, list_files(folder)
         else:
-            root, listing = workspace.root_of(params), _listing()
+            root, listing = workspace.images_root(params), _read_listing(workspace.listing)
         index, unreadable, remarks = build_index(
             dataset.name,
             root,
@@ -37,8 +38,8 @@ def run() -> None:
             threads=params.runtime.workers,
         )
         index = replace(index, made_with=provenance.tracked("prepare", params))
-        index.write(folder / workspace.INDEX.name)
-        index.photographs.write(folder / workspace.PHOTOGRAPHS.name)
+        index.write(folder / workspace.index.name)
+        index.photographs.write(folder / workspace.photographs.name)
         write_unreadable(unreadable, folder / "unreadable.csv")
         write_remarks(remarks, folder / "remarks.csv")
     sizes = ", ".join(f"{len(index.rows(split))} {split}" for split in SPLITS)
@@ -49,13 +50,13 @@ def run() -> None:
         print(line)
 
 
-def _listing() -> dict[str, str | None]:
+def _read_listing(path: Path) -> dict[str, str | None]:
     try:
-        listing = json.loads(workspace.LISTING.read_text(encoding="utf-8"))
+        listing = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ProtoMaskError(f"no {workspace.LISTING}: run `protomask scan` first") from None
+        raise ProtoMaskError(f"no {path}: run `protomask scan` first") from None
     except ValueError:
         listing = None
     if not isinstance(listing, dict):
-        raise ProtoMaskError(f"{workspace.LISTING} is no listing: run `protomask scan` again")
+        raise ProtoMaskError(f"{path} is no listing: run `protomask scan` again")
     return listing

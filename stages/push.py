@@ -8,25 +8,25 @@ from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.prototype_record import write_record
 from pipeline.training.push import push_prototypes
-from stages import provenance, workspace
-from stages.params import read_params
+from stages import provenance
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
-    index, store = workspace.read_index(), CropStore(workspace.CROPS)
-    network, about = load_model(workspace.TRAIN)
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
+    index, store = workspace.read_index(), CropStore(workspace.crops)
+    network, about = load_model(workspace.train)
     about.refuse_unless(index.photographs)
-    provenance.refuse_contradictions(about.made_with, params, workspace.TRAIN, "train")
+    provenance.refuse_contradictions(about.made_with, params, workspace.train, "train")
     store.refuse_unless(about.crops, index.photographs)
     record, similarity_NP = push_prototypes(
         network,
         index,
         network.seen(store),
         make_fabric(params.runtime, about.precision),
-        workspace.features(params),
+        workspace.feature_cache(params),
     )
-    with whole_folder(workspace.PUSH) as folder:
+    with whole_folder(workspace.push) as folder:
         save_model(folder, network, about)
         write_record(record, folder / "prototypes.csv")
         save_file({"similarity": similarity_NP}, folder / "similarities.safetensors")

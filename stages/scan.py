@@ -8,21 +8,20 @@ from pipeline.datasets.fetch import fetch
 from pipeline.datasets.listing import hash_files, look_through
 from pipeline.datasets.remarks import counted, summarised
 from pipeline.files import whole_file
-from stages import workspace
-from stages.params import read_params
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
     published = DATASETS[params.dataset.name].publication
     if params.dataset.root is None and published is not None:
         fetch(params.dataset.name, published)
-    root = workspace.root_of(params)
+    root = workspace.images_root(params)
     name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
-    memory = workspace.memory() / "listings" / f"{name}.parquet"
+    memory = workspace.cache / "listings" / f"{name}.parquet"
     contents = look_through(root)
     listing = hash_files(root, contents, memory, params.runtime.workers)
-    with whole_file(workspace.LISTING) as part:
+    with whole_file(workspace.listing) as part:
         part.write_text(json.dumps(listing, indent=0, ensure_ascii=False), encoding="utf-8")
     print(f"{len(contents.files)} files in {root}")
     for line in summarised(contents.passed_over):

@@ -23,14 +23,15 @@ from pipeline.parameters import flat
 from pipeline.training.curve import VARIABLE
 from pipeline.training.processes import in_processes
 from pipeline.training.train import Training
-from stages import provenance, workspace
-from stages.params import Params, read_params
+from stages import provenance
+from stages.params import Params
+from stages.workspace import Workspace
 
 
-def run() -> None:
-    params = read_params(workspace.PARAMS)
+def run(workspace: Workspace) -> None:
+    params = workspace.read_params()
     index = workspace.read_index()
-    store = CropStore(workspace.CROPS)
+    store = CropStore(workspace.crops)
     store.refuse_unless(params.crops, index.photographs)
     about = About(
         class_names=index.class_names,
@@ -38,20 +39,27 @@ def run() -> None:
         crops=params.crops,
         images=index.photographs.digest(),
         precision=params.train.precision,
-        made_with=_made_with(params, index, store),
+        made_with=_made_with(workspace, params, index, store),
     )
     in_processes(
-        partial(_train, params, index, store, about),
+        partial(_train, workspace, params, index, store, about),
         params.runtime,
         params.train.precision,
         params.train.accumulate,
     )
 
 
-def _train(params: Params, index: Index, store: CropStore, about: About, fabric: Fabric) -> None:
+def _train(
+    workspace: Workspace,
+    params: Params,
+    index: Index,
+    store: CropStore,
+    about: About,
+    fabric: Fabric,
+) -> None:
     """Trains as one of the processes; the first of them writes the model."""
     torch.manual_seed(params.seed)
-    backbone = Backbone(params.model.backbone, workspace.weights_of(params))
+    backbone = Backbone(params.model.backbone, workspace.weights(params))
     network = build(params.model, len(index.class_names), backbone)
     training = Training(
         network,
@@ -60,18 +68,20 @@ def _train(params: Params, index: Index, store: CropStore, about: About, fabric:
         params.train,
         params.seed,
         fabric,
-        workspace.memory() / "training" / _key(params, store, network, fabric),
-        workspace.memory() / "features",
+        workspace.cache / "training" / _key(workspace, params, store, network, fabric),
+        workspace.cache / "features",
         params.runtime.compile,
         os.environ.get(VARIABLE),
     )
     if fabric.is_global_zero:
-        _write(training, about)
+        _write(training, about, workspace.train)
     else:
         training.run(None)
 
 
-def _made_with(params: Params, index: Index, store: CropStore) -> dict[str, dict[str, Any]]:
+def _made_with(
+    workspace: Workspace, params: Params, index: Index, store: CropStore
+) -> dict[str, dict[str, Any]]:
     """Returns what the model will have been made with.
 
     Raises:
@@ -82,13 +92,13 @@ def _made_with(params: Params, index: Index, store: CropStore) -> dict[str, dict
         "masks": flat({"segmenter": store.about["segmenter"]}),
         "crops": flat({"crops": store.settings.model_dump(mode="json")}),
     }
-    provenance.refuse_contradictions(index_made, params, workspace.INDEX, "prepare")
-    provenance.refuse_contradictions(crops_made, params, workspace.CROPS, "crops")
+    provenance.refuse_contradictions(index_made, params, workspace.index, "prepare")
+    provenance.refuse_contradictions(crops_made, params, workspace.crops, "crops")
     return {**index_made, **crops_made, "train": provenance.tracked("train", params)}
 
 
-def _write(training: Training, about: About) -> None:
-    with whole_folder(workspace.TRAIN) as folder:
+def _write(training: Training, about: About, path: Path) -> None:
+    with whole_folder(path) as folder:
         progress = training.run(folder / "curves")
         save_model(folder, training.network, about)
     shutil.rmtree(training.checkpoints, ignore_errors=True)
@@ -98,7 +108,13 @@ def _write(training: Training, about: About) -> None:
         print(f"epoch {progress.best_epoch + 1} of {progress.epoch} taken: {said}")
 
 
-def _key(params: Params, store: CropStore, network: PrototypeNetwork, fabric: Fabric) -> str:
+def _key(
+    workspace: Workspace,
+    params: Params,
+    store: CropStore,
+    network: PrototypeNetwork,
+    fabric: Fabric,
+) -> str:
     """Names a run by everything that decides its result: an interrupted one that differs in any of
     it, were it a line of code, is not continued."""
     decides = [
@@ -106,7 +122,7 @@ def _key(params: Params, store: CropStore, network: PrototypeNetwork, fabric: Fa
         params.model.model_dump(),
         params.train.model_dump(),
         store.about,
-        hashlib.sha256(workspace.INDEX.read_bytes()).hexdigest(),
+        hashlib.sha256(workspace.index.read_bytes()).hexdigest(),
         network.backbone.fingerprint(),
         fabric.device.type,
         torch.__version__,

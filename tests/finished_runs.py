@@ -9,6 +9,7 @@ import yaml
 
 from pipeline.datasets.readers.demo import data_set as demo
 from stages import crops, evaluate, finetune, masks, prepare, push, scan, train
+from stages.workspace import Workspace
 
 PARAMS = """
 seed: 0
@@ -43,10 +44,8 @@ def finished_run(
     folder = tmp_path_factory.mktemp("run")
     make_photographs(folder / "photographs", classes=3, per_class=8, width=60, height=40)
     (folder / "params.yaml").write_text(yaml.safe_dump(yaml.safe_load(PARAMS)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in (scan, prepare, masks, crops, train, push, finetune, evaluate):
-            stage.run()
+    for stage in (scan, prepare, masks, crops, train, push, finetune, evaluate):
+        stage.run(Workspace(folder))
     return folder
 
 

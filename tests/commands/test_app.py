@@ -14,6 +14,7 @@ import yaml
 
 from commands.app import main
 from stages import prepare
+from stages.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = [
@@ -347,7 +348,7 @@ def test_a_file_in_the_place_of_a_folder(workplace: Path) -> None:
 def test_an_interrupted_command_says_no_more_than_that(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt() -> None:
+    def interrupt(workspace: Workspace) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare, "run", interrupt)

@@ -14,7 +14,9 @@ from commands.app import app
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import Machine, Source
 from pipeline.masks.store import MaskStore
-from stages import workspace
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 
 def _masks(*arguments: str) -> Result:
@@ -26,7 +28,7 @@ def test_export_and_hash_and_import(run_folder: Path) -> None:
     result = _masks("export", "--coco", "out/masks.json")
     assert result.exit_code == 0
     assert result.stdout == "96 masks of 24 images in out/masks.json\n"
-    store, table = MaskStore(workspace.MASKS), workspace.read_photographs().table
+    store, table = MaskStore(workspace.masks), workspace.read_photographs().table
     coco = COCO("out/masks.json")
     assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == list(table["path"])
     assert np.array_equal(coco.annToMask(coco.anns[1]), store.masks(0).full(0))
@@ -47,17 +49,17 @@ def test_paths_are_those_of_the_index(run_folder: Path) -> None:
     photographs = workspace.read_photographs()
     photographs.table["path"] = [f"elsewhere/{path}" for path in photographs.table["path"]]
     photographs.table.loc[3, "sha256"] = "0" * 64
-    photographs.write(workspace.PHOTOGRAPHS)
+    photographs.write(workspace.photographs)
     result = _masks("export", "--coco", "masks.json")
     assert "1 images are named by their ids, because artifacts/index/" in result.stdout
     names = [image["file_name"] for image in json.loads(Path("masks.json").read_text())["images"]]
-    ids = MaskStore(workspace.MASKS).ids
+    ids = MaskStore(workspace.masks).ids
     assert names[2:5] == [f"elsewhere/{ids[2]}", ids[3], f"elsewhere/{ids[4]}"]
 
 
 def test_a_store_without_its_index(run_folder: Path) -> None:
-    workspace.MASKS.rename("team.zarr")
-    shutil.rmtree(workspace.ARTIFACTS)
+    workspace.masks.rename("team.zarr")
+    shutil.rmtree(workspace.artifacts)
     result = _masks("export", "team.zarr", "--coco", "masks.json")
     assert "24 images are named by their ids" in result.stdout
     names = [image["file_name"] for image in json.loads(Path("masks.json").read_text())["images"]]
@@ -77,7 +79,7 @@ def test_export_says_what_is_wrong(run_folder: Path) -> None:
 
 def test_a_damaged_store_leaves_the_earlier_file(run_folder: Path) -> None:
     Path("masks.json").write_text("earlier")
-    (workspace.MASKS / "counts" / "c" / "0").write_bytes(b"damaged")
+    (workspace.masks / "counts" / "c" / "0").write_bytes(b"damaged")
     error = _masks("export", "--coco", "masks.json").exception
     assert isinstance(error, ProtoMaskError)
     assert "counts is damaged" in str(error)

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from PIL import Image
 from commands import inspect_masks
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.store import MaskStore
-from stages import scan, workspace
+from stages import scan
+from stages.workspace import Workspace
 
-STORE = workspace.MASKS
+workspace = Workspace()
+
+STORE = workspace.masks
 
 
 def test_info_says_what_made_the_store_and_what_is_in_it(
@@ -50,7 +54,7 @@ def test_show_lists_the_masks_and_draws_them(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = MaskStore(STORE).ids[5]
-    inspect_masks.show(image, STORE, Path("out/a.png"))
+    inspect_masks.show(workspace, image, STORE, Path("out/a.png"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["mask", "x0", "y0", "x1", "y1", "area", "score"]
     assert lines[1] == ["0", "0", "0", "30", "20", "25.00", "%", "1"]
@@ -64,7 +68,7 @@ def test_an_image_is_found_by_id_by_path_and_by_file(run_folder: Path) -> None:
     store = MaskStore(STORE)
     path = workspace.read_photographs().table["path"][7]
     for name in (store.ids[7], path, f"photographs/{path}", str(run_folder / "photographs" / path)):
-        inspect_masks.show(name, STORE, None)
+        inspect_masks.show(workspace, name, STORE, None)
         picture = Path(store.ids[7].replace("/", "-") + ".masks.png")
         assert picture.is_file()
         picture.unlink()
@@ -72,34 +76,34 @@ def test_an_image_is_found_by_id_by_path_and_by_file(run_folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["CLASS 1/003.PNG", "class%201/003.png"])
 def test_an_image_is_found_by_another_spelling(run_folder: Path, name: str) -> None:
-    inspect_masks.show(name, STORE, Path("a.png"))
+    inspect_masks.show(workspace, name, STORE, Path("a.png"))
     assert Path("a.png").is_file()
 
 
 def test_an_unknown_image_is_refused_with_what_was_meant(run_folder: Path) -> None:
     with pytest.raises(ProtoMaskError, match=r"did you mean .*class 1/003\.png"):
-        inspect_masks.show("clas 1/003.png", STORE, None)
+        inspect_masks.show(workspace, "clas 1/003.png", STORE, None)
 
 
 def test_a_folder_is_no_picture(run_folder: Path) -> None:
     with pytest.raises(ProtoMaskError, match="is a folder"):
-        inspect_masks.show(MaskStore(STORE).ids[0], STORE, run_folder)
+        inspect_masks.show(workspace, MaskStore(STORE).ids[0], STORE, run_folder)
 
 
 def test_without_the_photograph_masks_are_drawn_over_grey(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = MaskStore(STORE).ids[0]
-    for gone in (run_folder / "photographs", workspace.INDEX_FOLDER, workspace.PARAMS):
+    for gone in (run_folder / "photographs", workspace.index_folder, workspace.params_file):
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
-        inspect_masks.show(image, STORE, Path("a.png"))
+        inspect_masks.show(workspace, image, STORE, Path("a.png"))
         assert "over grey" in capsys.readouterr().out
     with Image.open("a.png") as picture:
         assert picture.getpixel((100, 100)) == (inspect_masks.GREY,) * 3
 
 
 def test_an_undamaged_store_is_ok(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    inspect_masks.verify(STORE)
+    inspect_masks.verify(workspace, STORE)
     said = capsys.readouterr().out
     assert said.startswith(f"OK: 5 files in {STORE} are as they were written\n")
     assert "photographs are those that were segmented" in said.splitlines()[1]
@@ -115,7 +119,7 @@ def test_a_photograph_that_changed_or_went_is_named(
     first.write_bytes(changed)
     second.unlink()
     with pytest.raises(ProtoMaskError, match=r"2 photographs are not those.*dvc repro masks"):
-        inspect_masks.verify(STORE)
+        inspect_masks.verify(workspace, STORE)
     said = capsys.readouterr().out
     assert f"{first} has changed since it was segmented" in said
     assert "the photograph is no longer there" in said
@@ -123,30 +127,30 @@ def test_a_photograph_that_changed_or_went_is_named(
 
 def test_the_advice_helps_where_a_change_leaves_no_trace(run_folder: Path) -> None:
     """Some file systems keep no change time: what is remembered has to be forgotten."""
-    shutil.rmtree(workspace.memory() / "listings")  # of the folder that this one is a copy of
-    scan.run()
-    (memory,) = (workspace.memory() / "listings").iterdir()
+    shutil.rmtree(workspace.cache / "listings")  # of the folder that this one is a copy of
+    scan.run(workspace)
+    (memory,) = (workspace.cache / "listings").iterdir()
     photograph = min(Path("photographs").rglob("*.png"))
     photograph.write_bytes(photograph.read_bytes()[:-1] + b"!")
     remembered, status = pd.read_parquet(memory), photograph.stat()
     row = remembered.index[remembered["path"] == photograph.relative_to("photographs").as_posix()]
     remembered.loc[row, ["mtime", "ctime"]] = [status.st_mtime_ns, status.st_ctime_ns]
     remembered.to_parquet(memory)
-    before = workspace.LISTING.read_bytes()
-    scan.run()
-    assert workspace.LISTING.read_bytes() == before
+    before = workspace.listing.read_bytes()
+    scan.run(workspace)
+    assert workspace.listing.read_bytes() == before
     with pytest.raises(ProtoMaskError, match=r"remove .*/\.protomask/listings, so that"):
-        inspect_masks.verify(STORE)
-    shutil.rmtree(workspace.memory() / "listings")
-    scan.run()
-    assert workspace.LISTING.read_bytes() != before
+        inspect_masks.verify(workspace, STORE)
+    shutil.rmtree(workspace.cache / "listings")
+    scan.run(workspace)
+    assert workspace.listing.read_bytes() != before
 
 
 def test_a_store_from_elsewhere_is_verified_without_its_photographs(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workspace.PHOTOGRAPHS.unlink()
-    inspect_masks.verify(STORE)
+    workspace.photographs.unlink()
+    inspect_masks.verify(workspace, STORE)
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -159,9 +163,9 @@ def test_a_flipped_bit_anywhere_is_found(run_folder: Path) -> None:
             bad[place] ^= 1 << drawn.randrange(8)
             path.write_bytes(bad)
             with pytest.raises(ProtoMaskError):
-                inspect_masks.verify(STORE)
+                inspect_masks.verify(workspace, STORE)
         path.write_bytes(good)
-    inspect_masks.verify(STORE)
+    inspect_masks.verify(workspace, STORE)
 
 
 @pytest.mark.parametrize("file", ["zarr.json", "counts/zarr.json", "counts/c/0", "regions/c/0/0"])
@@ -171,29 +175,29 @@ def test_a_truncated_or_missing_file_is_found(run_folder: Path, file: str) -> No
     for length in (len(good) - 1, len(good) // 2, 0):
         path.write_bytes(good[:length])
         with pytest.raises(ProtoMaskError, match=str(STORE)):
-            inspect_masks.verify(STORE)
+            inspect_masks.verify(workspace, STORE)
     path.unlink()
     with pytest.raises(ProtoMaskError, match=str(STORE)):
-        inspect_masks.verify(STORE)
+        inspect_masks.verify(workspace, STORE)
 
 
 @pytest.mark.parametrize("text", ["[]", '{"zarr_format": 3}', "{", "null", '{"attributes": 3}'])
 def test_a_zarr_json_that_says_something_else_is_found(run_folder: Path, text: str) -> None:
     (STORE / "zarr.json").write_text(text)
     with pytest.raises(ProtoMaskError, match=str(STORE)):
-        inspect_masks.verify(STORE)
+        inspect_masks.verify(workspace, STORE)
 
 
 def test_a_damaged_file_is_named(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (STORE / "counts" / "c" / "0").write_bytes(b"damaged")
     (STORE / "stray").write_text("")
     with pytest.raises(ProtoMaskError, match="dvc repro masks"):
-        inspect_masks.verify(STORE)
+        inspect_masks.verify(workspace, STORE)
     said = capsys.readouterr().out
     assert "counts/c/0: damaged" in said and "stray: not part of the store" in said
 
 
 def test_no_store_is_said_to_be_none(tmp_path: Path) -> None:
-    for look in (inspect_masks.info, inspect_masks.verify):
+    for look in (inspect_masks.info, partial(inspect_masks.verify, workspace)):
         with pytest.raises(ProtoMaskError, match="no mask store"):
             look(tmp_path / "nothing.zarr")

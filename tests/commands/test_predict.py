@@ -11,8 +11,9 @@ from safetensors.numpy import load_file
 
 from commands import predict
 from pipeline.errors import ProtoMaskError
-from stages import workspace
-from stages.params import read_params
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 OUT = Path("pictures")
 
@@ -22,9 +23,9 @@ def written() -> set[str]:
 
 
 def test_a_photograph_gets_the_scores_that_evaluate_gave_it(run_folder: Path) -> None:
-    predictions = pd.read_csv(workspace.EVALUATE / "predictions.csv")
-    logits_NC = load_file(workspace.EVALUATE / "answers.safetensors")["logits_NC"]
-    predictor = predict.load_predictor(read_params(workspace.PARAMS))
+    predictions = pd.read_csv(workspace.evaluate / "predictions.csv")
+    logits_NC = load_file(workspace.evaluate / "answers.safetensors")["logits_NC"]
+    predictor = predict.load_predictor(workspace, workspace.read_params())
     for place, image in enumerate(predictions["image"]):
         photograph = np.asarray(Image.open(run_folder / "photographs" / image))
         asked = predictor.ask(image, photograph)
@@ -38,7 +39,7 @@ def test_the_ranking_and_the_picture_are_named(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = Path("photographs/class 1/003.png")
-    predict.run([path], OUT)
+    predict.run(workspace, [path], OUT)
     said = capsys.readouterr().out
     assert said.startswith(f"{path}: class ") and said.endswith(f"-> {OUT / '003.png'}\n")
     with Image.open(OUT / "003.png") as picture:
@@ -53,7 +54,7 @@ def test_what_is_no_photograph_is_named_and_the_others_are_done(
     text.write_text("not a picture")
     cut.write_bytes(good.read_bytes()[:200])
     with pytest.raises(ProtoMaskError, match="4 of 5 photographs"):
-        predict.run([Path("gone.jpg"), text, cut, folder, good], OUT)
+        predict.run(workspace, [Path("gone.jpg"), text, cut, folder, good], OUT)
     errors = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1].strip() for line in errors] == [
         "gone.jpg",
@@ -66,10 +67,10 @@ def test_what_is_no_photograph_is_named_and_the_others_are_done(
 
 def test_equal_names_do_not_overwrite_each_other(run_folder: Path) -> None:
     names = [Path(f"photographs/class {label}/000.png") for label in range(3)]
-    predict.run(names, OUT)
+    predict.run(workspace, names, OUT)
     assert written() == {"000.png", "000-2.png", "000-3.png"}
     before = {name: (OUT / name).read_bytes() for name in written()}
-    predict.run([names[2]], OUT)
+    predict.run(workspace, [names[2]], OUT)
     assert {name: (OUT / name).read_bytes() for name in written()} == before
 
 
@@ -78,8 +79,8 @@ def test_a_file_that_is_no_explanation_is_never_overwritten(run_folder: Path) ->
     photograph = OUT / "bird.png"
     shutil.copy("photographs/class 0/000.png", photograph)
     before = photograph.read_bytes()
-    predict.run([photograph], OUT)
-    predict.run([photograph], OUT)
+    predict.run(workspace, [photograph], OUT)
+    predict.run(workspace, [photograph], OUT)
     assert photograph.read_bytes() == before
     assert written() == {"bird.png", "bird-2.png"}
 
@@ -90,18 +91,18 @@ def test_odd_names_and_kinds_of_photograph(run_folder: Path) -> None:
         image.save(paths[0])
         image.convert("L").save(paths[1])
     Image.new("RGBA", (1, 1)).save(paths[2])
-    predict.run(paths, OUT)
+    predict.run(workspace, paths, OUT)
     assert written() == {'Grün specht\'s "best".png', "[bold]x.png", "tiny.png"}
 
 
 def test_out_is_a_folder(run_folder: Path) -> None:
     with pytest.raises(ProtoMaskError, match="folder"):
-        predict.run([Path("photographs/class 0/000.png")], Path("params.yaml"))
+        predict.run(workspace, [Path("photographs/class 0/000.png")], Path("params.yaml"))
 
 
-@pytest.mark.parametrize("missing", [workspace.CROPS, workspace.FINETUNE, workspace.INDEX])
+@pytest.mark.parametrize("missing", [workspace.crops, workspace.finetune, workspace.index])
 def test_what_is_missing_is_named(run_folder: Path, missing: Path) -> None:
     shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
     with pytest.raises(ProtoMaskError, match=str(missing)):
-        predict.run([Path("photographs/class 0/000.png")], OUT)
+        predict.run(workspace, [Path("photographs/class 0/000.png")], OUT)
     assert not OUT.exists()

@@ -18,6 +18,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.study.comparison_page import compare
 from stages import evaluate, finetune, push, train
 from stages.params import read_params
+from stages.workspace import Workspace
 
 pytestmark = pytest.mark.slow
 
@@ -95,12 +96,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory, finished_run: Path) -> 
     params["model"] = BLACK_BOX
     params["train"]["loss"] = {}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage in (train, push, finetune):
-            stage.run()
-        save(folder, "half")
-        evaluate.run()
+    workspace = Workspace(folder)
+    for stage in (train, push, finetune):
+        stage.run(workspace)
+    save(folder, "half")
+    evaluate.run(workspace)
     save(folder, "whole")
     return folder
 

@@ -19,7 +19,10 @@ from pipeline.errors import ProtoMaskError
 from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.model.base.distances import similarity
 from pipeline.model.base.saved import load_model
-from stages import evaluate, explain, workspace
+from stages import evaluate, explain
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 
 def strict(text: str) -> Any:
@@ -30,7 +33,7 @@ def strict(text: str) -> Any:
 
 
 def test_metrics_are_strict_json(run_folder: Path) -> None:
-    metrics = strict(workspace.METRICS.read_text())
+    metrics = strict(workspace.metrics.read_text())
     intervals = metrics.pop("intervals")
     assert set(metrics) == {"general", "compactness", "contrastivity", "segmentation"}
     assert set(intervals) == set(metrics)
@@ -41,9 +44,9 @@ def test_metrics_are_strict_json(run_folder: Path) -> None:
 
 
 def test_the_table_of_images_has_the_means_of_the_metrics(run_folder: Path) -> None:
-    metrics = strict(workspace.METRICS.read_text())
-    table = pd.read_parquet(workspace.EVALUATE / "images.parquet")
-    predictions = pd.read_csv(workspace.EVALUATE / "predictions.csv", dtype=str)
+    metrics = strict(workspace.metrics.read_text())
+    table = pd.read_parquet(workspace.evaluate / "images.parquet")
+    predictions = pd.read_csv(workspace.evaluate / "predictions.csv", dtype=str)
     assert table["image"].tolist() == predictions["image"].tolist()
     for name in table.columns[1:]:
         group, metric = name.split(".")
@@ -54,8 +57,8 @@ def test_the_table_of_images_has_the_means_of_the_metrics(run_folder: Path) -> N
 
 def test_every_group_and_explanation(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _set(groups=METRIC_GROUPS.own(), explanations=["mask", "prp", "grad"])
-    evaluate.run()
-    metrics = strict(workspace.METRICS.read_text())
+    evaluate.run(workspace)
+    metrics = strict(workspace.metrics.read_text())
     assert {"vlc", "vlc_prp", "vlc_grad"} <= set(metrics["contrastivity"])
     assert {"vlc", "vac_prp", "psc", "crc"} <= set(metrics["continuity"])
     assert {"plc", "pac_grad"} <= set(metrics["completeness"])
@@ -63,21 +66,21 @@ def test_every_group_and_explanation(run_folder: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     assert "complexity: not measured, not every test image has an object mask" in said
     assert "truth: not measured" in said
-    notes = json.loads((workspace.EVALUATE / "notes.json").read_text())
+    notes = json.loads((workspace.evaluate / "notes.json").read_text())
     assert "consistency" in notes["unavailable"]["complexity"]
     for group in METRIC_GROUPS.own():
-        assert (workspace.EVALUATE / "plots" / f"{group}.csv").is_file()
+        assert (workspace.evaluate / "plots" / f"{group}.csv").is_file()
 
 
 def _set(**changes: Any) -> None:
-    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params = yaml.safe_load(workspace.params_file.read_text())
     params["evaluate"] |= changes
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    workspace.params_file.write_text(yaml.safe_dump(params))
 
 
 def test_accuracy_and_f1_agree_with_scikit_learn(run_folder: Path) -> None:
-    predictions = pd.read_csv(workspace.EVALUATE / "predictions.csv")
-    general = strict(workspace.METRICS.read_text())["general"]
+    predictions = pd.read_csv(workspace.evaluate / "predictions.csv")
+    general = strict(workspace.metrics.read_text())["general"]
     actual, predicted = predictions["actual"], predictions["predicted"]
     names = workspace.read_index().class_names
     found = general["accuracy"]
@@ -89,18 +92,18 @@ def test_accuracy_and_f1_agree_with_scikit_learn(run_folder: Path) -> None:
 
 
 def test_answers_are_those_of_the_model_on_the_test_crops(run_folder: Path) -> None:
-    index, store = workspace.read_index(), CropStore(workspace.CROPS)
-    network, _ = load_model(workspace.FINETUNE)
+    index, store = workspace.read_index(), CropStore(workspace.crops)
+    network, _ = load_model(workspace.finetune)
     rows = index.rows("test")
     with torch.inference_mode():
         valid = torch.from_numpy(store.valid[rows])
         output = network(torch.from_numpy(store.crops(rows)), valid)
-    found = load_file(workspace.EVALUATE / "answers.safetensors")
+    found = load_file(workspace.evaluate / "answers.safetensors")
     torch.testing.assert_close(found["logits_NC"], output.logits, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
         found["similarity_NP"], similarity(output.distance, 1e-4), rtol=1e-3, atol=1e-4
     )
-    predictions = pd.read_csv(workspace.EVALUATE / "predictions.csv", dtype=str)
+    predictions = pd.read_csv(workspace.evaluate / "predictions.csv", dtype=str)
     assert predictions["image"].tolist() == index.table["id"].iloc[rows].tolist()
     names = np.array(index.class_names)
     assert predictions["actual"].tolist() == names[index.labels[rows]].tolist()
@@ -109,14 +112,14 @@ def test_answers_are_those_of_the_model_on_the_test_crops(run_folder: Path) -> N
 
 def test_more_prototypes_asked_for_than_there_are(run_folder: Path) -> None:
     _set(top_k=500)
-    evaluate.run()
-    strict(workspace.METRICS.read_text())
+    evaluate.run(workspace)
+    strict(workspace.metrics.read_text())
 
 
 def test_evaluated_again_same_bytes(run_folder: Path) -> None:
-    names = [workspace.METRICS, *sorted(workspace.EVALUATE.rglob("*.*"))]
+    names = [workspace.metrics, *sorted(workspace.evaluate.rglob("*.*"))]
     before = [path.read_bytes() for path in names]
-    evaluate.run()
+    evaluate.run(workspace)
     assert [path.read_bytes() for path in names] == before
 
 
@@ -128,22 +131,22 @@ def test_boxes_that_stand_in_for_object_masks_are_named(
     box[10:30, 20:50] = 1
     counts = bytes(rle.encode(np.asfortranarray(box))["counts"])
     index.table["object_mask"] = [counts] * len(index)
-    index.write(workspace.INDEX)
+    index.write(workspace.index)
     assert workspace.read_index().object_masks_from == "box"
     _set(groups=["general", "complexity", "segmentation"])
-    evaluate.run()
+    evaluate.run(workspace)
     why = "folder has no object masks: boxes stand in for them"
-    notes = json.loads((workspace.EVALUATE / "notes.json").read_text())
+    notes = json.loads((workspace.evaluate / "notes.json").read_text())
     assert notes["remarks"] == {"complexity": why, "segmentation": why}
     assert f"complexity: {why}" in capsys.readouterr().out
-    explain.run()
-    page = (workspace.REPORT / "index.html").read_text(encoding="utf-8")
+    explain.run(workspace)
+    page = (workspace.report / "index.html").read_text(encoding="utf-8")
     assert page.count("Folder has no object masks: boxes stand in for them.") == 2
 
 
 def test_no_test_images(run_folder: Path) -> None:
     index = workspace.read_index()
     index.table["split"] = index.table["split"].replace("test", "val")
-    index.write(workspace.INDEX)
+    index.write(workspace.index)
     with pytest.raises(ProtoMaskError, match="has no test images to measure on"):
-        evaluate.run()
+        evaluate.run(workspace)

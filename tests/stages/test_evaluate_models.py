@@ -25,8 +25,10 @@ from stages import (
     prepare,
     push,
     train,
-    workspace,
 )
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +80,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(demo, "draw", partial(demo.draw, train_per_class=4, test_per_class=1))
         _write("protomask")
         for stage in (prepare, masks, crops):
-            stage.run()
+            stage.run(workspace)
     return folder
 
 
@@ -88,7 +90,7 @@ def _write(model: str) -> None:
     params["model"] = model_settings(model, pretrained="none", **own).model_dump()
     params["train"]["loss"] = loss
     params["evaluate"]["groups"] = METRIC_GROUPS.own()
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    workspace.params_file.write_text(yaml.safe_dump(params))
 
 
 @pytest.fixture(params=MODELS)
@@ -100,7 +102,7 @@ def model(
     monkeypatch.chdir(tmp_path / "run")
     _write(request.param)
     for stage in (train, push, finetune, evaluate):
-        stage.run()
+        stage.run(workspace)
     return request.param
 
 
@@ -111,14 +113,14 @@ def _refuse(constant: str) -> None:
 def test_every_model_goes_through_all_stages(model: str) -> None:
     _check_metrics(model)
     _check_prototypes(model)
-    explain.run()
+    explain.run(workspace)
     _check_pages(model)
     _check_a_photograph(model)
 
 
 def _check_metrics(model: str) -> None:
-    metrics = json.loads(workspace.METRICS.read_text(), parse_constant=_refuse)
-    notes = json.loads((workspace.EVALUATE / "notes.json").read_text())
+    metrics = json.loads(workspace.metrics.read_text(), parse_constant=_refuse)
+    notes = json.loads((workspace.evaluate / "notes.json").read_text())
     for group in METRIC_GROUPS.own():
         missing = set(notes["unavailable"].get(group, {}))
         found = {name.removesuffix("_undefined") for name in metrics[group]}
@@ -137,8 +139,8 @@ def _check_metrics(model: str) -> None:
 
 
 def _check_prototypes(model: str) -> None:
-    record = pd.read_csv(workspace.FINETUNE / "prototypes.csv")
-    found = load_file(workspace.EVALUATE / "answers.safetensors")
+    record = pd.read_csv(workspace.finetune / "prototypes.csv")
+    found = load_file(workspace.evaluate / "answers.safetensors")
     views = {"protomask": 3, "blackbox": 1}.get(model, 4)
     assert found["view_NP"].shape == (12, len(record)) and found["view_NP"].max() < views
     assert record["cell"].max() < 4 and record["crop"].max() < 3
@@ -148,9 +150,9 @@ def _check_prototypes(model: str) -> None:
 
 
 def _check_pages(model: str) -> None:
-    page = (workspace.REPORT / "index.html").read_text(encoding="utf-8")
+    page = (workspace.report / "index.html").read_text(encoding="utf-8")
     classes = [
-        (workspace.REPORT / "classes" / f"{label}.html").read_text(encoding="utf-8")
+        (workspace.report / "classes" / f"{label}.html").read_text(encoding="utf-8")
         for label in range(12)
     ]
     pages = [page, *classes]
@@ -171,11 +173,11 @@ def _check_pages(model: str) -> None:
 def _check_a_photograph(model: str) -> None:
     index = workspace.read_index()
     row = int(index.rows("test")[0])
-    photograph = workspace.INDEX_FOLDER / index.table["path"][row]
-    predict.write_page(photograph, Path("why.html"))
-    predict.run([photograph], Path("pictures"))
+    photograph = workspace.index_folder / index.table["path"][row]
+    predict.write_page(workspace, photograph, Path("why.html"))
+    predict.run(workspace, [photograph], Path("pictures"))
     page = Path("why.html").read_text(encoding="utf-8")
-    named = pd.read_csv(workspace.EVALUATE / "predictions.csv")["predicted"][0]
+    named = pd.read_csv(workspace.evaluate / "predictions.csv")["predicted"][0]
     assert f"<h1>{named}</h1>" in page
     assert ("All crops" in page) == (model == "protomask")
     assert ("seen whole" in page) == (model != "protomask")

@@ -21,9 +21,12 @@ from pipeline.errors import ProtoMaskError
 from pipeline.masks.store import MaskStore
 from pipeline.model.base.saved import load_model
 from pipeline.training.prototype_record import read_record
-from stages import provenance, workspace
+from stages import provenance
 from stages.finished import Finished
 from stages.params import read_params
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 pytestmark = pytest.mark.slow
 
@@ -138,12 +141,12 @@ def follow(clone: Clone, read: Callable[[], object]) -> list[str]:
 
 READERS: dict[str, tuple[str, Callable[[], object]]] = {
     "index/index.parquet": ("prepare", workspace.read_index),
-    "masks.zarr/regions/c/0/0": ("masks", lambda: MaskStore(workspace.MASKS).masks(0)),
-    "crops.zarr/inside/c/0/0/0/0": ("crops", lambda: CropStore(workspace.CROPS).inside(0)),
-    "train/model.json": ("train", lambda: load_model(workspace.TRAIN)),
-    "push/prototypes.csv": ("push", lambda: read_record(workspace.PUSH / "prototypes.csv")),
+    "masks.zarr/regions/c/0/0": ("masks", lambda: MaskStore(workspace.masks).masks(0)),
+    "crops.zarr/inside/c/0/0/0/0": ("crops", lambda: CropStore(workspace.crops).inside(0)),
+    "train/model.json": ("train", lambda: load_model(workspace.train)),
+    "push/prototypes.csv": ("push", lambda: read_record(workspace.push / "prototypes.csv")),
     "finetune/model.safetensors": ("finetune", Finished.read),
-    "evaluate/answers.safetensors": ("evaluate", lambda: Finished.read().answers()),
+    "evaluate/answers.safetensors": ("evaluate", lambda: Finished.read(workspace).answers()),
 }
 """A file → the stage that makes it, and what reads it."""
 
@@ -154,13 +157,13 @@ def test_the_remedies_for_what_is_missing_or_damaged_work(
     """Every second one is missing altogether, the others are cut short."""
     monkeypatch.chdir(clone.folder)
     for number, (name, (stage, read)) in enumerate(READERS.items()):
-        path = workspace.ARTIFACTS / name
+        path = workspace.artifacts / name
         content = path.read_bytes()
         path.unlink()  # which may be a link to the file in DVC's cache
         if number % 2:
             path.write_bytes(content[: len(content) // 2])
         else:
-            shutil.rmtree(workspace.ARTIFACTS / Path(name).parts[0])
+            shutil.rmtree(workspace.artifacts / Path(name).parts[0])
         assert follow(clone, read) == [f"dvc repro {stage}"], name
         assert path.read_bytes() == content
 
@@ -169,12 +172,12 @@ def test_the_remedy_where_dvc_takes_what_is_damaged_for_right_works(
     clone: Clone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(clone.folder)
-    path = workspace.MASKS / "regions/c/0/0"
+    path = workspace.masks / "regions/c/0/0"
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content[: len(content) // 2])
     clone.run("dvc", "commit", "--force", "masks")
-    done = follow(clone, lambda: MaskStore(workspace.MASKS).masks(0))
+    done = follow(clone, lambda: MaskStore(workspace.masks).masks(0))
     assert done == ["dvc repro masks", "dvc repro --force --single-item masks"]
     assert path.read_bytes() == content
 

@@ -12,28 +12,31 @@ from safetensors.torch import load_file, save_file
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.saved import load_model
 from pipeline.training.prototype_record import read_record
-from stages import evaluate, finetune, workspace
+from stages import evaluate, finetune
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 
 def set_section(name: str, **values: Any) -> None:
-    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params = yaml.safe_load(workspace.params_file.read_text())
     params[name].update(values)
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    workspace.params_file.write_text(yaml.safe_dump(params))
 
 
 def test_only_the_classifier_changes(run_folder: Path) -> None:
-    before = load_file(workspace.PUSH / "model.safetensors")
-    after = load_file(workspace.FINETUNE / "model.safetensors")
+    before = load_file(workspace.push / "model.safetensors")
+    after = load_file(workspace.finetune / "model.safetensors")
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"classifier"}
-    assert (workspace.FINETUNE / "prototypes.csv").read_bytes() == (
-        workspace.PUSH / "prototypes.csv"
+    assert (workspace.finetune / "prototypes.csv").read_bytes() == (
+        workspace.push / "prototypes.csv"
     ).read_bytes()
 
 
 def test_same_bytes_again(run_folder: Path) -> None:
-    before = (workspace.FINETUNE / "model.safetensors").read_bytes()
-    finetune.run()
-    assert (workspace.FINETUNE / "model.safetensors").read_bytes() == before
+    before = (workspace.finetune / "model.safetensors").read_bytes()
+    finetune.run(workspace)
+    assert (workspace.finetune / "model.safetensors").read_bytes() == before
 
 
 def test_pruning_renumbers_the_record_and_its_model_can_be_measured(
@@ -44,27 +47,27 @@ def test_pruning_renumbers_the_record_and_its_model_can_be_measured(
     labels = torch.from_numpy(index.labels[index.rows("train")])
     near = torch.where(labels[:, None] == torch.arange(6) // 2, 2.0, 1.0)
     near[:, [1, 4]] = 3 - near[:, [1, 4]]
-    save_file({"similarity": near}, workspace.PUSH / "similarities.safetensors")
+    save_file({"similarity": near}, workspace.push / "similarities.safetensors")
     set_section("prune", enabled=True, nearest=3, threshold=2)
-    finetune.run()
+    finetune.run(workspace)
     assert "4 of 6 prototypes kept" in capsys.readouterr().out
-    pushed, (network, _) = load_model(workspace.PUSH)[0], load_model(workspace.FINETUNE)
+    pushed, (network, _) = load_model(workspace.push)[0], load_model(workspace.finetune)
     kept = [0, 2, 3, 5]
     assert torch.equal(network.prototypes, pushed.prototypes[kept])
     assert network.class_of.tolist() == [0, 1, 1, 2]
-    before = read_record(workspace.PUSH / "prototypes.csv")
-    after = read_record(workspace.FINETUNE / "prototypes.csv")
+    before = read_record(workspace.push / "prototypes.csv")
+    after = read_record(workspace.finetune / "prototypes.csv")
     assert after["prototype"].tolist() == [0, 1, 2, 3]
     columns = ["class_name", "image", "crop", "cell", "mask", "distance"]
     assert after[columns].values.tolist() == before[columns].iloc[kept].values.tolist()
-    evaluate.run()
-    assert load_file(workspace.EVALUATE / "answers.safetensors")["similarity_NP"].shape[1] == 4
+    evaluate.run(workspace)
+    assert load_file(workspace.evaluate / "answers.safetensors")["similarity_NP"].shape[1] == 4
 
 
 def test_pruning_that_drops_nothing(run_folder: Path) -> None:
     set_section("prune", enabled=True, threshold=0)
-    finetune.run()
-    assert len(read_record(workspace.FINETUNE / "prototypes.csv")) == 6
+    finetune.run(workspace)
+    assert len(read_record(workspace.finetune / "prototypes.csv")) == 6
 
 
 def test_a_class_of_too_few_images_is_named(
@@ -73,10 +76,10 @@ def test_a_class_of_too_few_images_is_named(
     index = workspace.read_index()
     counts = np.bincount(index.labels[index.rows("train")])
     set_section("prune", enabled=True, nearest=12, threshold=int(counts[0]))
-    finetune.run()
+    finetune.run(workspace)
     assert "fewer" not in capsys.readouterr().out
     set_section("prune", enabled=True, nearest=12, threshold=int(counts[0]) + 1)
-    finetune.run()
+    finetune.run(workspace)
     said = capsys.readouterr().out
     for label in range(3):
         threshold = counts[0] + 1
@@ -88,15 +91,15 @@ def test_training_accuracy_is_that_of_the_written_model(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     set_section("prune", enabled=True, nearest=2, threshold=2)
-    finetune.run()
+    finetune.run(workspace)
     said = float(capsys.readouterr().out.split()[-1])
-    network, _ = load_model(workspace.FINETUNE)
-    record = read_record(workspace.PUSH / "prototypes.csv")
-    kept_record = read_record(workspace.FINETUNE / "prototypes.csv")
+    network, _ = load_model(workspace.finetune)
+    record = read_record(workspace.push / "prototypes.csv")
+    kept_record = read_record(workspace.finetune / "prototypes.csv")
     kept = [
         place for place, d in enumerate(record["distance"]) if d in set(kept_record["distance"])
     ]
-    similarity = load_file(workspace.PUSH / "similarities.safetensors")["similarity"][:, kept]
+    similarity = load_file(workspace.push / "similarities.safetensors")["similarity"][:, kept]
     index = workspace.read_index()
     labels = torch.from_numpy(index.labels[index.rows("train")])
     right = network.logits(similarity).argmax(1) == labels
@@ -105,31 +108,31 @@ def test_training_accuracy_is_that_of_the_written_model(
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 def test_similarities_that_cannot_be_read(run_folder: Path, content: bytes | None) -> None:
-    path = workspace.PUSH / "similarities.safetensors"
+    path = workspace.push / "similarities.safetensors"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ProtoMaskError, match=r"similarities\.safetensors cannot be read.*repro"):
-        finetune.run()
+        finetune.run(workspace)
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (12, 5), (6,)])
 def test_similarities_of_another_push(run_folder: Path, shape: tuple[int, ...]) -> None:
-    save_file({"similarity": torch.rand(shape)}, workspace.PUSH / "similarities.safetensors")
+    save_file({"similarity": torch.rand(shape)}, workspace.push / "similarities.safetensors")
     with pytest.raises(ProtoMaskError, match=r"shape .* instead of"):
-        finetune.run()
+        finetune.run(workspace)
 
 
 def test_record_of_another_push(run_folder: Path) -> None:
-    path = workspace.PUSH / "prototypes.csv"
+    path = workspace.push / "prototypes.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ProtoMaskError, match="lists 5 prototypes, and the model has 6"):
-        finetune.run()
+        finetune.run(workspace)
 
 
 def test_model_of_other_images(run_folder: Path) -> None:
-    path = workspace.PUSH / "model.json"
+    path = workspace.push / "model.json"
     description = yaml.safe_load(path.read_text())
     path.write_text(path.read_text().replace(description["images"], "0" * 64))
     with pytest.raises(ProtoMaskError, match="trained on other images"):
-        finetune.run()
+        finetune.run(workspace)

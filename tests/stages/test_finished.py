@@ -8,36 +8,41 @@ import yaml
 
 from commands import predict
 from pipeline.errors import ProtoMaskError
-from stages import evaluate, explain, masks, workspace
+from stages import evaluate, explain, masks
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 
-def run_predict() -> None:
-    predict.run([Path("photographs/class 0/000.png")], Path("pictures"))
+def run_predict(workspace: Workspace) -> None:
+    predict.run(workspace, [Path("photographs/class 0/000.png")], Path("pictures"))
 
 
 @pytest.mark.parametrize("stage", [evaluate.run, explain.run])
 def test_masks_that_the_crops_were_not_cut_from(
-    run_folder: Path, stage: Callable[[], None]
+    run_folder: Path, stage: Callable[[Workspace], None]
 ) -> None:
-    params = yaml.safe_load(workspace.PARAMS.read_text())
-    right = workspace.PARAMS.read_text()
+    params = yaml.safe_load(workspace.params_file.read_text())
+    right = workspace.params_file.read_text()
     params["segmenter"]["grid"] = 3
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
-    masks.run()
-    workspace.PARAMS.write_text(right)
+    workspace.params_file.write_text(yaml.safe_dump(params))
+    masks.run(workspace)
+    workspace.params_file.write_text(right)
     with pytest.raises(ProtoMaskError, match=r"cut from other masks than .*dvc repro crops"):
-        stage()
+        stage(workspace)
 
 
 @pytest.mark.parametrize("stage", [evaluate.run, explain.run, run_predict])
 @pytest.mark.parametrize(
     ("path", "match"),
     [
-        (workspace.FINETUNE / "model.safetensors", "no model in"),
-        (workspace.INDEX, "no index at"),
+        (workspace.finetune / "model.safetensors", "no model in"),
+        (workspace.index, "no index at"),
     ],
 )
-def test_missing_input(run_folder: Path, stage: Callable[[], None], path: Path, match: str) -> None:
+def test_missing_input(
+    run_folder: Path, stage: Callable[[Workspace], None], path: Path, match: str
+) -> None:
     path.unlink()
     with pytest.raises(ProtoMaskError, match=match):
-        stage()
+        stage(workspace)

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages import workspace
+from stages.workspace import Workspace
+
+workspace = Workspace()
+
 
 REPOSITORY = Path(__file__).parents[2]
 UTF_8 = {"LC_ALL": "C.UTF-8"}
@@ -60,7 +63,7 @@ def test_every_locale_gives_the_same_bytes(birds: Path, other_locale: dict[str, 
     for locale in (UTF_8, other_locale):
         for stage in ("scan", "prepare"):
             _run("stages", stage, locale=locale, cwd=birds)
-        outputs = (workspace.LISTING, workspace.INDEX)
+        outputs = (workspace.listing, workspace.index)
         made.append([(birds / path).read_bytes() for path in outputs])
         shutil.rmtree(birds / "artifacts")
         shutil.rmtree(birds / ".protomask")

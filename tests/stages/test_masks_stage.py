@@ -13,7 +13,10 @@ from PIL import Image
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenters.imported import content_hash
 from pipeline.masks.store import MaskStore
-from stages import masks, prepare, scan, workspace
+from stages import masks, prepare, scan
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 
 @pytest.fixture
@@ -24,8 +27,8 @@ def prepared(
     make_photographs(tmp_path / "photographs", classes=3, per_class=2, width=60, height=40)
     _write_params(tmp_path, {"name": "patches", "version": 1, "grid": 2})
     monkeypatch.chdir(tmp_path)
-    scan.run()
-    prepare.run()
+    scan.run(workspace)
+    prepare.run(workspace)
     return tmp_path
 
 
@@ -53,7 +56,7 @@ def _import(folder: Path, segmentations: dict[str, Any]) -> None:
         "png": "mask",
     }
     _write_params(folder, segmenter, masks="masks.json")
-    masks.run()
+    masks.run(workspace)
 
 
 SQUARE = [[0, 0, 20, 0, 20, 30, 0, 30]]
@@ -62,7 +65,7 @@ LINE = [[0, 0, 20, 0, 20, 1, 0, 1]]
 
 def test_everything_is_used(prepared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    masks.run()
+    masks.run(workspace)
     (said,) = capsys.readouterr().out.splitlines()
     assert said.startswith("6 images segmented, ")
     assert said.endswith("24 masks of 6 images in artifacts/masks.zarr")
@@ -74,7 +77,7 @@ def test_what_was_not_used_is_said(prepared: Path, capsys: pytest.CaptureFixture
     _import(prepared, segmentations | {"class 1/001.png": LINE, "owl/001.png": SQUARE})
     said, *remarks = capsys.readouterr().out.splitlines()
     assert said.endswith("2 masks of 6 images in artifacts/masks.zarr")
-    assert MaskStore(workspace.MASKS).areas().tolist() == [600, 600]
+    assert MaskStore(workspace.masks).areas().tolist() == [600, 600]
     masks_file, photographs = Path("masks.json").absolute(), Path("photographs").absolute()
     assert remarks == [
         f"1 of 5 images in {masks_file} are of no photograph in {photographs}: 'owl/001.png'",
@@ -91,7 +94,7 @@ def test_what_was_not_used_is_said(prepared: Path, capsys: pytest.CaptureFixture
 def test_masks_of_which_none_is_left_are_refused(prepared: Path, segmentation: Any) -> None:
     with pytest.raises(ProtoMaskError, match="'import' gives none of the 6 images a mask; 1 "):
         _import(prepared, {"class 0/000.png": segmentation})
-    assert not workspace.MASKS.exists()
+    assert not workspace.masks.exists()
 
 
 def test_a_segmenter_that_finds_nothing_is_refused(prepared: Path) -> None:
@@ -101,7 +104,7 @@ def test_a_segmenter_that_finds_nothing_is_refused(prepared: Path) -> None:
         path.unlink()
     for number, name in enumerate(["class 0/0.png", "class 1/0.png", "class 1/1.png"]):
         Image.new("RGB", (30, 30), (number, 0, 0)).save(Path("photographs") / name)
-    scan.run()
-    prepare.run()
+    scan.run(workspace)
+    prepare.run(workspace)
     with pytest.raises(ProtoMaskError, match="'patches' gives none of the 3 images a mask; 3"):
-        masks.run()
+        masks.run(workspace)

@@ -16,15 +16,17 @@ from pipeline.model.base.saved import load_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
 from pipeline.training.prototype_record import read_record
-from stages import crops, finetune, push, train, workspace
-from stages.params import read_params
+from stages import crops, finetune, push, train
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 
 def test_record_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None:
-    trained, _ = load_model(workspace.TRAIN)
-    pushed, _ = load_model(workspace.PUSH)
-    index, store = workspace.read_index(), CropStore(workspace.CROPS)
-    record = read_record(workspace.PUSH / "prototypes.csv")
+    trained, _ = load_model(workspace.train)
+    pushed, _ = load_model(workspace.push)
+    index, store = workspace.read_index(), CropStore(workspace.crops)
+    record = read_record(workspace.push / "prototypes.csv")
     rows = index.rows("train")
     with torch.inference_mode():
         pixels = torch.from_numpy(store.crops(rows))
@@ -49,15 +51,15 @@ def test_record_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None:
 
 
 def test_embeds_in_the_precision_that_the_model_was_trained_in(run_folder: Path) -> None:
-    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params = yaml.safe_load(workspace.params_file.read_text())
     params["train"]["precision"] = "bfloat16"
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
-    train.run()
-    push.run()
-    (network, about), store = load_model(workspace.PUSH), CropStore(workspace.CROPS)
+    workspace.params_file.write_text(yaml.safe_dump(params))
+    train.run(workspace)
+    push.run(workspace)
+    (network, about), store = load_model(workspace.push), CropStore(workspace.crops)
     assert about.precision == "bfloat16"
     rows = workspace.read_index().rows("train")
-    found = load_file(workspace.PUSH / "similarities.safetensors")["similarity"]
+    found = load_file(workspace.push / "similarities.safetensors")["similarity"]
     same = {}
     for precision in ("bfloat16", "float32"):
         fabric = make_fabric(runtime(device="cpu"), precision)  # type: ignore[arg-type]
@@ -81,17 +83,17 @@ OTHERS: dict[str, tuple[dict[str, int], dict[str, float]]] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> None:
     """Of 2×2, and of the black box the image; the most similar of the classes it may be from."""
-    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params = yaml.safe_load(workspace.params_file.read_text())
     settings, loss = OTHERS[name]
     params["crops"]["side"] = 64
     about = model_settings(name, backbone="test_resnet", pretrained="none", **settings)
     params["model"] = about.model_dump()
     params["train"]["loss"] = loss
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    workspace.params_file.write_text(yaml.safe_dump(params))
     for stage in (crops, train, push, finetune):
-        stage.run()
-    trained, _ = load_model(workspace.TRAIN)
-    index, store = workspace.read_index(), CropStore(workspace.CROPS).whole()
+        stage.run(workspace)
+    trained, _ = load_model(workspace.train)
+    index, store = workspace.read_index(), CropStore(workspace.crops).whole()
     rows = index.rows("train")
     with torch.inference_mode():
         valid = torch.ones(len(rows), 1, dtype=torch.bool)
@@ -99,7 +101,7 @@ def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> 
         scores_NVP = trained.head().scores(z)
     assert scores_NVP.shape[1] == (1 if name == "blackbox" else 4)
     own_PN = trained.own_CP[torch.from_numpy(index.labels[rows])].T
-    record = read_record(workspace.PUSH / "prototypes.csv")
+    record = read_record(workspace.push / "prototypes.csv")
     assert len(record) == trained.num_prototypes
     places = {row: place for place, row in enumerate(rows)}
     for j, found in enumerate(record.itertuples()):
@@ -108,29 +110,29 @@ def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> 
         best = scores_NVP[own_PN[j], :, j].max().item()
         assert scores_NVP[image, found.cell, j].item() == pytest.approx(best, rel=1e-4)
         assert np.isnan(found.distance) == (not trained.pushes)
-    finished, _ = load_model(workspace.FINETUNE)
+    finished, _ = load_model(workspace.finetune)
     assert type(finished) is type(trained) and finished.num_prototypes == len(record)
     assert torch.equal(finished.class_of, trained.class_of)
 
 
 def test_only_prototypes_change(run_folder: Path) -> None:
-    before = load_file(workspace.TRAIN / "model.safetensors")
-    after = load_file(workspace.PUSH / "model.safetensors")
+    before = load_file(workspace.train / "model.safetensors")
+    after = load_file(workspace.push / "model.safetensors")
     assert before.keys() == after.keys()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"prototypes"}
 
 
 def test_similarities_are_those_of_the_pushed_prototypes(run_folder: Path) -> None:
-    pushed, _ = load_model(workspace.PUSH)
-    index, store = workspace.read_index(), CropStore(workspace.CROPS)
+    pushed, _ = load_model(workspace.push)
+    index, store = workspace.read_index(), CropStore(workspace.crops)
     rows = index.rows("train")
     valid = torch.from_numpy(store.valid[rows])
     with torch.inference_mode():
         features = pushed.features(torch.from_numpy(store.crops(rows)), valid)
-    similarities = load_file(workspace.PUSH / "similarities.safetensors")["similarity"]
+    similarities = load_file(workspace.push / "similarities.safetensors")["similarity"]
     expected = answers(pushed, features, valid).similarity_NP
     torch.testing.assert_close(similarities, expected, rtol=1e-3, atol=1e-4)
-    record = read_record(workspace.PUSH / "prototypes.csv")
+    record = read_record(workspace.push / "prototypes.csv")
     places = {row: place for place, row in enumerate(rows)}
     for j, image in enumerate(record["image"]):
         # log(1 / ε) = 9.2103; a distance of 1e-6 takes log(1.01) = 0.01 off.
@@ -144,40 +146,42 @@ def test_frozen_features_are_those_that_training_remembered(
         raise AssertionError("a crop was embedded again")
 
     monkeypatch.setattr(CropStore, "crops", read)
-    push.run()
+    push.run(workspace)
 
 
 def test_features_of_a_trained_backbone_are_not_kept(run_folder: Path) -> None:
-    text = workspace.PARAMS.read_text()
-    workspace.PARAMS.write_text(text.replace("freeze_backbone: true", "freeze_backbone: false"))
-    assert workspace.features(read_params(workspace.PARAMS)) is None
+    text = workspace.params_file.read_text()
+    workspace.params_file.write_text(
+        text.replace("freeze_backbone: true", "freeze_backbone: false")
+    )
+    assert workspace.feature_cache(workspace.read_params()) is None
 
 
 def test_without_training(run_folder: Path) -> None:
-    (workspace.TRAIN / "model.json").unlink()
+    (workspace.train / "model.json").unlink()
     with pytest.raises(ProtoMaskError, match=r"no model in .*train.*dvc repro"):
-        push.run()
+        push.run(workspace)
 
 
 def test_crops_cut_otherwise_since_training_are_refused(run_folder: Path) -> None:
-    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params = yaml.safe_load(workspace.params_file.read_text())
     params["crops"]["background"] = "zero"
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
-    crops.run()
+    workspace.params_file.write_text(yaml.safe_dump(params))
+    crops.run(workspace)
     with pytest.raises(ProtoMaskError, match="background=original instead of zero"):
-        push.run()
+        push.run(workspace)
 
 
 def test_failed_push_leaves_what_was_there(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = (workspace.PUSH / "prototypes.csv").read_bytes()
+    before = (workspace.push / "prototypes.csv").read_bytes()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(push, "write_record", full)
     with pytest.raises(OSError, match="No space"):
-        push.run()
-    assert (workspace.PUSH / "prototypes.csv").read_bytes() == before
-    assert (workspace.PUSH / "model.safetensors").exists()
+        push.run(workspace)
+    assert (workspace.push / "prototypes.csv").read_bytes() == before
+    assert (workspace.push / "model.safetensors").exists()

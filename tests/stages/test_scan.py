@@ -18,7 +18,10 @@ from PIL import Image as Pillow
 from pipeline.datasets.dataset import DATASETS, Archive, Publication
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
-from stages import prepare, scan, workspace
+from stages import prepare, scan
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 REPOSITORY = Path(__file__).parents[2]
 DIGITS = range(1, 7)
@@ -95,25 +98,25 @@ def _set_dataset(name: str, root: str | None, **others: float) -> None:
 
 
 def _listed() -> dict[str, str | None]:
-    return json.loads(workspace.LISTING.read_text())
+    return json.loads(workspace.listing.read_text())
 
 
 def test_without_a_root_the_data_set_is_fetched_once(
     web: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scan.run()
+    scan.run(workspace)
     found = tmp_path / "cache" / "datasets" / "cub200" / "CUB_200_2011"
     assert f"13 files in {found}" in capsys.readouterr().out
     assert "images/1.Bird/1.png" in _listed()
 
-    prepare.run()
-    index = Index.read(workspace.INDEX)
+    prepare.run(workspace)
+    index = Index.read(workspace.index)
     assert index.class_names == ["Jay", "Wren"]
     assert [len(index.rows(split)) for split in ("train", "val", "test")] == [2, 2, 2]
 
     (web / "CUB_200_2011.tgz").unlink()
     listed = _listed()
-    scan.run()
+    scan.run(workspace)
     assert _listed() == listed
 
 
@@ -122,18 +125,18 @@ def test_a_fetched_data_set_and_ones_own_copy_are_the_same(web: Path, tmp_path: 
     indices = []
     for root in (None, str(tmp_path / "birds")):
         _set_dataset("cub200", root)
-        scan.run()
-        prepare.run()
-        indices.append(workspace.INDEX.read_bytes())
+        scan.run(workspace)
+        prepare.run(workspace)
+        indices.append(workspace.index.read_bytes())
     assert indices[0] == indices[1]
 
 
 def test_with_a_root_nothing_is_fetched(web: Path, tmp_path: Path) -> None:
     _set_dataset("cub200", str(tmp_path / "nowhere"))
     with pytest.raises(ProtoMaskError, match=r"dataset\.root: .*nowhere does not exist"):
-        scan.run()
+        scan.run(workspace)
     _set_dataset("cub200", str(tmp_path / "birds"))
-    scan.run()
+    scan.run(workspace)
     assert len(_listed()) == 13
     assert not (tmp_path / "cache").exists()
 
@@ -144,12 +147,12 @@ def test_who_cannot_fetch_reads_how_to_do_it_by_hand(web: Path, tmp_path: Path) 
     [archive] = published.archives
     (web / archive.name).unlink()
     with pytest.raises(ProtoMaskError) as caught:
-        scan.run()
+        scan.run(workspace)
     message = str(caught.value)
     assert "404" in message
     assert f"download {archive.url} (SHA-256 {archive.sha256})" in message
     assert "set dataset.root=FOLDER/CUB_200_2011" in message
-    assert not workspace.LISTING.exists()
+    assert not workspace.listing.exists()
 
 
 @pytest.fixture
@@ -169,7 +172,7 @@ def messy(tmp_path: Path, make_photographs: Callable[..., Path]) -> Path:
 def test_what_is_not_used_is_said_and_written_down(
     messy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scan.run()
+    scan.run(workspace)
     assert capsys.readouterr().out.splitlines() == [
         f"14 files in {messy}",
         "hidden, and passed over: class 0/.DS_Store",
@@ -177,13 +180,13 @@ def test_what_is_not_used_is_said_and_written_down(
         "links to what is not there: class 1/gone.png",
     ]
     assert _listed()["class 1/gone.png"] is None
-    prepare.run()
+    prepare.run(workspace)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("13 images of 2 classes: ")
     assert said[1].startswith("left out: class 1/gone.png: a link to a file that is not there")
     assert said[2] == "no photograph by its content, and passed over: class 0/notes.txt"
     assert said[-1] == "the same picture under two classes: class 0/001.png = class 1/copy.png"
-    assert (workspace.INDEX_FOLDER / "remarks.csv").read_text().splitlines() == [
+    assert (workspace.index_folder / "remarks.csv").read_text().splitlines() == [
         "path,remark",
         'class 0/notes.txt,"no photograph by its content, and passed over"',
     ]
@@ -191,7 +194,7 @@ def test_what_is_not_used_is_said_and_written_down(
 
 def test_a_photograph_changed_in_place_with_its_time_kept_is_listed_anew(messy: Path) -> None:
     """As `exiftool -P -overwrite_original_in_place` leaves it."""
-    scan.run()
+    scan.run(workspace)
     first, photograph = _listed(), messy / "class 0" / "000.png"
     before = photograph.stat()
     content = bytearray(photograph.read_bytes())
@@ -205,6 +208,6 @@ def test_a_photograph_changed_in_place_with_its_time_kept_is_listed_anew(messy: 
         before.st_mtime_ns,
         before.st_ino,
     )
-    scan.run()
+    scan.run(workspace)
     changed = {path for path, digest in _listed().items() if digest != first[path]}
     assert changed == {"class 0/000.png"}

@@ -14,8 +14,11 @@ from pipeline.model.base.models import build
 from pipeline.model.base.saved import load_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.train import Training
-from stages import crops, evaluate, finetune, push, train, workspace
+from stages import crops, evaluate, finetune, push, train
 from stages.params import read_params
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 JOINT = {
     "train.freeze_backbone": False,
@@ -28,14 +31,14 @@ JOINT = {
 
 def change(**values: Any) -> None:
     """Sets parameters by their dotted names."""
-    params = yaml.safe_load(workspace.PARAMS.read_text())
+    params = yaml.safe_load(workspace.params_file.read_text())
     for name, value in values.items():
         section, _, key = name.partition(".")
         if key:
             params[section][key] = value
         else:
             params[section] = value
-    workspace.PARAMS.write_text(yaml.safe_dump(params))
+    workspace.params_file.write_text(yaml.safe_dump(params))
 
 
 def contents(*folders: Path) -> dict[str, bytes]:
@@ -59,12 +62,12 @@ def kill_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checkpoints() -> list[Path]:
-    return sorted((workspace.memory() / "training").glob("*/last.pt"))
+    return sorted((workspace.cache / "training").glob("*/last.pt"))
 
 
 def test_model_says_what_it_was_made_from(run_folder: Path) -> None:
-    network, about = load_model(workspace.TRAIN)
-    params, index = read_params(workspace.PARAMS), workspace.read_index()
+    network, about = load_model(workspace.train)
+    params, index = workspace.read_params(), workspace.read_index()
     assert about.class_names == index.class_names
     assert about.crops == params.crops
     assert about.segmenter["name"] == "patches"
@@ -73,10 +76,10 @@ def test_model_says_what_it_was_made_from(run_folder: Path) -> None:
 
 
 def test_trained_again_same_bytes(run_folder: Path) -> None:
-    before = contents(workspace.TRAIN)
+    before = contents(workspace.train)
     torch.rand(17)
-    train.run()
-    assert contents(workspace.TRAIN) == before
+    train.run(workspace)
+    assert contents(workspace.train) == before
 
 
 @pytest.mark.parametrize("settings", [{"train.epochs": 3}, JOINT], ids=["frozen", "joint"])
@@ -84,34 +87,34 @@ def test_killed_run_is_continued(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     change(**settings)
-    train.run()
-    expected = contents(workspace.TRAIN)
+    train.run(workspace)
+    expected = contents(workspace.train)
     change(**{"train.step_size": 2})
-    train.run()
+    train.run(workspace)
     change(**{"train.step_size": 1})
-    before = contents(workspace.TRAIN)
+    before = contents(workspace.train)
     assert before != expected
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         kill_after(1, patch)
-        train.run()
-    assert contents(workspace.TRAIN) == before and len(checkpoints()) == 1
+        train.run(workspace)
+    assert contents(workspace.train) == before and len(checkpoints()) == 1
     epochs: list[int] = []
     epoch = Training._epoch
     monkeypatch.setattr(
         Training, "_epoch", lambda self, number: (epochs.append(number), epoch(self, number))[1]
     )
-    train.run()
+    train.run(workspace)
     assert epochs == [1, 2]
-    assert contents(workspace.TRAIN) == expected
+    assert contents(workspace.train) == expected
     assert checkpoints() == []
 
 
 def key() -> str:
-    params = read_params(workspace.PARAMS)
+    params = workspace.read_params()
     torch.manual_seed(params.seed)
     network = build(params.model, 3)
     fabric = make_fabric(params.runtime, params.train.precision)
-    return train._key(params, CropStore(workspace.CROPS), network, fabric)
+    return train._key(workspace, params, CropStore(workspace.crops), network, fabric)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ def test_the_same_run_is_continued(run_folder: Path, changes: dict[str, Any]) ->
 def test_run_of_other_code_is_not_continued(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = train._code(read_params(workspace.PARAMS))
+    code = train._code(workspace.read_params())
     names = {path.name for path in code}
     assert {"losses.py", "network.py", "backbone.py", "train.py", "augmentation.py"} <= names
     before = key()
@@ -158,7 +161,7 @@ def test_run_from_another_weights_file_is_not_continued(run_folder: Path) -> Non
         network = build(read_params(Path("none.yaml")).model, 3)
         torch.save(network.backbone.network.state_dict(), "weights.pth")
 
-    Path("none.yaml").write_text(workspace.PARAMS.read_text())
+    Path("none.yaml").write_text(workspace.params_file.read_text())
     change(**{"model.pretrained": "weights.pth"})
     write_weights(0)
     before = key()
@@ -169,48 +172,48 @@ def test_run_from_another_weights_file_is_not_continued(run_folder: Path) -> Non
 def test_crops_of_other_settings_are_refused(run_folder: Path) -> None:
     change(**{"crops.side": 48})
     with pytest.raises(ProtoMaskError, match=r"side=32 instead of 48.*dvc repro crops"):
-        train.run()
+        train.run(workspace)
     change(**{"crops.side": 32, "crops.per_image": 2})
-    crops.run()
-    train.run()
+    crops.run(workspace)
+    train.run(workspace)
 
 
 def test_divergence_leaves_the_model_there_was(run_folder: Path) -> None:
-    before = contents(workspace.TRAIN)
+    before = contents(workspace.train)
     change(**{"train.lr_prototypes": 1e30, "train.epochs": 9})
     with pytest.raises(ProtoMaskError, match="no longer a finite number"):
-        train.run()
-    assert contents(workspace.TRAIN) == before
-    assert not list(workspace.ARTIFACTS.glob(".*.part"))
+        train.run(workspace)
+    assert contents(workspace.train) == before
+    assert not list(workspace.artifacts.glob(".*.part"))
 
 
 def test_backbone_that_does_not_exist(run_folder: Path) -> None:
     change(**{"model.backbone": "efficientnet_lite"})
     with pytest.raises(ProtoMaskError, match="efficientnet_lite0"):
-        train.run()
+        train.run(workspace)
 
 
 def test_train_to_evaluate_twice_same_bytes(run_folder: Path) -> None:
     """With and without what the first run left behind, and a backbone that is trained."""
     change(**{**JOINT, "model.backbone": "efficientnet_lite0", "prune.enabled": True})
-    made = workspace.TRAIN, workspace.PUSH, workspace.FINETUNE, workspace.EVALUATE
+    made = workspace.train, workspace.push, workspace.finetune, workspace.evaluate
     first: dict[str, bytes] = {}
     for _ in range(2):
         for stage in (train, push, finetune, evaluate):
-            stage.run()
-        found = {**contents(*made), "metrics": workspace.METRICS.read_bytes()}
+            stage.run(workspace)
+        found = {**contents(*made), "metrics": workspace.metrics.read_bytes()}
         assert len(found) > 10
         first = first or found
         assert found == first
 
 
 def test_frozen_or_not_shows_in_the_weights(run_folder: Path) -> None:
-    params = read_params(workspace.PARAMS)
+    params = workspace.read_params()
     torch.manual_seed(params.seed)
     start = build(params.model, 3).state_dict()
-    found = load_file(workspace.TRAIN / "model.safetensors")
+    found = load_file(workspace.train / "model.safetensors")
     assert all(torch.equal(found[name], start[name]) for name in start if "backbone" in name)
     change(**{**JOINT, "train.warmup_epochs": 0})
-    train.run()
-    found = load_file(workspace.TRAIN / "model.safetensors")
+    train.run(workspace)
+    found = load_file(workspace.train / "model.safetensors")
     assert not all(torch.equal(found[name], start[name]) for name in start if "backbone" in name)

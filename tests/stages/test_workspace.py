@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages import workspace
 from stages.params import Params, params_type
+from stages.workspace import Workspace
+
+workspace = Workspace()
 
 COMMITTED = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text())
 
@@ -36,17 +38,19 @@ def test_a_copy_for_an_experiment_remembers_in_the_repository(
     folder = repository / ".dvc" / "tmp" / "exps" / copy
     folder.mkdir(parents=True)
     monkeypatch.chdir(folder)
-    assert workspace.origin() == repository
-    assert workspace.memory() == repository / ".protomask"
-    assert workspace.root_of(_params("folder", "../photographs")) == repository / "../photographs"
-    assert workspace.root_of(_params("folder", "photographs")) == repository / "photographs"
+    assert workspace.origin == repository
+    assert workspace.cache == repository / ".protomask"
+    assert (
+        workspace.images_root(_params("folder", "../photographs")) == repository / "../photographs"
+    )
+    assert workspace.images_root(_params("folder", "photographs")) == repository / "photographs"
     # Outputs stay in the copy.
-    assert not workspace.MASKS.is_absolute()
+    assert not workspace.masks.is_absolute()
 
 
 def test_in_the_repository_itself(repository: Path) -> None:
-    assert workspace.origin() == repository
-    assert workspace.root_of(_params("folder", "photographs")) == repository / "photographs"
+    assert workspace.origin == repository
+    assert workspace.images_root(_params("folder", "photographs")) == repository / "photographs"
 
 
 @pytest.mark.parametrize("place", ["tmp/exps/x", ".dvc/tmp", ".dvc/tmp/other/x", "exps/x"])
@@ -55,7 +59,7 @@ def test_what_only_looks_like_a_copy(
 ) -> None:
     (repository / place).mkdir(parents=True)
     monkeypatch.chdir(repository / place)
-    assert workspace.origin() == repository / place
+    assert workspace.origin == repository / place
 
 
 def test_a_linked_repository(
@@ -64,27 +68,27 @@ def test_a_linked_repository(
     (repository / ".dvc" / "tmp" / "exps" / "t").mkdir(parents=True)
     (tmp_path / "link").symlink_to(repository)
     monkeypatch.chdir(tmp_path / "link" / ".dvc" / "tmp" / "exps" / "t")
-    assert workspace.origin() == repository
+    assert workspace.origin == repository
 
 
 def test_roots_that_need_no_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
-    assert workspace.root_of(_params("pets", "/data/pets")) == Path("/data/pets")
-    assert workspace.root_of(_params("pets", "~/pets")) == Path("/home/someone/pets")
-    assert workspace.root_of(_params("demo", None)) == workspace.INDEX_FOLDER
+    assert workspace.images_root(_params("pets", "/data/pets")) == Path("/data/pets")
+    assert workspace.images_root(_params("pets", "~/pets")) == Path("/home/someone/pets")
+    assert workspace.images_root(_params("demo", None)) == workspace.index_folder
 
 
 def test_features_are_remembered_only_for_a_backbone_that_stands_still(repository: Path) -> None:
     params = _params("demo", None)
     assert params.train.freeze_backbone
-    assert workspace.features(params) == repository / ".protomask" / "features"
+    assert workspace.feature_cache(params) == repository / ".protomask" / "features"
     trained = {**COMMITTED, "train": {**COMMITTED["train"], "freeze_backbone": False}}
-    assert workspace.features(params_type(trained).model_validate(trained)) is None
+    assert workspace.feature_cache(params_type(trained).model_validate(trained)) is None
 
 
 @pytest.mark.parametrize("word", ["imagenet", "none"])
 def test_weights_by_name(repository: Path, word: str) -> None:
-    assert workspace.weights_of(_with_weights(word)) == word
+    assert workspace.weights(_with_weights(word)) == word
 
 
 def test_a_file_of_weights_is_found_from_a_copy(
@@ -95,10 +99,10 @@ def test_a_file_of_weights_is_found_from_a_copy(
     copy.mkdir(parents=True)
     for folder in (repository, copy):
         monkeypatch.chdir(folder)
-        found = workspace.weights_of(_with_weights("weights/a.pth"))
+        found = workspace.weights(_with_weights("weights/a.pth"))
         assert found == str(repository / "weights/a.pth")
-    assert workspace.weights_of(_with_weights("~/a.pth")) == "/home/someone/a.pth"
-    assert workspace.weights_of(_with_weights("/data/a.pth")) == "/data/a.pth"
+    assert workspace.weights(_with_weights("~/a.pth")) == "/home/someone/a.pth"
+    assert workspace.weights(_with_weights("/data/a.pth")) == "/data/a.pth"
 
 
 def _with_weights(pretrained: str) -> Params:
