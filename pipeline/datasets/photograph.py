@@ -110,6 +110,21 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
     return labels[..., 0] if labels.ndim == 3 else labels
 
 
+def upper_half(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Returns the pixels at or above the middle of a mask's range of values, bool height×width.
+
+    This is min–max normalisation followed by a threshold of 0.5 (method.md, "Metrics"). A mask with
+    a single value is full, or, if that is 0, empty.
+
+    Args:
+        grey: the mask, uint8 height×width.
+    """
+    low, high = int(grey.min()), int(grey.max())
+    if low == high:
+        return grey > 0
+    return 2 * grey.astype(np.int64) >= low + high
+
+
 def is_photograph(path: Path) -> bool:
     """Returns whether a file's content, read as far as its header, is that of an image.
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
+from pipeline.datasets.photograph import upper_half
 from pipeline.masks.store import MaskStore
 from pipeline.model.base.head import Head, on_cpu
 from pipeline.model.base.inference import Answers
@@ -282,6 +283,4 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
         bool S×S.
     """
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
-    values = np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR), np.float32)
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) >= 0.5 if high > low else values >= 128
+    return upper_half(np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR)))

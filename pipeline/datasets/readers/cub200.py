@@ -15,9 +15,9 @@ from pipeline.datasets.dataset import (
     register,
 )
 from pipeline.datasets.index import Image, Part
+from pipeline.datasets.photograph import upper_half
 
 NAME = "CUB-200-2011"
-OBJECT = 128
 
 
 @register
@@ -81,11 +81,13 @@ class Cub200(DataSet):
     def object_mask(self, labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
         """Returns the object mask of a segmentation, bool height×width.
 
+        The segmentation is min–max normalised and thresholded at 0.5, as the metrics threshold a
+        mask that they have resized: where the annotators agree little, so does the largest value.
+
         Args:
-            labels: agreement of CUB's annotators, uint8 height×width, 0..255; the object is where
-                it is at least 128.
+            labels: agreement of CUB's annotators, uint8 height×width, 0..255.
         """
-        return labels >= OBJECT
+        return upper_half(labels)
 
 
 def _plain(class_folder: str) -> str:

@@ -18,6 +18,7 @@ from pipeline.datasets.photograph import (
     is_photograph,
     read_label_image,
     read_photograph,
+    upper_half,
 )
 
 # Two rows, three columns, every pixel another colour: any turn or flip of it shows.
@@ -427,3 +428,19 @@ def test_how_many_frames_are_not_read(tmp_path: Path, suffix: str) -> None:
     found, remarks = examine_photograph(tmp_path / f"x.{suffix}")
     assert np.abs(found.astype(int) - (255, 0, 0)).max() <= 4
     assert remarks == ["of its 3 frames or pages the first was read"]
+
+
+@pytest.mark.parametrize(
+    ("grey", "inside"),
+    [
+        ([0, 51, 102], [0, 1, 1]),  # the middle of 0..102 is 51
+        ([0, 50, 102], [0, 0, 1]),
+        ([0, 127, 128, 255], [0, 0, 1, 1]),  # of 0..255, 127.5
+        ([100, 174, 175, 250], [0, 0, 1, 1]),  # of 100..250, 175
+        ([0, 0], [0, 0]),
+        ([102, 102], [1, 1]),
+        ([255, 255], [1, 1]),
+    ],
+)
+def test_pixels_from_the_middle_of_the_range_on(grey: list[int], inside: list[int]) -> None:
+    assert upper_half(np.array([grey], np.uint8)).tolist() == [[bool(value) for value in inside]]

@@ -59,10 +59,11 @@ def test_cub(cub: Path) -> None:
     assert [image.object_mask_path for image in images] == [None] * 3
 
 
-def test_cub_segmentations(cub: Path) -> None:
-    """The annotators' agreement in five steps: 128 and above is the bird."""
+@pytest.mark.parametrize("levels", [[51, 127, 128, 255], [0, 50, 51, 102]])
+def test_cub_segmentations(cub: Path, levels: list[int]) -> None:
+    """The annotators' agreement: the upper half of its range is the bird."""
     agreement = np.zeros((8, 10), np.uint8)
-    agreement[1:4, 2:6] = [51, 127, 128, 255]
+    agreement[1:4, 2:6] = levels
     path = cub / "segmentations" / f"{CUB_IMAGES[1]}.png"
     path.parent.mkdir(parents=True)
     Pillow.fromarray(agreement).save(path)
