@@ -36,6 +36,16 @@ def here() -> "Workspace":
     return Workspace()
 
 
+def checked() -> "Workspace":
+    """Returns the current folder, after its settings have been judged as far as they can be without
+    data; see `stages.checks`."""
+    from stages.checks import refuse_unusable_backbone
+
+    workspace = here()
+    refuse_unusable_backbone(workspace)
+    return workspace
+
+
 @app.command(rich_help_panel=STAGES)
 def scan() -> None:
     """Look through `dataset.root` for photographs added, removed or changed.
@@ -59,7 +69,7 @@ def prepare() -> None:
     """
     from stages import prepare
 
-    prepare.run(here())
+    prepare.run(checked())
 
 
 @masks_app.callback()
@@ -73,7 +83,7 @@ def masks(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from stages import masks
 
-        masks.run(here())
+        masks.run(checked())
 
 
 app.add_typer(masks_app, name="masks", rich_help_panel=STAGES)
@@ -87,7 +97,7 @@ def crops() -> None:
     """
     from stages import crops
 
-    crops.run(here())
+    crops.run(checked())
 
 
 @app.command(rich_help_panel=STAGES)

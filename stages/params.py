@@ -156,6 +156,12 @@ class Params(BaseModel):
                 f"prune.enabled is for models whose prototypes belong to one class each, and "
                 f"{self.model.name} is none: set it to false"
             )
+        if self.runtime.devices > self.train.accumulate:
+            raise ValueError(
+                f"runtime.devices is {self.runtime.devices}, but processes share the batches of a "
+                f"step, of which train.accumulate={self.train.accumulate} makes no more: lower it "
+                "or raise train.accumulate"
+            )
         return self
 
 

@@ -5,8 +5,8 @@ top prototypes, Q parts, S side of a crop and of a comparison map in pixels.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -129,6 +129,8 @@ class Evidence:
         truth: ground truth of a data set that was drawn; None for any other data set.
         seed: seed of the noise in changed copies, ≥ 0.
         grid: numbers of rows and columns of views of a crop.
+        unexplained: the explanations that were asked for and that this model cannot have, with the
+            reason.
     """
 
     ids: Sequence[str]
@@ -148,6 +150,7 @@ class Evidence:
     truth: Truth | None = None
     seed: int = 0
     grid: tuple[int, int] = (1, 1)
+    unexplained: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def prototypes_PD(self) -> Tensor:

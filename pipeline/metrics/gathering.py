@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from pipeline.metrics.evidence import Evidence, Segmented, Truth
 from pipeline.model.base.head import on_cpu
 from pipeline.model.base.inference import Answers, answers
 from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.saliency.canonizers import NoRuleError
 from pipeline.saliency.maps import (
     Explanation,
     MaskSaliency,
@@ -132,6 +133,7 @@ def gather_evidence(
     found = answers(network, features_NVF, views(valid_NK, features_NVF))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
     size, head = crops.settings.side, on_cpu(network.head())
+    drawn, unexplained = _explanations(explanations, network, found, rows_N, sides_N2, crops, masks)
     return Evidence(
         ids=index.table["id"].iloc[rows_N].tolist(),
         labels_N=torch.from_numpy(index.labels[rows_N]),
@@ -141,10 +143,7 @@ def gather_evidence(
         head=head,
         class_of_P=network.class_of.cpu(),
         top_k=min(top_k, network.num_prototypes) if head.has_prototypes else 1,
-        explanations=[
-            _explanation(name, network, found, rows_N, sides_N2, crops, masks)
-            for name in explanations
-        ],
+        explanations=drawn,
         subject=Examined(network, fabric, index, rows_N, crops, masks),
         crops_per_image=crops.settings.per_image,
         grid=network.grid(size),
@@ -153,7 +152,22 @@ def gather_evidence(
         parts_NQ2=part_locations(index, rows_N, size),
         truth=truth,
         seed=seed,
+        unexplained=unexplained,
     )
+
+
+def _explanations(
+    names: Sequence[ExplanationName], network: PrototypeNetwork, *made_of: Any
+) -> tuple[list[Explanation], dict[str, str]]:
+    """Returns the explanations that the model can have, and why it cannot have the others."""
+    drawn: list[Explanation] = []
+    unexplained: dict[str, str] = {}
+    for name in names:
+        try:
+            drawn.append(_explanation(name, network, *made_of))
+        except NoRuleError as error:
+            unexplained[name] = str(error)
+    return drawn, unexplained
 
 
 def _explanation(

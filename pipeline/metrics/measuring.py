@@ -62,11 +62,15 @@ def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str
         groups: names of the groups to check, as registered.
 
     Returns:
-        group → metric → reason.
+        group → metric → reason; all metrics by an explanation that the model cannot have are one
+        entry, such as `by prp`.
     """
     missing = {
         name: METRIC_GROUPS[name].unavailable(evidence) for name in _having("unavailable", groups)
     }
+    for name in _having("of_maps", groups):
+        by = {f"by {explanation}": why for explanation, why in evidence.unexplained.items()}
+        missing[name] = {**missing.get(name, {}), **by}
     why = "a black box has no prototypes"
     without = _without_prototypes(evidence, groups)
     return missing | {name: dict.fromkeys(METRIC_GROUPS[name].notes, why) for name in without}

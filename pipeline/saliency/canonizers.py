@@ -36,6 +36,10 @@ _BLOCKS = (*_MOBILE, BasicBlock, Bottleneck, ConvNeXtBlock, ConvNeXtStage, Downs
 _KNOWN = (*_FAMILIES, *_LAYERS, *_BLOCKS, *GATES, nn.Sequential, nn.Identity, nn.Dropout, DropPath)
 
 
+class NoRuleError(ProtoMaskError):
+    """Relevance cannot be propagated through a network, since it has layers without a rule."""
+
+
 class Residual(nn.Module):
     """activation(branch(x) + shortcut(x)), with the sum as a module.
 
@@ -71,7 +75,7 @@ def canonical(network: Any, name: str) -> Any:
         name: the network's name, for error messages.
 
     Raises:
-        ProtoMaskError: the network is of another family or has a layer without a rule.
+        NoRuleError: the network is of another family or has a layer without a rule.
     """
     if not isinstance(network, _FAMILIES):
         raise _not_understood(name, type(network).__name__)
@@ -90,8 +94,8 @@ def canonical(network: Any, name: str) -> Any:
     return network
 
 
-def _not_understood(name: str, what: str) -> ProtoMaskError:
-    return ProtoMaskError(
+def _not_understood(name: str, what: str) -> NoRuleError:
+    return NoRuleError(
         f"relevance propagation has no rule for {what} of {name}: it knows the ResNets, "
         "EfficientNets and ConvNeXts that are made of convolutions, batch or layer norms and "
         "squeeze-and-excitation alone. The `grad` explanation works with any backbone."

@@ -75,7 +75,7 @@ class Propagator:
         rule: the method, `prp` or `grad`.
 
     Raises:
-        ProtoMaskError: `prp`, and the backbone has layers without a rule.
+        NoRuleError: `prp`, and the backbone has layers without a rule.
     """
 
     def __init__(self, backbone: Backbone, rule: Rule) -> None:
@@ -130,7 +130,7 @@ class PrototypeRelevance:
         rule: the method, `prp` or `grad`, as described at `Propagator`.
 
     Raises:
-        ProtoMaskError: `prp`, and the backbone has layers without a rule.
+        NoRuleError: `prp`, and the backbone has layers without a rule.
     """
 
     def __init__(self, network: PrototypeNetwork, rule: Rule) -> None:

@@ -19,7 +19,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.model.base.distances import similarity
 from pipeline.model.base.saved import load_model
-from stages import evaluate, explain
+from stages import evaluate, explain, finetune, push, train
 from stages.workspace import Workspace
 
 workspace = Workspace()
@@ -70,6 +70,27 @@ def test_every_group_and_explanation(run_folder: Path, capsys: pytest.CaptureFix
     assert "consistency" in notes["unavailable"]["complexity"]
     for group in METRIC_GROUPS.own():
         assert (workspace.evaluate / "plots" / f"{group}.csv").is_file()
+
+
+def test_what_relevance_has_no_rule_for_is_not_measured(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A backbone of a family that `prp` does not know: all else is measured, and the page drawn."""
+    _set(groups=["general", "contrastivity"], explanations=["mask", "prp", "grad"])
+    params = yaml.safe_load(workspace.params_file.read_text())
+    params["model"]["backbone"] = "test_byobnet"
+    workspace.params_file.write_text(yaml.safe_dump(params))
+    for stage in (train, push, finetune, evaluate, explain):
+        stage.run(workspace)
+    metrics = strict(workspace.metrics.read_text())
+    assert "accuracy" in metrics["general"]
+    assert {"vlc", "vlc_grad"} <= set(metrics["contrastivity"])
+    assert not any(name.endswith("_prp") for name in metrics["contrastivity"])
+    notes = json.loads((workspace.evaluate / "notes.json").read_text())
+    assert "no rule for ByobNet of test_byobnet" in notes["unavailable"]["contrastivity"]["by prp"]
+    assert "contrastivity: not measured, relevance propagation has no" in capsys.readouterr().out
+    page = (workspace.report / "index.html").read_text(encoding="utf-8")
+    assert "no rule for ByobNet of test_byobnet" in page
 
 
 def _set(**changes: Any) -> None:
