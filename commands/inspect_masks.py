@@ -11,7 +11,7 @@ from rich.table import Table
 
 from pipeline.datasets.photograph import UnreadableImageError, read_photograph
 from pipeline.errors import ProtoMaskError, make, rerun
-from pipeline.files import sha256, whole_file
+from pipeline.files import atomic_file, sha256
 from pipeline.masks.masks import Masks
 from pipeline.masks.names import form
 from pipeline.masks.store import MaskStore
@@ -66,7 +66,7 @@ def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> Non
     ]
     picture = outlined(photograph, outlines, side)
     out = out or Path(masks.ids[row].replace("/", "-") + ".masks.png")
-    with whole_file(out) as part:
+    with atomic_file(out) as part:
         picture.save(part, "PNG")
     print(f"{len(found)} masks of {masks.ids[row]}, drawn in {out}")
 

@@ -9,7 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pipeline.datasets.photograph import UnreadableImageError, examine_photograph
 from pipeline.errors import ProtoMaskError
-from pipeline.files import sha256, whole_file
+from pipeline.files import atomic_file, sha256
 from pipeline.report.image_page import write_photograph_page
 from pipeline.report.predictor import Predictor
 from pipeline.training.devices import make_fabric
@@ -53,7 +53,7 @@ def write_page(workspace: Workspace, photograph: Path, out: Path) -> None:
     params = workspace.read_params()
     predictor = load_predictor(workspace, params)
     asked = predictor.ask(photograph.name, pixels)
-    with whole_file(out) as part:
+    with atomic_file(out) as part:
         write_photograph_page(part, asked, predictor.looks(params.explain.only_mask))
     (name, score), *_ = asked.ranking
     print(f"{photograph}: {name} {score:.2f} -> {out}")
@@ -86,7 +86,7 @@ def _write(picture: Image.Image, photograph: Path, out: Path) -> Path:
             break
     about = PngInfo()
     about.add_text(SOURCE, source)
-    with whole_file(target) as part:
+    with atomic_file(target) as part:
         picture.save(part, "PNG", pnginfo=about)
     return target
 

@@ -16,7 +16,7 @@ from dvc_data.index import DataIndexDirError
 
 from commands.experiments import IN_REPOSITORY, said_by_dvc, up_to_date
 from pipeline.errors import ProtoMaskError, rerun
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_pictures import Gallery
 from pipeline.report.score_lines import Looks
@@ -66,7 +66,7 @@ def _draw(out: Path, a: Tested, b: Tested, compared: Compared) -> None:
     """Draws what each run says, and writes the page."""
     places_a, places_b = (of[compared.shown].tolist() for of in compared.pairs[:2])
     drawn, said = photographs(a, places_a), (verdicts(a, places_a), verdicts(b, places_b))
-    with whole_file(out) as part:
+    with atomic_file(out) as part:
         write_comparison(part, a, b, compared, drawn, said)
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from commands.experiments import IN_REPOSITORY, read_runs, said_by_dvc
 from pipeline.errors import ProtoMaskError
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 from pipeline.parameters import Params
 from pipeline.study.commands import overrides_of
 from pipeline.study.rendering import html, latex, markdown
@@ -41,7 +41,7 @@ def run(form: str, out: Path | None, metrics: Sequence[str], revs: Sequence[str]
     if out is None:
         print(text, end="")
         return
-    with whole_file(out) as part:
+    with atomic_file(out) as part:
         part.write_text(text, encoding="utf-8")
     print(f"wrote {out}")
 

@@ -15,7 +15,7 @@ STALE = 24 * 3600
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path to write to, which replaces `path` if the block succeeds.
 
     After an exception or a kill, `path` is unchanged.
@@ -39,7 +39,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`, which replaces `path` if the block succeeds.
 
     Args:

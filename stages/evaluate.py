@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import save_file
 
 from pipeline.datasets.dataset import DATASETS
-from pipeline.files import whole_folder
+from pipeline.files import atomic_folder
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.evaluation import Evaluation, evaluate
 from pipeline.training.devices import make_fabric
@@ -48,7 +48,7 @@ def run(workspace: Workspace) -> None:
 
 def _write(workspace: Workspace, evaluation: Evaluation, made_with: provenance.MadeWith) -> None:
     answers = evaluation.evidence.answers
-    with whole_folder(workspace.evaluate) as folder:
+    with atomic_folder(workspace.evaluate) as folder:
         tensors = {
             "logits_NC": answers.logits_NC,
             "similarity_NP": answers.similarity_NP,

@@ -9,7 +9,7 @@ from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import SPLITS
 from pipeline.datasets.repeats import find_repeats, numbers
 from pipeline.errors import ProtoMaskError, rerun
-from pipeline.files import whole_folder
+from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_pictures import Gallery
@@ -44,7 +44,7 @@ def run(workspace: Workspace) -> None:
         SimilarPlaces(network) if network.in_cells else None,
     )
     facts, measured = _facts(params, finished, masks, prototypes), _read_measured(workspace)
-    with whole_folder(workspace.report) as folder:
+    with atomic_folder(workspace.report) as folder:
         report.write(folder, facts, measured, params.seed)
     page, pages = workspace.report / "index.html", workspace.report / "classes"
     sizes = [path.stat().st_size / 1e6 for path in pages.iterdir()]

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pipeline.errors import ProtoMaskError, rerun
-from pipeline.files import whole_folder
+from pipeline.files import atomic_folder
 from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.finetune import classes_below_threshold, finetune_and_prune
 from pipeline.training.prototype_record import kept_rows, read_record, write_record
@@ -35,7 +35,7 @@ def run(workspace: Workspace) -> None:
         network, similarities, labels, params.finetune, params.prune, params.seed
     )
     made_with = {**about.made_with, "finetune": provenance.tracked("finetune", params)}
-    with whole_folder(workspace.finetune) as folder:
+    with atomic_folder(workspace.finetune) as folder:
         save_model(folder, network, about.model_copy(update={"made_with": made_with}))
         write_record(kept_rows(record, kept), folder / "prototypes.csv")
     if params.prune.enabled:

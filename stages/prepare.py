@@ -11,7 +11,7 @@ from pipeline.datasets.prepare import build_index, write_unreadable
 from pipeline.datasets.remarks import summarised, write_remarks
 from pipeline.datasets.repeats import find_repeats
 from pipeline.errors import ProtoMaskError
-from pipeline.files import whole_folder
+from pipeline.files import atomic_folder
 from stages import provenance
 from stages.workspace import Workspace
 
@@ -19,7 +19,7 @@ from stages.workspace import Workspace
 def run(workspace: Workspace) -> None:
     params = workspace.read_params()
     dataset = params.dataset
-    with whole_folder(workspace.index_folder) as folder:
+    with atomic_folder(workspace.index_folder) as folder:
         data_set = DATASETS[dataset.name]
         if data_set.drawn:
             data_set.draw(folder, params.seed, params.runtime.workers)

@@ -3,7 +3,7 @@
 from safetensors.torch import save_file
 
 from pipeline.crops.store import CropStore
-from pipeline.files import whole_folder
+from pipeline.files import atomic_folder
 from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.prototype_record import write_record
@@ -26,7 +26,7 @@ def run(workspace: Workspace) -> None:
         make_fabric(params.runtime, about.precision),
         workspace.feature_cache(params),
     )
-    with whole_folder(workspace.push) as folder:
+    with atomic_folder(workspace.push) as folder:
         save_model(folder, network, about)
         write_record(record, folder / "prototypes.csv")
         save_file({"similarity": similarity_NP}, folder / "similarities.safetensors")

@@ -7,7 +7,7 @@ from pipeline.datasets.dataset import DATASETS
 from pipeline.datasets.fetch import fetch
 from pipeline.datasets.listing import hash_files, look_through
 from pipeline.datasets.remarks import counted, summarised
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 from stages.workspace import Workspace
 
 
@@ -21,7 +21,7 @@ def run(workspace: Workspace) -> None:
     memory = workspace.cache / "listings" / f"{name}.parquet"
     contents = look_through(root)
     listing = hash_files(root, contents, memory, params.runtime.workers)
-    with whole_file(workspace.listing) as part:
+    with atomic_file(workspace.listing) as part:
         part.write_text(json.dumps(listing, indent=0, ensure_ascii=False), encoding="utf-8")
     print(f"{len(contents.files)} files in {root}")
     for line in summarised(contents.passed_over):

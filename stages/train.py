@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
-from pipeline.files import sha256, whole_folder
+from pipeline.files import atomic_folder, sha256
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
@@ -98,7 +98,7 @@ def _made_with(
 
 
 def _write(training: Training, about: About, path: Path) -> None:
-    with whole_folder(path) as folder:
+    with atomic_folder(path) as folder:
         progress = training.run(folder / "curves")
         save_model(folder, training.network, about)
     shutil.rmtree(training.checkpoints, ignore_errors=True)

@@ -19,7 +19,7 @@ from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.photograph import read_photograph
 from pipeline.datasets.prepare import build_index
-from pipeline.files import whole_folder
+from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.report.image_page import Asked, write_photograph_page
 from pipeline.report.image_pictures import Gallery
@@ -140,7 +140,7 @@ class Tiny(NamedTuple):
 
     def write(self, folder: Path, root: Path | None = None) -> Path:
         """Writes the pages as the stage does; returns index.html."""
-        with whole_folder(folder) as part:
+        with atomic_folder(folder) as part:
             self.report(root).write(part, FACTS, MEASURED, 0)
         return folder / "index.html"
 

@@ -15,7 +15,7 @@ from pipeline.crops.store import FORMAT
 from pipeline.datasets.index import Photographs
 from pipeline.datasets.listing import refuse_changed
 from pipeline.datasets.photograph import read_photograph
-from pipeline.files import whole_folder
+from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
 
@@ -57,7 +57,7 @@ def write_crops(
         cut = extract_crops(photograph, masks.masks(image), settings)
         return cut, whole_image(photograph, 1, settings.side)
 
-    with whole_folder(path) as part, ThreadPoolExecutor(threads) as pool:
+    with atomic_folder(path) as part, ThreadPoolExecutor(threads) as pool:
         group = zarr.create_group(part, zarr_format=3)
         arrays = _create_arrays(group, len(photographs), settings)
         for at, block in _blocks(

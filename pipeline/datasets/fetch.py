@@ -9,7 +9,7 @@ from pipeline.datasets.archives import unpack
 from pipeline.datasets.dataset import Publication
 from pipeline.download import cache, download
 from pipeline.errors import ProtoMaskError
-from pipeline.files import whole_folder
+from pipeline.files import atomic_folder
 
 
 def root_of(name: str, publication: Publication) -> Path:
@@ -65,7 +65,7 @@ def _lay_out(publication: Publication, folder: Path) -> None:
     _refuse_too_little_room(publication, folder.parent, downloads)
     for archive in publication.archives:
         download(archive.url, archive.sha256, downloads / archive.name, by_hand)
-    with whole_folder(folder) as part:
+    with atomic_folder(folder) as part:
         for archive in publication.archives:
             unpack(downloads / archive.name, part / archive.into)
     shutil.rmtree(downloads)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from pipeline.datasets.remarks import Remark
 from pipeline.errors import ProtoMaskError
-from pipeline.files import sha256, whole_file
+from pipeline.files import atomic_file, sha256
 from pipeline.progress import track
 
 KEY = ["path", "size", "mtime", "ctime", "inode"]
@@ -90,7 +90,7 @@ def hash_files(
         hashes = pool.map(lambda row: sha256(root / found.at[row, "path"]), unknown)
         found.loc[unknown, "sha256"] = list(track(hashes, "Hashing files", len(unknown)))
     if memory is not None and len(unknown):
-        with whole_file(memory) as part:
+        with atomic_file(memory) as part:
             found.to_parquet(part)
     listing: dict[str, str | None] = dict(zip(found["path"], found["sha256"], strict=True))
     return dict(sorted({**listing, **dict.fromkeys(contents.dangling)}.items()))

@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from pipeline.errors import ProtoMaskError
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 from pipeline.masks.masks import Region
 from pipeline.masks.names import form
 from pipeline.masks.store import FIELDS, MaskStore
@@ -229,7 +229,7 @@ def write_coco(path: Path, store: MaskStore, names: Sequence[str]) -> None:
         {"id": number, "file_name": name, "width": width, "height": height}
         for number, (name, (width, height)) in enumerate(zip(names, sizes, strict=True), start=1)
     )
-    with whole_file(path) as part, part.open("w", encoding="ascii") as file:
+    with atomic_file(path) as part, part.open("w", encoding="ascii") as file:
         file.write(f'{{\n"info": {json.dumps(info)},\n"categories": ')
         file.write(json.dumps([{"id": CATEGORY, "name": "mask", "supercategory": ""}]))
         _write_list(file, "images", images)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files import sha256, sweep, whole_file
+from pipeline.files import atomic_file, sha256, sweep
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 
@@ -55,7 +55,7 @@ class Shards:
         content = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, SCHEMA), content, compression="zstd")
         path = self.folder / f"{hashlib.sha256(content.getbuffer()).hexdigest()}.parquet"
-        with whole_file(path) as part:
+        with atomic_file(path) as part:
             part.write_bytes(content.getbuffer())
         return path
 

@@ -24,7 +24,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError, make, rerun
-from pipeline.files import sha256, whole_folder
+from pipeline.files import atomic_folder, sha256
 from pipeline.masks.masks import Masks
 
 if TYPE_CHECKING:
@@ -222,7 +222,7 @@ def write_store(
         columns = (found.boxes, found.areas[:, None], np.array(lengths)[:, None], found.scores)
         tables.append(np.concatenate(columns, axis=1).astype(np.float64))
     regions = np.concatenate(tables).T
-    with whole_folder(path) as part:
+    with atomic_folder(path) as part:
         group = zarr.create_group(part, zarr_format=3)
         _write_counts(group, np.frombuffer(b"".join(streams), np.uint8))
         _write_regions(group, regions, [*FIELDS, *segmenter.score_names])

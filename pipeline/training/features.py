@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.crops.batches import read_batches
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
-from pipeline.files import sweep, whole_file
+from pipeline.files import atomic_file, sweep
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.progress import track
 from pipeline.training.processes import summed
@@ -126,7 +126,7 @@ def _block_name(rows: NDArray[np.int64]) -> str:
 
 def _remember(folder: Path | None, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None:
     if folder is not None:
-        with whole_file(folder / _block_name(rows)) as part, part.open("wb") as file:
+        with atomic_file(folder / _block_name(rows)) as part, part.open("wb") as file:
             np.savez(file, features=block)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from torch import Tensor
 
 from pipeline.errors import ProtoMaskError, rerun
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 
 COLUMNS = ["prototype", "class_name", "image", "crop", "cell", "mask", "distance"]
 
@@ -22,7 +22,7 @@ def write_record(record: pd.DataFrame, path: Path) -> None:
             push; NaN in models without distances).
         path: path of the CSV file, which is replaced.
     """
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         record[COLUMNS].to_csv(part, index=False, na_rep="nan")
 
 

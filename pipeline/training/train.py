@@ -21,7 +21,7 @@ from pipeline.crops.batches import read_batches
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 from pipeline.model.base.losses import class_weights, weighted
 from pipeline.model.base.network import Output, PrototypeNetwork, views
 from pipeline.progress import track
@@ -310,7 +310,7 @@ class Training:
     def _save(self, name: str, state: dict[str, Any]) -> None:
         if not self.fabric.is_global_zero:
             return
-        with whole_file(self.checkpoints / name) as part:
+        with atomic_file(self.checkpoints / name) as part:
             torch.save(state, part)
 
     def _load(self, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import STALE, sweep, whole_file, whole_folder
+from pipeline.files import STALE, atomic_file, atomic_folder, sweep
 
 
 def _names(folder: Path) -> list[str]:
@@ -21,7 +21,7 @@ def _age(path: Path, seconds: float) -> None:
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         part.write_text("new")
         assert not path.exists()
     assert path.read_text() == "new"
@@ -31,7 +31,7 @@ def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_file_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(RuntimeError), whole_file(path) as part:
+    with pytest.raises(RuntimeError), atomic_file(path) as part:
         part.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -41,9 +41,9 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path: Path) -> None:
 def test_files_and_folders_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     old = os.umask(0o027)
     try:
-        with whole_file(tmp_path / "file") as part:
+        with atomic_file(tmp_path / "file") as part:
             part.write_text("x")
-        with whole_folder(tmp_path / "folder"):
+        with atomic_folder(tmp_path / "folder"):
             pass
     finally:
         os.umask(old)
@@ -55,7 +55,7 @@ def test_a_folder_replaces_the_one_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old").touch()
-    with whole_folder(path) as part:
+    with atomic_folder(path) as part:
         (part / "new").touch()
         assert _names(path) == ["old"]
     assert _names(path) == ["new"]
@@ -66,7 +66,7 @@ def test_a_failed_folder_leaves_the_one_that_was_there(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.mkdir()
     (path / "old").touch()
-    with pytest.raises(RuntimeError), whole_folder(path) as part:
+    with pytest.raises(RuntimeError), atomic_folder(path) as part:
         (part / "new").touch()
         raise RuntimeError
     assert _names(path) == ["old"]
@@ -87,7 +87,7 @@ def test_sweeping_takes_what_a_killed_run_left(tmp_path: Path) -> None:
 
 def test_sweeping_spares_what_another_process_is_writing(tmp_path: Path) -> None:
     """Two runs share the folder: the second one's sweep must not take the first one's file."""
-    with whole_file(tmp_path / "file") as part:
+    with atomic_file(tmp_path / "file") as part:
         part.write_text("of the first process")
         sweep(tmp_path)
     assert (tmp_path / "file").read_text() == "of the first process"
@@ -107,7 +107,7 @@ def test_a_new_folder_sweeps_what_killed_runs_left_beside_it(tmp_path: Path) -> 
     left = tmp_path / ".crops.zarr.1.part"
     left.mkdir()
     _age(left, STALE + 60)
-    with whole_folder(tmp_path / "crops.zarr"):
+    with atomic_folder(tmp_path / "crops.zarr"):
         pass
     assert _names(tmp_path) == ["crops.zarr"]
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import Photographs
 from pipeline.errors import ProtoMaskError, make, rerun
-from pipeline.files import sha256, whole_file
+from pipeline.files import atomic_file, sha256
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import MODELS, build
 from pipeline.model.base.network import PrototypeNetwork
@@ -78,7 +78,7 @@ def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:
     """
     state = network.state_dict()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with whole_file(folder / WEIGHTS) as part:
+    with atomic_file(folder / WEIGHTS) as part:
         save_file(state, part)
         digest = sha256(part)
     described = _Described(
@@ -88,7 +88,7 @@ def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:
         num_prototypes=network.num_prototypes,
         weights_sha256=digest,
     )
-    with whole_file(folder / ABOUT) as part:
+    with atomic_file(folder / ABOUT) as part:
         part.write_text(described.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
