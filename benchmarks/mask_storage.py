@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.datasets.photograph import read_photograph
+from pipeline.datasets.image_file import read_image
 from pipeline.masks.masks import Masks
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.progress import track
@@ -28,18 +28,18 @@ PNG_IMAGES = 20
 
 
 def main(largest: Annotated[int, typer.Option(help="Masks an image.")] = 11) -> None:
-    params, photographs = workspace.read_params(), workspace.read_photographs()
+    params, image_files = workspace.read_params(), workspace.read_image_files()
     store = MaskStore(workspace.masks)
     images = range(len(store))
     kept = [_first(store.masks(image), largest) for image in track(images, "Reading masks")]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "masks.zarr"
-        write_store(path, photographs, params.segmenter, kept)
+        write_store(path, image_files, params.segmenter, kept)
         files = [file for file in path.rglob("*") if file.is_file()]
         ours = sum(file.stat().st_size for file in files) / len(kept)
     root = workspace.images_root(params)
     some = range(0, len(kept), max(1, len(kept) // PNG_IMAGES))
-    pngs = [_png_bytes(read_photograph(root / photographs.table["path"][i]), kept[i]) for i in some]
+    pngs = [_png_bytes(read_image(root / image_files.table["path"][i]), kept[i]) for i in some]
     runs = [sum(len(masks.coco(mask)["counts"]) for mask in range(len(masks))) for masks in kept]
     table = Table(
         "how masks are kept", "kB an image", title=f"{len(kept)} images, {largest} largest"
@@ -55,11 +55,11 @@ def _first(masks: Masks, count: int) -> Masks:
     return replace(masks, **{name: getattr(masks, name)[:count] for name in names})
 
 
-def _png_bytes(photograph: np.ndarray, masks: Masks) -> int:
+def _png_bytes(image: np.ndarray, masks: Masks) -> int:
     total = 0
     for mask in range(len(masks)):
         buffer = io.BytesIO()
-        Image.fromarray(photograph * masks.full(mask)[..., None]).save(buffer, "png")
+        Image.fromarray(image * masks.full(mask)[..., None]).save(buffer, "png")
         total += buffer.tell()
     return total
 

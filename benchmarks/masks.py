@@ -32,8 +32,8 @@ from scipy.optimize import linear_sum_assignment
 from skimage.data import astronaut, chelsea, coffee, rocket
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.datasets.index import PHOTOGRAPHS, Photographs
-from pipeline.datasets.photograph import read_photograph
+from pipeline.datasets.image_file import read_image
+from pipeline.datasets.index import IMAGE_FILES, ImageFiles
 from pipeline.files import sha256
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.segmenter import Machine
@@ -234,7 +234,7 @@ def _breakdown(
         listed = _write_photographs(Path(folder), photographs)
         start = time.perf_counter()
         with _clock(spent, "decoding of image files", "cpu"):
-            read = [read_photograph(Path(folder) / name) for name in listed.table["path"]]
+            read = [read_image(Path(folder) / name) for name in listed.table["path"]]
         with _replaced(generator, in_engine), _replaced(batched, in_module):
             found = generator(read)
         with _clock(spent, "run lengths", "cpu"):
@@ -258,13 +258,13 @@ def _breakdown(
     return table
 
 
-def _write_photographs(folder: Path, photographs: Sequence[Image]) -> Photographs:
+def _write_photographs(folder: Path, photographs: Sequence[Image]) -> ImageFiles:
     rows = []
     for number, image in enumerate(photographs):
         path = folder / f"{number}.jpg"
         Pillow.fromarray(image).save(path, quality=92)
         rows.append((path.stem, path.name, sha256(path), image.shape[1], image.shape[0]))
-    return Photographs("benchmark", pd.DataFrame(rows, columns=PHOTOGRAPHS.names))
+    return ImageFiles("benchmark", pd.DataFrame(rows, columns=IMAGE_FILES.names))
 
 
 def _peak_rate(device: str, dtype: torch.dtype) -> float:

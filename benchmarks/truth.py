@@ -22,7 +22,7 @@ from torch import Tensor
 from whole_images import embed, fit, whole_image
 
 from pipeline.datasets.dataset import DATASETS
-from pipeline.datasets.photograph import read_photograph
+from pipeline.datasets.image_file import read_image
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics.drawn_truth import DrawnTruth, sister
 from pipeline.metrics.evidence import ranking
@@ -96,7 +96,7 @@ def main() -> None:
     features = embed(backbone, paths, size)
     others = np.setdiff1d(np.arange(len(index)), rows)
     classifier = Classifier.of(fit(features[others], index.labels[others]))
-    images = np.stack([whole_image(read_photograph(paths[row]), size) for row in rows])
+    images = np.stack([whole_image(read_image(paths[row]), size) for row in rows])
     redrawn = np.stack([whole_image(drawing, size) for drawing in _redrawn(known)])
     _, part_N, now_NSS = known.redrawn(torch.arange(len(rows)))
     whole = Whole(

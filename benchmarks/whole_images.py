@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.datasets.photograph import read_photograph
+from pipeline.datasets.image_file import read_image
 from pipeline.model.base.backbone import Backbone
 from pipeline.progress import track
 
@@ -25,10 +25,10 @@ PENALTIES = [1e-3, 1e-2, 1e-1, 1.0]
 BATCH = 32
 
 
-def whole_image(photograph: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Returns a photograph as one crop: uint8, size×size×3."""
-    image = Image.fromarray(photograph)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+def whole_image(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Returns an image as one crop: uint8, size×size×3."""
+    resized = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
 
 
 @torch.inference_mode()
@@ -36,7 +36,7 @@ def embed(backbone: Backbone, paths: Sequence[Path], size: int) -> NDArray[np.fl
     """Returns the pooled features of whole images, N×F."""
     found = []
     for at in track(range(0, len(paths), BATCH), "Embedding whole images"):
-        images = [whole_image(read_photograph(path), size) for path in paths[at : at + BATCH]]
+        images = [whole_image(read_image(path), size) for path in paths[at : at + BATCH]]
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         found.append(backbone(pixels.float() / 255).numpy())
     return np.concatenate(found)

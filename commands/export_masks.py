@@ -18,7 +18,7 @@ def run(workspace: Workspace, store: Path, coco: Path) -> None:
     print(f"{masks.num_masks().sum()} masks of {len(masks)} images in {coco}")
     if unlisted := sum(image not in paths for image in images):
         print(
-            f"{unlisted} images are named by their ids, because {workspace.photographs} does not "
+            f"{unlisted} images are named by their ids, because {workspace.image_files} does not "
             "have them"
         )
 
@@ -28,8 +28,8 @@ def _paths(workspace: Workspace) -> dict[tuple[str, str], str]:
 
     An image is known by its id and the SHA-256 of its file: another data set may have the same ids.
     """
-    if not workspace.photographs.exists():
+    if not workspace.image_files.exists():
         return {}
-    table = workspace.read_photographs().table
+    table = workspace.read_image_files().table
     images = zip(table["id"], table["sha256"], strict=True)
     return dict(zip(images, table["path"], strict=True))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.datasets.photograph import UnreadableImageError, read_photograph
+from pipeline.datasets.image_file import UnreadableImageError, read_image
 from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import atomic_file, sha256
 from pipeline.masks.masks import Masks
@@ -56,15 +56,15 @@ def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> Non
     row = _find(workspace, image, masks)
     found = masks.masks(row)
     _print_masks(found, _score_names(store))
-    photograph = _photograph(workspace, masks.ids[row], found)
-    if photograph is None:
+    pixels = _read_segmented(workspace, masks.ids[row], found)
+    if pixels is None:
         print("the photograph is not here; its masks are drawn over grey")
-        photograph = np.full((found.height, found.width, 3), GREY, np.uint8)
+        pixels = np.full((found.height, found.width, 3), GREY, np.uint8)
     side = min(max(found.height, found.width, SMALLEST), LARGEST)
     outlines = [
         Outline(found.full(number), colour_of(number), str(number)) for number in range(len(found))
     ]
-    picture = outlined(photograph, outlines, side)
+    picture = outlined(pixels, outlines, side)
     out = out or Path(masks.ids[row].replace("/", "-") + ".masks.png")
     with atomic_file(out) as part:
         picture.save(part, "PNG")
@@ -94,10 +94,10 @@ def verify(workspace: Workspace, store: Path) -> None:
 
 def _verify_images(workspace: Workspace, masks: MaskStore) -> None:
     """Compares the photographs with those that were segmented, if they are this workspace's."""
-    if not (workspace.photographs.exists() and workspace.params_file.exists()):
+    if not (workspace.image_files.exists() and workspace.params_file.exists()):
         return
     root = workspace.images_root(workspace.read_params())
-    table = workspace.read_photographs().table
+    table = workspace.read_image_files().table
     paths = dict(zip(table["id"], table["path"], strict=True))
     segmented = dict(zip(masks.ids, masks.about["images"]["sha256"], strict=True))
     if not paths.keys() & segmented.keys() or not root.is_dir():
@@ -196,9 +196,9 @@ def _find(workspace: Workspace, image: str, masks: MaskStore) -> int:
 
 def _paths(workspace: Workspace) -> dict[str, str]:
     """Returns the images' ids and paths, as far as there is an index."""
-    if not workspace.photographs.exists():
+    if not workspace.image_files.exists():
         return {}
-    table = workspace.read_photographs().table
+    table = workspace.read_image_files().table
     return dict(zip(table["id"], table["path"], strict=True))
 
 
@@ -215,16 +215,16 @@ def _within_root(workspace: Workspace, image: str) -> str | None:
     return Path(image).resolve().relative_to(root.resolve()).as_posix()
 
 
-def _photograph(workspace: Workspace, image: str, found: Masks) -> NDArray[np.uint8] | None:
+def _read_segmented(workspace: Workspace, image: str, found: Masks) -> NDArray[np.uint8] | None:
     """Returns an image's photograph, or None where it is not here or is another."""
     root, path = _root(workspace), _paths(workspace).get(image)
     if root is None or path is None:
         return None
     try:
-        photograph = read_photograph(root / path)
+        pixels = read_image(root / path)
     except UnreadableImageError:
         return None
-    return photograph if photograph.shape[:2] == (found.height, found.width) else None
+    return pixels if pixels.shape[:2] == (found.height, found.width) else None
 
 
 def _score_names(store: Path) -> list[str]:

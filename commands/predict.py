@@ -7,10 +7,10 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from pipeline.datasets.photograph import UnreadableImageError, examine_photograph
+from pipeline.datasets.image_file import UnreadableImageError, examine_image
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
-from pipeline.report.image_page import write_photograph_page
+from pipeline.report.image_page import write_image_page
 from pipeline.report.predictor import Predictor
 from pipeline.training.devices import make_fabric
 from stages.finished import Finished
@@ -20,43 +20,43 @@ from stages.workspace import Workspace
 SOURCE = "ProtoMask photograph"
 
 
-def run(workspace: Workspace, photographs: list[Path], out: Path) -> None:
+def run(workspace: Workspace, images: list[Path], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
     predictor = load_predictor(workspace, workspace.read_params())
     unreadable = 0
-    for path in photographs:
+    for path in images:
         try:
-            photograph, remarks = examine_photograph(path)
+            image, remarks = examine_image(path)
         except UnreadableImageError as error:
             print(f"Error: {error}", file=sys.stderr)
             unreadable += 1
             continue
         for remark in remarks:
             print(f"{path}: {remark}", file=sys.stderr)
-        asked = predictor.ask(path.name, photograph)
+        asked = predictor.ask(path.name, image)
         target = _write(predictor.picture(asked), path, out)
         said = ", ".join(f"{name} {score:.2f}" for name, score in asked.ranking)
         print(f"{path}: {said} -> {target}")
     if unreadable:
-        raise ProtoMaskError(f"{unreadable} of {len(photographs)} photographs could not be read")
+        raise ProtoMaskError(f"{unreadable} of {len(images)} photographs could not be read")
 
 
-def write_page(workspace: Workspace, photograph: Path, out: Path) -> None:
+def write_page(workspace: Workspace, image: Path, out: Path) -> None:
     if out.is_dir():
         raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
-    if out.exists() and out.samefile(photograph):
+    if out.exists() and out.samefile(image):
         raise ProtoMaskError(f"{out} is the photograph itself; --out names the page to write")
-    pixels, remarks = examine_photograph(photograph)
+    pixels, remarks = examine_image(image)
     for remark in remarks:
-        print(f"{photograph}: {remark}", file=sys.stderr)
+        print(f"{image}: {remark}", file=sys.stderr)
     params = workspace.read_params()
     predictor = load_predictor(workspace, params)
-    asked = predictor.ask(photograph.name, pixels)
+    asked = predictor.ask(image.name, pixels)
     with atomic_file(out) as part:
-        write_photograph_page(part, asked, predictor.looks(params.explain.only_mask))
+        write_image_page(part, asked, predictor.looks(params.explain.only_mask))
     (name, score), *_ = asked.ranking
-    print(f"{photograph}: {name} {score:.2f} -> {out}")
+    print(f"{image}: {name} {score:.2f} -> {out}")
 
 
 def load_predictor(workspace: Workspace, params: Params) -> Predictor:
@@ -77,11 +77,11 @@ def load_predictor(workspace: Workspace, params: Params) -> Predictor:
     )
 
 
-def _write(picture: Image.Image, photograph: Path, out: Path) -> Path:
+def _write(picture: Image.Image, image: Path, out: Path) -> Path:
     """Writes a photograph's picture, over an earlier one of the same photograph only."""
-    source = sha256(photograph)
+    source = sha256(image)
     for number in count(1):
-        target = out / f"{photograph.stem}{f'-{number}' if number > 1 else ''}.png"
+        target = out / f"{image.stem}{f'-{number}' if number > 1 else ''}.png"
         if not target.exists() or _source_of(target) == source:
             break
     about = PngInfo()

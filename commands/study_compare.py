@@ -25,7 +25,7 @@ from pipeline.study.comparison_page import (
     Compared,
     Tested,
     compare,
-    photographs,
+    draw_images,
     verdicts,
     write_comparison,
 )
@@ -65,7 +65,7 @@ def run(revs: tuple[str, str], out: Path) -> None:
 def _draw(out: Path, a: Tested, b: Tested, compared: Compared) -> None:
     """Draws what each run says, and writes the page."""
     places_a, places_b = (of[compared.shown].tolist() for of in compared.pairs[:2])
-    drawn, said = photographs(a, places_a), (verdicts(a, places_a), verdicts(b, places_b))
+    drawn, said = draw_images(a, places_a), (verdicts(a, places_a), verdicts(b, places_b))
     with atomic_file(out) as part:
         write_comparison(part, a, b, compared, drawn, said)
 

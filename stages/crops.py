@@ -7,17 +7,17 @@ from stages.workspace import Workspace
 
 def run(workspace: Workspace) -> None:
     params = workspace.read_params()
-    photographs = workspace.read_photographs()
+    image_files = workspace.read_image_files()
     masks = MaskStore(workspace.masks)
-    masks.refuse_unless(params.segmenter, photographs)
+    masks.refuse_unless(params.segmenter, image_files)
     without = write_crops(
         workspace.crops,
-        photographs,
+        image_files,
         workspace.images_root(params),
         masks,
         params.crops,
         params.runtime.workers,
     )
-    print(f"{len(photographs)} images' crops in {workspace.crops}")
+    print(f"{len(image_files)} images' crops in {workspace.crops}")
     if without:
         print(f"{without} images have no mask and give themselves as their one crop")

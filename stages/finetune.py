@@ -19,7 +19,7 @@ def run(workspace: Workspace) -> None:
     params = workspace.read_params()
     index = workspace.read_index()
     network, about = load_model(workspace.push)
-    about.refuse_unless(index.photographs)
+    about.refuse_unless(index.image_files)
     provenance.refuse_contradictions(about.made_with, params, workspace.push, "push")
     record = read_record(workspace.push / "prototypes.csv")
     labels = torch.from_numpy(index.labels[index.rows("train")])

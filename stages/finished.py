@@ -50,8 +50,8 @@ class Finished:
         """
         index, crops = workspace.read_index(), CropStore(workspace.crops)
         network, about = load_model(workspace.finetune)
-        about.refuse_unless(index.photographs)
-        crops.refuse_unless(about.crops, index.photographs)
+        about.refuse_unless(index.image_files)
+        crops.refuse_unless(about.crops, index.image_files)
         return cls(workspace, index, network.seen(crops), network, about)
 
     def refuse_unless_made_with(self, params: Params) -> None:

@@ -7,11 +7,11 @@ from stages.workspace import Workspace
 
 def run(workspace: Workspace) -> None:
     params = workspace.read_params()
-    photographs = workspace.read_photographs()
+    image_files = workspace.read_image_files()
     root, shards = workspace.images_root(params), workspace.cache / "masks"
     machine = workspace.worker(params)
     segmented = segment_images(
-        photographs,
+        image_files,
         root,
         params.segmenter,
         shards,
@@ -19,12 +19,12 @@ def run(workspace: Workspace) -> None:
         machine,
         params.runtime.scheduler,
     )
-    masks = list(stored_masks(photographs, params.segmenter, shards))
-    remarks = remarks_on(masks, photographs, root, params.segmenter, machine)
-    write_store(workspace.masks, photographs, params.segmenter, masks)
+    masks = list(stored_masks(image_files, params.segmenter, shards))
+    remarks = remarks_on(masks, image_files, root, params.segmenter, machine)
+    write_store(workspace.masks, image_files, params.segmenter, masks)
     print(
         f"{segmented} images segmented, the masks of all others were there; "
-        f"{sum(map(len, masks))} masks of {len(photographs)} images in {workspace.masks}"
+        f"{sum(map(len, masks))} masks of {len(image_files)} images in {workspace.masks}"
     )
     for remark in remarks:
         print(remark)

@@ -39,7 +39,7 @@ def run(workspace: Workspace) -> None:
         )
         index = replace(index, made_with=provenance.tracked("prepare", params))
         index.write(folder / workspace.index.name)
-        index.photographs.write(folder / workspace.photographs.name)
+        index.image_files.write(folder / workspace.image_files.name)
         write_unreadable(unreadable, folder / "unreadable.csv")
         write_remarks(remarks, folder / "remarks.csv")
     sizes = ", ".join(f"{len(index.rows(split))} {split}" for split in SPLITS)

@@ -16,9 +16,9 @@ def run(workspace: Workspace) -> None:
     params = workspace.read_params()
     index, store = workspace.read_index(), CropStore(workspace.crops)
     network, about = load_model(workspace.train)
-    about.refuse_unless(index.photographs)
+    about.refuse_unless(index.image_files)
     provenance.refuse_contradictions(about.made_with, params, workspace.train, "train")
-    store.refuse_unless(about.crops, index.photographs)
+    store.refuse_unless(about.crops, index.image_files)
     record, similarity_NP = push_prototypes(
         network,
         index,

@@ -32,12 +32,12 @@ def run(workspace: Workspace) -> None:
     params = workspace.read_params()
     index = workspace.read_index()
     store = CropStore(workspace.crops)
-    store.refuse_unless(params.crops, index.photographs)
+    store.refuse_unless(params.crops, index.image_files)
     about = About(
         class_names=index.class_names,
         segmenter=store.about["segmenter"],
         crops=params.crops,
-        images=index.photographs.digest(),
+        images=index.image_files.digest(),
         precision=params.train.precision,
         made_with=_made_with(workspace, params, index, store),
     )

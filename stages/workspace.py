@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.datasets import fetch
 from pipeline.datasets.dataset import DATASETS
-from pipeline.datasets.index import Index, Photographs
+from pipeline.datasets.index import ImageFiles, Index
 from pipeline.masks.segmenter import Machine
 from pipeline.training.settings import Runtime
 from stages.params import Params, read_params
@@ -52,7 +52,7 @@ class Workspace:
         return self.index_folder / "index.parquet"
 
     @property
-    def photographs(self) -> Path:
+    def image_files(self) -> Path:
         """The images' paths, hashes and sizes: what masks and crops depend on."""
         return self.index_folder / "photographs.parquet"
 
@@ -123,9 +123,9 @@ class Workspace:
         """Reads the index of images; for errors see `Index.read`."""
         return Index.read(self.index)
 
-    def read_photographs(self) -> Photographs:
-        """Reads the images' paths, hashes and sizes; for errors see `Photographs.read`."""
-        return Photographs.read(self.photographs)
+    def read_image_files(self) -> ImageFiles:
+        """Reads the images' paths, hashes and sizes; for errors see `ImageFiles.read`."""
+        return ImageFiles.read(self.image_files)
 
     def images_root(self, params: Params) -> Path:
         """Returns the folder that an index's paths are relative to."""

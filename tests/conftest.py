@@ -9,7 +9,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
 
@@ -65,10 +65,10 @@ def photograph_folder(tmp_path: Path, make_photographs: Callable[..., Path]) -> 
 
 
 @pytest.fixture(scope="session")
-def photographs_in() -> Callable[[Path], Photographs]:
+def image_files_in() -> Callable[[Path], ImageFiles]:
     """Lists a folder of photographs, as `prepare` does."""
 
-    def read(root: Path) -> Photographs:
-        return build_index("folder", root, list_files(root), threads=1)[0].photographs
+    def read(root: Path) -> ImageFiles:
+        return build_index("folder", root, list_files(root), threads=1)[0].image_files
 
     return read

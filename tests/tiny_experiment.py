@@ -15,13 +15,13 @@ from torch import Tensor
 from pipeline.crops.extraction import extract_crops, whole_image
 from pipeline.crops.store import CropStore
 from pipeline.crops.writing import write_crops
+from pipeline.datasets.image_file import read_image
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
-from pipeline.datasets.photograph import read_photograph
 from pipeline.datasets.prepare import build_index
 from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore, write_store
-from pipeline.report.image_page import Asked, write_photograph_page
+from pipeline.report.image_page import Asked, write_image_page
 from pipeline.report.image_pictures import Gallery
 from pipeline.report.metric_table import Measured
 from pipeline.report.report import Report
@@ -146,11 +146,11 @@ class Tiny(NamedTuple):
 
     def write_photograph(self, page: Path) -> Path:
         """Writes the page of a photograph; returns it."""
-        photograph = read_photograph(self.root / self.index.table["path"][0])
-        masks, crops = None, whole_image(photograph, 1, S)
+        image = read_image(self.root / self.index.table["path"][0])
+        masks, crops = None, whole_image(image, 1, S)
         if self.prototypes.views.kind == "crops":
-            (masks,) = patches().segment([photograph])
-            crops = extract_crops(photograph, masks, self.crops.settings)
+            (masks,) = patches().segment([image])
+            crops = extract_crops(image, masks, self.crops.settings)
         scores = [
             self.prototypes.score(
                 label, self.answers.similarity_NP[0], self.answers.view_NP[0], 3
@@ -158,9 +158,9 @@ class Tiny(NamedTuple):
             for label in (1, 0)
         ]
         ranking = [(NAMES[score.label], score.score) for score in scores]
-        asked = Asked("<photo>.png", photograph, masks, crops, ranking, scores)
+        asked = Asked("<photo>.png", image, masks, crops, ranking, scores)
         looks = Looks(self.prototypes, Brightness(), self.crops, self.index.ids, places=self.places)
-        write_photograph_page(page, asked, looks)
+        write_image_page(page, asked, looks)
         return page
 
 
@@ -172,10 +172,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..
     index, *_ = build_index("folder", root, list_files(root), threads=1)
     segmenter = patches()
     images = [np.zeros((40, 60, 3), np.uint8)] * len(index)
-    write_store(folder / "masks.zarr", index.photographs, segmenter, segmenter.segment(images))
+    write_store(folder / "masks.zarr", index.image_files, segmenter, segmenter.segment(images))
     masks = MaskStore(folder / "masks.zarr")
     settings = crop_settings(side=S, per_image=K)
-    write_crops(folder / "crops.zarr", index.photographs, root, masks, settings)
+    write_crops(folder / "crops.zarr", index.image_files, root, masks, settings)
     prototypes = _prototypes(index)
     return Tiny(
         root,

@@ -29,13 +29,13 @@ class Crops(NamedTuple):
     valid: NDArray[np.bool_]
 
 
-def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSettings) -> Crops:
+def extract_crops(image: NDArray[np.uint8], masks: Masks, settings: CropSettings) -> Crops:
     """Extracts the crops of one image.
 
     An image without a mask to crop gives a single crop, the whole image (method.md, "Crops").
 
     Args:
-        photograph: the RGB image, uint8 height×width×3.
+        image: the RGB image, uint8 height×width×3.
         masks: the image's masks, largest first.
         settings: size and number of the crops, their background, and the limits of their boxes.
 
@@ -44,7 +44,7 @@ def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSet
     """
     numbers = _numbers(masks, settings)
     if not numbers:
-        return whole_image(photograph, settings.per_image, settings.side)
+        return whole_image(image, settings.per_image, settings.side)
     crops = _no_crops(settings.per_image, settings.side)
     for place, number in enumerate(numbers):
         crops.masks[place] = number
@@ -53,21 +53,21 @@ def extract_crops(photograph: NDArray[np.uint8], masks: Masks, settings: CropSet
         inside = np.zeros((y1 - y0, x1 - x0), bool)
         mx0, my0, mx1, my1 = masks.boxes[number].tolist()
         inside[my0 - y0 : my1 - y0, mx0 - x0 : mx1 - x0] = masks.inside(number)
-        pixels = fill_background(photograph[y0:y1, x0:x1], inside, settings.background)
+        pixels = fill_background(image[y0:y1, x0:x1], inside, settings.background)
         _place(crops, place, pixels, inside, (x0, y0), settings.side)
     return crops
 
 
-def whole_image(photograph: NDArray[np.uint8], per_image: int, size: int) -> Crops:
+def whole_image(image: NDArray[np.uint8], per_image: int, size: int) -> Crops:
     """Returns the whole image as the first of K crops; the others are missing.
 
     Args:
-        photograph: the RGB image, uint8 height×width×3.
+        image: the RGB image, uint8 height×width×3.
         per_image: K, the number of crops.
         size: S, the side of a crop in pixels.
     """
     crops = _no_crops(per_image, size)
-    _place(crops, 0, photograph, np.ones(photograph.shape[:2], bool), (0, 0), size)
+    _place(crops, 0, image, np.ones(image.shape[:2], bool), (0, 0), size)
     return crops
 
 
@@ -162,14 +162,14 @@ def _place(
     crops.valid[number] = True
 
 
-def cut_as_stored(store: CropStore, photograph: NDArray[np.uint8], masks: Masks) -> Crops:
+def cut_as_stored(store: CropStore, image: NDArray[np.uint8], masks: Masks) -> Crops:
     """Cuts an image as the images of a store were cut.
 
     Args:
         store: of crops, or of whole images.
-        photograph: uint8 RGB, height×width×3.
+        image: uint8 RGB, height×width×3.
         masks: the image's; not looked at where the store is of whole images.
     """
     if store.whole_images:
-        return whole_image(photograph, 1, store.settings.side)
-    return extract_crops(photograph, masks, store.settings)
+        return whole_image(image, 1, store.settings.side)
+    return extract_crops(image, masks, store.settings)

@@ -21,7 +21,7 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.crops.settings import NO_MASK, CropSettings
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError, make, rerun
 
 FORMAT = 3
@@ -129,12 +129,12 @@ class CropStore:
             ) from None
         return np.unpackbits(packed, axis=-1, count=self.settings.side).astype(bool)
 
-    def refuse_unless(self, settings: CropSettings, photographs: Photographs) -> None:
+    def refuse_unless(self, settings: CropSettings, image_files: ImageFiles) -> None:
         """Checks that the store was made with these settings from these images.
 
         Args:
             settings: the parameters of cropping that are expected.
-            photographs: the images that are expected.
+            image_files: the images that are expected.
 
         Raises:
             ProtoMaskError: it was not; the message names the differences.
@@ -149,7 +149,7 @@ class CropStore:
             raise ProtoMaskError(
                 f"{self.path} was cut with {', '.join(differing)}: {rerun('crops')}"
             )
-        if self.about["images"] != photographs.digest():
+        if self.about["images"] != image_files.digest():
             raise ProtoMaskError(
                 f"{self.path} was cut from other images than those of the index: {rerun('crops')}"
             )

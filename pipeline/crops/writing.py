@@ -12,9 +12,9 @@ from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
 from pipeline.crops.extraction import Crops, extract_crops, whole_image
 from pipeline.crops.settings import NO_MASK, CropSettings
 from pipeline.crops.store import FORMAT
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.image_file import read_image
+from pipeline.datasets.index import ImageFiles
 from pipeline.datasets.listing import refuse_changed
-from pipeline.datasets.photograph import read_photograph
 from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
@@ -25,7 +25,7 @@ ZSTD = ZstdCodec(level=9, checksum=True)
 
 def write_crops(
     path: Path,
-    photographs: Photographs,
+    image_files: ImageFiles,
     root: Path,
     masks: MaskStore,
     settings: CropSettings,
@@ -35,7 +35,7 @@ def write_crops(
 
     Args:
         path: the folder to write; what is there is replaced.
-        photographs: the images.
+        image_files: the images.
         root: the folder their paths are relative to.
         masks: their masks.
         settings: how the crops are cut.
@@ -45,31 +45,31 @@ def write_crops(
         How many images have no mask, and therefore themselves as their one crop.
 
     Raises:
-        ProtoMaskError: the masks are of other images, or a photograph is missing or has changed.
+        ProtoMaskError: the masks are of other images, or an image is missing or has changed.
     """
-    masks.refuse_other_images(photographs)
-    paths = [root / relative for relative in photographs.table["path"]]
-    digests = photographs.table["sha256"].tolist()
+    masks.refuse_other_images(image_files)
+    paths = [root / relative for relative in image_files.table["path"]]
+    digests = image_files.table["sha256"].tolist()
 
     def crops_of(image: int) -> tuple[Crops, Crops]:
         refuse_changed(paths[image], digests[image])
-        photograph = read_photograph(paths[image])
-        cut = extract_crops(photograph, masks.masks(image), settings)
-        return cut, whole_image(photograph, 1, settings.side)
+        pixels = read_image(paths[image])
+        cut = extract_crops(pixels, masks.masks(image), settings)
+        return cut, whole_image(pixels, 1, settings.side)
 
     with atomic_folder(path) as part, ThreadPoolExecutor(threads) as pool:
         group = zarr.create_group(part, zarr_format=3)
-        arrays = _create_arrays(group, len(photographs), settings)
+        arrays = _create_arrays(group, len(image_files), settings)
         for at, block in _blocks(
-            track(_eager(pool, crops_of, len(photographs)), "Cutting crops", len(photographs))
+            track(_eager(pool, crops_of, len(image_files)), "Cutting crops", len(image_files))
         ):
             _write_block(arrays, at, block)
         group.attrs.update(
             {
                 "format": FORMAT,
                 "settings": settings.model_dump(mode="json"),
-                "dataset": photographs.dataset,
-                "images": photographs.digest(),
+                "dataset": image_files.dataset,
+                "images": image_files.digest(),
                 "masks": masks.about["sha256"],
                 "segmenter": masks.about["segmenter"],
             }

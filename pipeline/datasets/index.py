@@ -41,7 +41,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-PHOTOGRAPHS = pa.schema(
+IMAGE_FILES = pa.schema(
     [SCHEMA.field(name) for name in ("id", "path", "sha256", "width", "height")]
 )
 
@@ -94,7 +94,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Photographs:
+class ImageFiles:
     """The columns of an index that segmentation and cropping use, which no split changes.
 
     Args:
@@ -121,19 +121,19 @@ class Photographs:
 
     def write(self, path: Path) -> None:
         """Writes a Parquet file; the same rows give the same bytes."""
-        schema = PHOTOGRAPHS.with_metadata({"protomask": json.dumps({"dataset": self.dataset})})
+        schema = IMAGE_FILES.with_metadata({"protomask": json.dumps({"dataset": self.dataset})})
         table = pa.Table.from_pylist(self.table.to_dict("records"), schema=schema)
         pq.write_table(table, path, compression="zstd")
 
     @classmethod
-    def read(cls, path: Path) -> "Photographs":
+    def read(cls, path: Path) -> "ImageFiles":
         """Reads a file written by `write`.
 
         Raises:
             ProtoMaskError: the file is missing or is no such table.
         """
-        table, about = _read_table(path, PHOTOGRAPHS)
-        return cls(about["dataset"], pd.DataFrame(table.to_pylist(), columns=PHOTOGRAPHS.names))
+        table, about = _read_table(path, IMAGE_FILES)
+        return cls(about["dataset"], pd.DataFrame(table.to_pylist(), columns=IMAGE_FILES.names))
 
 
 @dataclass(frozen=True)
@@ -188,9 +188,9 @@ class Index:
         return self.table["label"].to_numpy(np.int64, copy=True)
 
     @property
-    def photographs(self) -> Photographs:
+    def image_files(self) -> ImageFiles:
         """The part of the index that segmentation and cropping use."""
-        return Photographs(self.dataset, self.table[PHOTOGRAPHS.names])
+        return ImageFiles(self.dataset, self.table[IMAGE_FILES.names])
 
     def rows(self, *splits: Split) -> NDArray[np.int64]:
         """Returns the rows of the images of one or more splits: int64, ascending."""

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from pipeline.datasets.dataset import DATASETS, Annotations, DataSet
-from pipeline.datasets.index import Image, Index
-from pipeline.datasets.photograph import (
+from pipeline.datasets.image_file import (
     SUFFIXES,
     UnreadableImageError,
-    examine_photograph,
+    examine_image,
     read_label_image,
 )
+from pipeline.datasets.index import Image, Index
 from pipeline.datasets.remarks import Remark
 from pipeline.datasets.splits import cut_test, cut_validation
 from pipeline.errors import ProtoMaskError
@@ -167,7 +167,7 @@ def _measured(
     listing: Mapping[str, str | None],
     object_of: Callable[[NDArray[np.uint8]], NDArray[np.bool_]],
 ) -> tuple[Image, list[str]]:
-    pixels, remarks = examine_photograph(root / image.path)
+    pixels, remarks = examine_image(root / image.path)
     height, width = pixels.shape[:2]
     digest = listing.get(image.path)
     if digest is None:

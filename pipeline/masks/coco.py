@@ -117,24 +117,24 @@ class CocoMasks:
         """Returns the number of images in the file."""
         return len(self.images)
 
-    def related(self, photograph: str) -> list[list[str]]:
+    def related(self, image: str) -> list[list[str]]:
         """Returns the names in the file that may mean an image: one path is the end of the other.
 
         Args:
-            photograph: path of the image relative to the data set's root.
+            image: path of the image relative to the data set's root.
 
         Returns:
             The levels of `Named.related`.
         """
-        wanted, parts = PurePosixPath(photograph).parts, _parts(form(photograph))
+        wanted, parts = PurePosixPath(image).parts, _parts(form(image))
         same_last = self._by_last.get(parts[-1], [])
         loose = [name for name in same_last if _one_ends_the_other(_parts(form(name)), parts)]
         near = [name for name in loose if _one_ends_the_other(_parts(name), wanted)]
-        return [[photograph] if photograph in self.images else [], near, loose]
+        return [[image] if image in self.images else [], near, loose]
 
-    def advice(self, photograph: str) -> str:
+    def advice(self, image: str) -> str:
         """Returns how a photograph has to be named."""
-        return f"`file_name` has to be {photograph!r}, or an end of that"
+        return f"`file_name` has to be {image!r}, or an end of that"
 
     def unused(self, used: set[str]) -> list[str]:
         """Returns the names in the file that are not in use."""

@@ -18,7 +18,7 @@ class Named(Protocol):
 
     path: Path
 
-    def related(self, photograph: str) -> Sequence[Sequence[str]]:
+    def related(self, image: str) -> Sequence[Sequence[str]]:
         """Returns the names that may mean a photograph: a list for each level, the exact first."""
 
 
@@ -31,56 +31,56 @@ class Meanings:
     Args:
         masks: the masks with their names.
         root: the data set's folder.
-        photographs: paths of all image files relative to it.
+        images: paths of all image files relative to it.
     """
 
-    def __init__(self, masks: Named, root: Path, photographs: Iterable[str]) -> None:
+    def __init__(self, masks: Named, root: Path, images: Iterable[str]) -> None:
         self._masks, self._root = masks, root
         self._names: dict[str, list[str]] = {}
-        self._photographs: dict[str, list[str]] = {}
+        self._images: dict[str, list[str]] = {}
         self._levels: dict[str, int] = {}
-        for photograph in photographs:
-            for level, names in enumerate(masks.related(photograph)):
+        for image in images:
+            for level, names in enumerate(masks.related(image)):
                 for name in names:
-                    self._relate(photograph, name, level)
-        for name, meant in self._photographs.items():
-            for photograph in meant:
-                self._names.setdefault(photograph, []).append(name)
+                    self._relate(image, name, level)
+        for name, meant in self._images.items():
+            for image in meant:
+                self._names.setdefault(image, []).append(name)
 
     def __len__(self) -> int:
         """Returns the number of names that mean a photograph."""
-        return len(self._photographs)
+        return len(self._images)
 
-    def photographs(self, name: str) -> list[str]:
+    def images(self, name: str) -> list[str]:
         """Returns the photographs that a name means; several if it is ambiguous."""
-        return self._photographs.get(name, [])
+        return self._images.get(name, [])
 
-    def name(self, photograph: str) -> str | None:
+    def name(self, image: str) -> str | None:
         """Returns the name that means a photograph; None without one.
 
         Raises:
             ProtoMaskError: several names do, or the name may mean another photograph as well.
         """
-        known = self._names.get(photograph, [])
+        known = self._names.get(image, [])
         if not known:
             return None
         best = min(self._levels[name] for name in known)
         names = [name for name in known if self._levels[name] == best]
-        photographs = [photograph] if len(names) > 1 else self.photographs(names[0])
-        if len(names) > 1 or len(photographs) > 1:
+        images = [image] if len(names) > 1 else self.images(names[0])
+        if len(names) > 1 or len(images) > 1:
             raise ProtoMaskError(
-                f"{self._masks.path}: {_said(names)} may mean {_said(photographs)} in "
+                f"{self._masks.path}: {_said(names)} may mean {_said(images)} in "
                 f"{self._root}; name each image there by its whole path below the data set's "
                 "folder, and once"
             )
         return names[0]
 
-    def _relate(self, photograph: str, name: str, level: int) -> None:
+    def _relate(self, image: str, name: str, level: int) -> None:
         best = self._levels.get(name, level)
         if level < best or name not in self._levels:
-            self._photographs[name], self._levels[name] = [photograph], level
-        elif level == best and photograph not in self._photographs[name]:
-            self._photographs[name].append(photograph)
+            self._images[name], self._levels[name] = [image], level
+        elif level == best and image not in self._images[name]:
+            self._images[name].append(image)
 
 
 def form(name: str) -> str:

@@ -65,23 +65,23 @@ class FolderMasks:
         """Returns the number of PNG files."""
         return len(self.files)
 
-    def related(self, photograph: str) -> list[list[str]]:
+    def related(self, image: str) -> list[list[str]]:
         """Returns the folders and files that are named after a photograph, as `Named.related`.
 
         Args:
-            photograph: path of the image relative to the data set's root.
+            image: path of the image relative to the data set's root.
         """
-        stem = str(PurePosixPath(photograph).with_suffix(""))
-        spellings = dict.fromkeys((photograph, stem, f"{photograph}.png", f"{stem}.png"))
+        stem = str(PurePosixPath(image).with_suffix(""))
+        spellings = dict.fromkeys((image, stem, f"{image}.png", f"{stem}.png"))
         known = [name for name in spellings if name in self._entries]
         loose = [name for spelling in spellings for name in self._by_form.get(form(spelling), [])]
-        exact, near = known[: photograph in self._entries], known[photograph in self._entries :]
+        exact, near = known[: image in self._entries], known[image in self._entries :]
         return [exact, near, list(dict.fromkeys(loose))]
 
-    def advice(self, photograph: str) -> str:
+    def advice(self, image: str) -> str:
         """Returns where the masks of a photograph are looked for."""
-        stem = str(PurePosixPath(photograph).with_suffix(""))
-        return f"its masks belong into {photograph}/ or {stem}/, or into the one file {stem}.png"
+        stem = str(PurePosixPath(image).with_suffix(""))
+        return f"its masks belong into {image}/ or {stem}/, or into the one file {stem}.png"
 
     def unused(self, used: set[str]) -> list[str]:
         """Returns the files that belong to none of the names in use."""

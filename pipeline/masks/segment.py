@@ -8,7 +8,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from types import ModuleType
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import SMALLEST_SIDE, Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
@@ -18,7 +18,7 @@ from pipeline.workers import SPAWN, worker_pool
 
 
 def segment_images(
-    photographs: Photographs,
+    image_files: ImageFiles,
     root: Path,
     segmenter: Segmenter,
     memory: Path,
@@ -29,7 +29,7 @@ def segment_images(
     """Makes the shards of all images of an index that are not in a shard yet.
 
     Args:
-        photographs: the images to segment.
+        image_files: the images to segment.
         root: the folder that their paths are relative to.
         segmenter: the segmenter that computes the masks.
         memory: folder of the cache of all segmenters' shards.
@@ -51,7 +51,7 @@ def segment_images(
     root, memory = root.absolute(), memory.absolute()
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     have = shards.images()
-    sources = {segmenter.identity(source): source for source in _sources(photographs, root)}
+    sources = {segmenter.identity(source): source for source in _sources(image_files, root)}
     todo = [source for image, source in sources.items() if image not in have]
     size = segmenter.images_per_shard
     batches = [todo[at : at + size] for at in range(0, len(todo), size)]
@@ -63,17 +63,17 @@ def segment_images(
     return sum(1 for _ in track(images, "Segmenting images", len(todo)))
 
 
-def stored_masks(photographs: Photographs, segmenter: Segmenter, memory: Path) -> Iterator[Masks]:
+def stored_masks(image_files: ImageFiles, segmenter: Segmenter, memory: Path) -> Iterator[Masks]:
     """Yields the masks of the index's images, in its order, from the shards.
 
     Args:
-        photographs: the images of the index.
+        image_files: the images of the index.
         segmenter: the segmenter that made the shards.
         memory: folder of the cache of all segmenters' shards.
     """
     shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
     holds = shards.images()
-    images = [segmenter.identity(source) for source in _sources(photographs, Path())]
+    images = [segmenter.identity(source) for source in _sources(image_files, Path())]
     wanted: dict[Path, set[str]] = {}
     for image in images:
         wanted.setdefault(holds[image], set()).add(image)
@@ -86,7 +86,7 @@ def stored_masks(photographs: Photographs, segmenter: Segmenter, memory: Path) -
 
 def remarks_on(
     masks: Sequence[Masks],
-    photographs: Photographs,
+    image_files: ImageFiles,
     root: Path,
     segmenter: Segmenter,
     machine: Machine,
@@ -95,7 +95,7 @@ def remarks_on(
 
     Args:
         masks: the masks of each image of the index, in its order.
-        photographs: the images of the index.
+        image_files: the images of the index.
         root: the folder that their paths are relative to.
         segmenter: the segmenter that made the masks.
         machine: the settings of this machine.
@@ -103,8 +103,8 @@ def remarks_on(
     Raises:
         ProtoMaskError: there is not a single mask.
     """
-    said = segmenter.remarks(_sources(photographs, root.absolute()), machine)
-    found = dict(zip(photographs.ids, masks, strict=True))
+    said = segmenter.remarks(_sources(image_files, root.absolute()), machine)
+    found = dict(zip(image_files.ids, masks, strict=True))
     dropped = [image for image, its in found.items() if its.dropped]
     if dropped:
         total = sum(its.dropped for its in masks)
@@ -123,8 +123,8 @@ def remarks_on(
     return said
 
 
-def _sources(photographs: Photographs, root: Path) -> list[Source]:
-    table = photographs.table
+def _sources(image_files: ImageFiles, root: Path) -> list[Source]:
+    table = image_files.table
     return [
         Source(root, path, digest)
         for path, digest in zip(table["path"], table["sha256"], strict=True)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.datasets.image_file import read_image
 from pipeline.datasets.listing import refuse_changed
-from pipeline.datasets.photograph import read_photograph
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.registry import Registry
@@ -60,7 +60,7 @@ class Source:
         """
         path = self.root / self.name
         refuse_changed(path, self.sha256)
-        return read_photograph(path)
+        return read_image(path)
 
 
 class Segmenter(BaseModel, ABC):

@@ -22,7 +22,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import atomic_folder, sha256
 from pipeline.masks.masks import Masks
@@ -105,12 +105,12 @@ class MaskStore:
         """Returns the area of every mask in pixels, int64, image by image."""
         return self._regions[4].astype(np.int64)
 
-    def refuse_unless(self, segmenter: "Segmenter", photographs: Photographs) -> None:
+    def refuse_unless(self, segmenter: "Segmenter", image_files: ImageFiles) -> None:
         """Checks that the store was made by this segmenter from these images.
 
         Args:
             segmenter: the segmenter that is expected.
-            photographs: the images that are expected.
+            image_files: the images that are expected.
 
         Raises:
             ProtoMaskError: it was not; the message names the differences.
@@ -127,21 +127,21 @@ class MaskStore:
                 f"{self.path} was made by the segmenter {made_by['name']!r} with {said}: "
                 f"{rerun('masks')}"
             )
-        self.refuse_other_images(photographs)
+        self.refuse_other_images(image_files)
 
-    def refuse_other_images(self, photographs: Photographs) -> None:
+    def refuse_other_images(self, image_files: ImageFiles) -> None:
         """Checks that the store holds exactly these images.
 
         Args:
-            photographs: the images that are expected.
+            image_files: the images that are expected.
 
         Raises:
             ProtoMaskError: it holds others.
         """
-        if self.about["index"] != photographs.digest():
+        if self.about["index"] != image_files.digest():
             raise ProtoMaskError(
                 f"{self.path} was made from {len(self)} images of {self.about['dataset']!r}, which "
-                f"are not the {len(photographs)} images of {photographs.dataset!r} in the index: "
+                f"are not the {len(image_files)} images of {image_files.dataset!r} in the index: "
                 f"{rerun('masks')}"
             )
 
@@ -204,13 +204,13 @@ class MaskStore:
 
 
 def write_store(
-    path: Path, photographs: Photographs, segmenter: "Segmenter", masks: Iterable[Masks]
+    path: Path, image_files: ImageFiles, segmenter: "Segmenter", masks: Iterable[Masks]
 ) -> None:
     """Writes a store atomically; the same masks give the same bytes.
 
     Args:
         path: folder of the store, which is replaced.
-        photographs: the images of the index.
+        image_files: the images of the index.
         segmenter: the segmenter that made the masks.
         masks: the masks of these images, in the index's order.
     """
@@ -230,9 +230,9 @@ def write_store(
             {
                 "format": FORMAT,
                 "segmenter": segmenter.fingerprint(),
-                "dataset": photographs.dataset,
-                "index": photographs.digest(),
-                "images": _images(photographs, [len(table) for table in tables]),
+                "dataset": image_files.dataset,
+                "index": image_files.digest(),
+                "images": _images(image_files, [len(table) for table in tables]),
                 "files": {
                     name: sha256(part / name) for name in sorted(_files(part) - {"zarr.json"})
                 },
@@ -278,9 +278,9 @@ def _write_sharded(
     array[...] = values
 
 
-def _images(photographs: Photographs, num_masks: list[int]) -> dict[str, list]:
+def _images(image_files: ImageFiles, num_masks: list[int]) -> dict[str, list]:
     columns = {
-        name: photographs.table[name].tolist() for name in ("id", "sha256", "height", "width")
+        name: image_files.table[name].tolist() for name in ("id", "sha256", "height", "width")
     }
     return {**columns, "masks": num_masks}
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pipeline.crops.extraction import cut_as_stored
 from pipeline.crops.store import CropStore
+from pipeline.datasets.image_file import read_label_image
 from pipeline.datasets.index import Index
-from pipeline.datasets.photograph import read_label_image
 from pipeline.datasets.readers.demo.classes import CLASS_NAMES, CLASSES, distinguishing_parts
 from pipeline.datasets.readers.demo.data_set import JPEG_QUALITY, Drawing, draw_image
 from pipeline.errors import ProtoMaskError, rerun

@@ -15,7 +15,7 @@ from pipeline.saliency.image_answers import ImageAnswers
 from pipeline.saliency.prototypes import Prototypes
 
 NUM_NEAREST, NUM_WRONG, NUM_SHARED = 10, 5, 20
-THUMBNAIL, PHOTOGRAPH = 96, 192
+THUMBNAIL, IMAGE_SIDE = 96, 192
 DIM = 0.35
 
 
@@ -46,7 +46,7 @@ class Card(NamedTuple):
         distance: squared Euclidean distance of the nearest of these prototypes before the push;
             None without a push.
         weight: V_cj for the prototypes' class, summed over them.
-        photograph: the training image with the view outlined; None if its file is not available.
+        outlined: the training image with the view outlined; None if its file is not available.
         source: the crop or whole image, with the relevance of its pixels.
         nearest: the most similar test images, each with its most similar view.
         further: the next test images of other classes, as many as `nearest` lacks of `NUM_WRONG`
@@ -58,7 +58,7 @@ class Card(NamedTuple):
     view: str
     distance: float | None
     weight: float
-    photograph: Picture | None
+    outlined: Picture | None
     source: Side
     nearest: list[Near]
     further: list[Near]
@@ -174,7 +174,7 @@ class ClassPages:
         first = group[0]
         row, view = int(self.prototypes.rows_P[first]), int(self.prototypes.view_P[first])
         views, image = self.prototypes.views, self.index.ids[row]
-        drawn = self.gallery.outlined(row, {view: ""}, PHOTOGRAPH, DIM)
+        drawn = self.gallery.outlined(row, {view: ""}, IMAGE_SIDE, DIM)
         outlined = {
             "crops": f", the mask of {views.called(view)} outlined",
             "cells": f", {views.called(view)} outlined",

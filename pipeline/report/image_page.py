@@ -18,7 +18,7 @@ from pipeline.report.view_pictures import outlines_of_views
 from pipeline.saliency.prototypes import Score
 from pipeline.saliency.views import Views
 
-PHOTOGRAPH = 512
+IMAGE_SIDE = 512
 
 
 class Asked(NamedTuple):
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 
     Args:
         name: the image's name, such as that of its file.
-        photograph: the RGB image, uint8 height×width×3.
+        image: the RGB image, uint8 height×width×3.
         masks: the image's masks; None if the model sees it whole.
         crops: the crops of the K largest masks, or the whole image as a single crop.
         ranking: name and logit of the first classes, in descending order.
@@ -35,7 +35,7 @@ class Asked(NamedTuple):
     """
 
     name: str
-    photograph: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     masks: Masks | None
     crops: Crops
     ranking: list[tuple[str, float]]
@@ -48,7 +48,7 @@ class Asked(NamedTuple):
             views: the kind of view that the model compares prototypes with.
             shown: indices of the views.
         """
-        height, width = self.photograph.shape[:2]
+        height, width = self.image.shape[:2]
         marked = {view: views.mark(view) for view in shown}
         return outlines_of_views(views, marked, height, width, self._mask)
 
@@ -57,7 +57,7 @@ class Asked(NamedTuple):
         return None if self.masks is None or number == NO_MASK else self.masks.full(number)
 
 
-def write_photograph_page(path: Path, asked: Asked, looks: Looks) -> None:
+def write_image_page(path: Path, asked: Asked, looks: Looks) -> None:
     """Writes the page; the same inputs give the same bytes.
 
     Args:
@@ -79,7 +79,7 @@ def write_photograph_page(path: Path, asked: Asked, looks: Looks) -> None:
         num_classes=len(looks.prototypes.class_names),
         num_prototypes=len(looks.prototypes),
         ranking=asked.ranking,
-        photograph=_outlined(asked, looks.views, sorted(used)),
+        outlined=_outlined(asked, looks.views, sorted(used)),
         sums=looks.sums(asked.name, cuts, asked.scores),
         segmented=_segmented(asked, looks.views, cuts),
     )
@@ -88,8 +88,8 @@ def write_photograph_page(path: Path, asked: Asked, looks: Looks) -> None:
 def _segmented(asked: Asked, views: Views, cuts: dict[int, Cut]) -> Segmented | None:
     if asked.masks is None:
         return None
-    photograph = _outlined(asked, views, cuts)
-    return Segmented(asked.name, len(asked.masks), photograph, numbered(asked.name, cuts))
+    drawn = _outlined(asked, views, cuts)
+    return Segmented(asked.name, len(asked.masks), drawn, numbered(asked.name, cuts))
 
 
 def _outlined(asked: Asked, views: Views, shown: Iterable[int]) -> Picture:
@@ -99,4 +99,4 @@ def _outlined(asked: Asked, views: Views, shown: Iterable[int]) -> Picture:
         "cells": f"{asked.name} with {len(outlines)} cells outlined",
         "image": asked.name,
     }[views.kind]
-    return picture(outlined(asked.photograph, outlines, PHOTOGRAPH), alt)
+    return picture(outlined(asked.image, outlines, IMAGE_SIDE), alt)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
+from pipeline.datasets.image_file import UnreadableImageError, read_image
 from pipeline.datasets.index import Index
-from pipeline.datasets.photograph import UnreadableImageError, read_photograph
 from pipeline.masks.store import MaskStore
 from pipeline.report.drawing import outlined
 from pipeline.report.view_pictures import draw_view, outlines_of_views
@@ -38,11 +38,11 @@ class Gallery:
     def __init__(
         self, index: Index, root: Path, masks: MaskStore, crops: CropStore, views: Views
     ) -> None:
-        masks.refuse_other_images(index.photographs)
-        crops.refuse_unless(crops.settings, index.photographs)
+        masks.refuse_other_images(index.image_files)
+        crops.refuse_unless(crops.settings, index.image_files)
         self.ids, self.masks, self.crops, self.views = index.ids, masks, crops, views
         self._paths = [root / path for path in index.table["path"]]
-        self.photograph = lru_cache(maxsize=4)(self._read)
+        self.image = lru_cache(maxsize=4)(self._read)
         self.missing: set[int] = set()
 
     def view(self, row: int, view: int, side: int) -> Image.Image:
@@ -69,7 +69,7 @@ class Gallery:
         Returns:
             The picture; None if the image's file is not available.
         """
-        pixels = self.photograph(row)
+        pixels = self.image(row)
         if pixels is None:
             return None
         height, width = pixels.shape[:2]
@@ -83,7 +83,7 @@ class Gallery:
     def _read(self, row: int) -> NDArray[np.uint8] | None:
         about = self.masks.about["images"]
         try:
-            pixels = read_photograph(self._paths[row])
+            pixels = read_image(self._paths[row])
         except UnreadableImageError:
             pixels = np.zeros((0, 0, 3), np.uint8)
         if pixels.shape[:2] == (about["height"][row], about["width"][row]):

@@ -28,8 +28,8 @@ PAPER, INK, SOFT, LINE, BAR = (
     (47, 143, 196),
 )
 WIDTH, MARGIN, GAP = 1200, 40, 16
-PHOTOGRAPH, CROP, ROW = 440, 116, 136
-LEFT = MARGIN + PHOTOGRAPH + 40
+IMAGE_SIDE, CROP, ROW = 440, 116, 136
+LEFT = MARGIN + IMAGE_SIDE + 40
 TEXT = LEFT + 2 * (CROP + GAP) + 8
 HEAD = 150
 NO_PROTOTYPES = "a black box: it has no prototypes, and no reasons that can be shown here"
@@ -53,7 +53,7 @@ class Reason(NamedTuple):
 
 
 def draw_reasons(
-    photograph: NDArray[np.uint8],
+    image: NDArray[np.uint8],
     outlines: Sequence[Outline],
     ranking: Sequence[tuple[str, float]],
     score: Score,
@@ -63,7 +63,7 @@ def draw_reasons(
     """Draws the reasons for an image's predicted class.
 
     Args:
-        photograph: the RGB image, uint8 height×width×3.
+        image: the RGB image, uint8 height×width×3.
         outlines: outlines of the image's views that occur in the reasons.
         ranking: name and logit of the first classes, in descending order; the first is predicted.
         score: the predicted class's score, rounded (see `Score.rounded`).
@@ -73,7 +73,7 @@ def draw_reasons(
     Returns:
         The picture, `WIDTH` pixels wide.
     """
-    picture = outlined(photograph, outlines, PHOTOGRAPH)
+    picture = outlined(image, outlines, IMAGE_SIDE)
     below = HEAD + 30 + ROW * len(reasons)
     height = max(HEAD + picture.height, below + 100) + MARGIN
     canvas = Image.new("RGB", (WIDTH, height), PAPER)

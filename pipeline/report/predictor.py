@@ -54,12 +54,12 @@ class Predictor:
         self.class_names, self.prototypes = about.class_names, prototypes
         self.crops, self.ids = crops, ids
 
-    def ask(self, name: str, photograph: NDArray[np.uint8]) -> Asked:
+    def ask(self, name: str, image: NDArray[np.uint8]) -> Asked:
         """Applies the model to an image: to the crops of its masks, or to the whole image.
 
         Args:
             name: the image's name, such as that of its file.
-            photograph: the RGB image, uint8 height×width×3.
+            image: the RGB image, uint8 height×width×3.
 
         Returns:
             The first classes, and the scores of the first two, split into contributions.
@@ -69,10 +69,10 @@ class Predictor:
         """
         masks, side = None, self.crops.settings.side
         if self.network.sees == "crops":
-            (masks,) = self.segmenter.segment([photograph], self.machine)
-            crops = cut_as_stored(self.crops, photograph, masks)
+            (masks,) = self.segmenter.segment([image], self.machine)
+            crops = cut_as_stored(self.crops, image, masks)
         else:
-            crops = whole_image(photograph, 1, side)
+            crops = whole_image(image, 1, side)
         found = self._answers(crops)
         logits_C = found.logits_NC[0].numpy()
         order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]
@@ -82,7 +82,7 @@ class Predictor:
             for label in order[:EXPLAINED]
         ]
         ranking = [(self.class_names[label], float(logits_C[label])) for label in order]
-        return Asked(name, photograph, masks, crops, ranking, scores)
+        return Asked(name, image, masks, crops, ranking, scores)
 
     def picture(self, asked: Asked) -> Image.Image:
         """Draws the reasons for the predicted class; see `draw_reasons`.
@@ -94,7 +94,7 @@ class Predictor:
         rows = [] if views.kind == "image" else score.rows
         reasons = [self._reason(points, asked.crops) for points in rows]
         outlines = asked.outlines(views, sorted({points.view for points in rows}))
-        return draw_reasons(asked.photograph, outlines, asked.ranking, score, reasons, views)
+        return draw_reasons(asked.image, outlines, asked.ranking, score, reasons, views)
 
     def looks(self, only_mask: bool = False) -> Looks:
         """Returns what draws the lines of an image's page.

@@ -24,7 +24,7 @@ from pipeline.saliency.prototypes import Prototypes, Score
 
 NUM_DECISIONS, NUM_MISTAKES, NUM_SEGMENTED, NUM_BEST = 12, 8, 4, 5
 TOP_DECISION, TOP_MISTAKE = 4, 2
-PHOTOGRAPH, SEGMENTED = 320, 384
+IMAGE_SIDE, SEGMENTED = 320, 384
 
 
 class Decision(NamedTuple):
@@ -34,7 +34,7 @@ class Decision(NamedTuple):
         image: id of the image.
         actual: name of its class.
         right: whether it was classified correctly.
-        photograph: the image with the views in the scores outlined; None if it is not available.
+        outlined: the image with the views in the scores outlined; None if it is not available.
         sums: the scores shown, as sums of contributions.
         next_name: name of the class with the second largest logit; empty with one class.
         next_score: that class's logit, in hundredths.
@@ -43,7 +43,7 @@ class Decision(NamedTuple):
     image: str
     actual: str
     right: bool
-    photograph: Picture | None
+    outlined: Picture | None
     sums: list[Sum]
     next_name: str
     next_score: float
@@ -202,7 +202,7 @@ class Report:
         scores = [self.score(place, label, top).rounded() for label in shown]
         used = sorted({points.view for score in scores for points in score.rows})
         image, views = self.index.ids[row], self.views
-        drawn = self.gallery.outlined(row, {view: views.mark(view) for view in used}, PHOTOGRAPH)
+        drawn = self.gallery.outlined(row, {view: views.mark(view) for view in used}, IMAGE_SIDE)
         outlined = {
             "crops": f", the masks of crops {_and(used)} outlined",
             "cells": f", {_and(map(views.called, used))} outlined",

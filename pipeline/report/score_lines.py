@@ -95,13 +95,13 @@ class Segmented(NamedTuple):
     Args:
         image: id or name of the image.
         num_masks: number of the image's masks; the crops are those of the largest ones.
-        photograph: the image with the outlines; None if it is not available.
+        outlined: the image with the outlines; None if it is not available.
         crops: the crops, by number.
     """
 
     image: str
     num_masks: int
-    photograph: Picture | None
+    outlined: Picture | None
     crops: list[Numbered]
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
-from pipeline.datasets.photograph import upper_half
+from pipeline.datasets.image_file import upper_half
 from pipeline.masks.store import MaskStore
 from pipeline.model.base.head import Head, on_cpu
 from pipeline.model.base.inference import Answers

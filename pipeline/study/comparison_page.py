@@ -40,7 +40,7 @@ from pipeline.study.runs import MEANING, Run, written
 from pipeline.study.significance import LEVEL
 
 NUM_CARDS, NUM_LINES, NUM_CLASSES = 30, 3, 10
-PHOTOGRAPH = 256
+IMAGE_SIDE = 256
 BY_EXPLANATION = {"contrastivity", "complexity", "continuity", "completeness", "truth"}
 """The groups of metrics that measure saliency maps."""
 SHOWN = {"crops": "masks", "cells": "similarity maps", "image": "gradients"}
@@ -149,7 +149,7 @@ class Card(NamedTuple):
         image: id of the image.
         label: number of its class, 0..C−1.
         actual: name of its class.
-        photograph: picture of the image.
+        picture: picture of the image.
         whole: whether the picture is drawn from the crop store, as the image's file is not
             available.
         verdicts: the predictions of runs A and B.
@@ -158,7 +158,7 @@ class Card(NamedTuple):
     image: str
     label: int
     actual: str
-    photograph: Picture
+    picture: Picture
     whole: bool
     verdicts: tuple[Verdict, Verdict]
 
@@ -219,7 +219,7 @@ def _data(tested: Tested) -> str:
     return f"{tested.index.dataset!r} with {len(tested.index.class_names)} classes"
 
 
-def photographs(tested: Tested, places: Sequence[int]) -> list[tuple[Picture, bool]]:
+def draw_images(tested: Tested, places: Sequence[int]) -> list[tuple[Picture, bool]]:
     """Draws test images, each from its file, or from the crop store if that is not available.
 
     Args:
@@ -229,16 +229,16 @@ def photographs(tested: Tested, places: Sequence[int]) -> list[tuple[Picture, bo
     Returns:
         The pictures, and whether each was drawn from the crop store.
     """
-    return [_photograph(tested, int(tested.answers.rows_N[place])) for place in places]
+    return [_draw_image(tested, int(tested.answers.rows_N[place])) for place in places]
 
 
-def _photograph(tested: Tested, row: int) -> tuple[Picture, bool]:
+def _draw_image(tested: Tested, row: int) -> tuple[Picture, bool]:
     image = tested.index.ids[row]
-    drawn = tested.gallery.outlined(row, {}, PHOTOGRAPH)
+    drawn = tested.gallery.outlined(row, {}, IMAGE_SIDE)
     if drawn is not None:
         return picture(drawn, f"Test photograph {image}"), False
     pixels = tested.gallery.crops.whole().crops([row])[0, 0]
-    return picture(resized(pixels, min(PHOTOGRAPH, len(pixels))), f"Test image {image}"), True
+    return picture(resized(pixels, min(IMAGE_SIDE, len(pixels))), f"Test image {image}"), True
 
 
 def verdicts(tested: Tested, places: Sequence[int]) -> list[Verdict]:
@@ -333,7 +333,7 @@ def write_comparison(
         a: the first run, with its drawings.
         b: the second run, with its drawings.
         compared: the comparison of the two runs, from `compare`.
-        drawn: the images in `compared.shown`, from `photographs`.
+        drawn: the images in `compared.shown`, from `draw_images`.
         said: each run's predictions for these images, from `verdicts`.
     """
     both = zip(*said, strict=True)
@@ -364,12 +364,12 @@ def _card(
     a: Tested,
     compared: Compared,
     place: int,
-    photograph: tuple[Picture, bool],
+    drawn: tuple[Picture, bool],
     said: tuple[Verdict, Verdict],
 ) -> Card:
     label = int(a.answers.labels_N[compared.pairs.a_N[place]])
     name = a.index.class_names[label]
-    return Card(compared.ids[place], label, name, *photograph, said)
+    return Card(compared.ids[place], label, name, *drawn, said)
 
 
 def _names(a: Run, b: Run) -> tuple[str, str]:

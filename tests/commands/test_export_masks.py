@@ -28,7 +28,7 @@ def test_export_and_hash_and_import(run_folder: Path) -> None:
     result = _masks("export", "--coco", "out/masks.json")
     assert result.exit_code == 0
     assert result.stdout == "96 masks of 24 images in out/masks.json\n"
-    store, table = MaskStore(workspace.masks), workspace.read_photographs().table
+    store, table = MaskStore(workspace.masks), workspace.read_image_files().table
     coco = COCO("out/masks.json")
     assert [image["file_name"] for image in coco.loadImgs(coco.getImgIds())] == list(table["path"])
     assert np.array_equal(coco.annToMask(coco.anns[1]), store.masks(0).full(0))
@@ -46,10 +46,10 @@ def test_export_and_hash_and_import(run_folder: Path) -> None:
 
 
 def test_paths_are_those_of_the_index(run_folder: Path) -> None:
-    photographs = workspace.read_photographs()
-    photographs.table["path"] = [f"elsewhere/{path}" for path in photographs.table["path"]]
-    photographs.table.loc[3, "sha256"] = "0" * 64
-    photographs.write(workspace.photographs)
+    image_files = workspace.read_image_files()
+    image_files.table["path"] = [f"elsewhere/{path}" for path in image_files.table["path"]]
+    image_files.table.loc[3, "sha256"] = "0" * 64
+    image_files.write(workspace.image_files)
     result = _masks("export", "--coco", "masks.json")
     assert "1 images are named by their ids, because artifacts/index/" in result.stdout
     names = [image["file_name"] for image in json.loads(Path("masks.json").read_text())["images"]]

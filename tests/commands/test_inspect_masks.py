@@ -66,7 +66,7 @@ def test_show_lists_the_masks_and_draws_them(
 
 def test_an_image_is_found_by_id_by_path_and_by_file(run_folder: Path) -> None:
     store = MaskStore(STORE)
-    path = workspace.read_photographs().table["path"][7]
+    path = workspace.read_image_files().table["path"][7]
     for name in (store.ids[7], path, f"photographs/{path}", str(run_folder / "photographs" / path)):
         inspect_masks.show(workspace, name, STORE, None)
         picture = Path(store.ids[7].replace("/", "-") + ".masks.png")
@@ -149,7 +149,7 @@ def test_the_advice_helps_where_a_change_leaves_no_trace(run_folder: Path) -> No
 def test_a_store_from_elsewhere_is_verified_without_its_photographs(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    workspace.photographs.unlink()
+    workspace.image_files.unlink()
     inspect_masks.verify(workspace, STORE)
     assert len(capsys.readouterr().out.splitlines()) == 1
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from settings import prune_settings
 
 from pipeline.crops.store import CropStore
+from pipeline.datasets.image_file import read_image
 from pipeline.datasets.index import Index
-from pipeline.datasets.photograph import read_photograph
 from pipeline.masks.segmenter import Machine
 from pipeline.masks.store import MaskStore
 from pipeline.metrics.evaluation import evaluate
@@ -119,7 +119,7 @@ def test_prediction(
     predictor = Predictor(finished, FABRIC, about, Machine(), prototypes, crops, index.ids)
     predictions = pd.read_csv(artifacts / "evaluate" / "predictions.csv")
     image = predictions["image"][0]
-    asked = predictor.ask(image, read_photograph(artifacts.parent / "photographs" / image))
+    asked = predictor.ask(image, read_image(artifacts.parent / "photographs" / image))
     assert asked.ranking[0][0] == predictions["predicted"][0]
     logits_C = load_file(artifacts / "evaluate" / "answers.safetensors")["logits_NC"][0]
     expected = logits_C.sort(descending=True).values.tolist()

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.workers import worker_pool
 
 REPOSITORY = Path(__file__).parents[2]
@@ -80,14 +80,14 @@ def _end(stage: psutil.Popen, children: list[psutil.Process], sign: signal.Signa
 def test_masks(
     tmp_path: Path,
     make_photographs: Callable[..., Path],
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
     start: Start,
     scheduler: str | None,
     sign: signal.Signals,
 ) -> None:
     root = make_photographs(tmp_path / "photographs", per_class=32, width=120, height=90)
     (tmp_path / "artifacts" / "index").mkdir(parents=True)
-    photographs_in(root).write(tmp_path / "artifacts" / "index" / "photographs.parquet")
+    image_files_in(root).write(tmp_path / "artifacts" / "index" / "photographs.parquet")
     dataset = {"name": "folder", "root": "photographs", "scanned": ["photographs"]}
     stage = start("masks", dataset=dataset, runtime={"workers": 2, "scheduler": scheduler})
     _end(stage, _children_at_work(stage, tmp_path, ".protomask/masks/*/*.parquet"), sign)

@@ -71,7 +71,7 @@ def test_model_says_what_it_was_made_from(run_folder: Path) -> None:
     assert about.class_names == index.class_names
     assert about.crops == params.crops
     assert about.segmenter["name"] == "patches"
-    assert about.images == index.photographs.digest()
+    assert about.images == index.image_files.digest()
     assert network.settings == params.model
 
 

@@ -14,8 +14,8 @@ from pipeline.datasets.dataset import (
     read_table,
     register,
 )
+from pipeline.datasets.image_file import upper_half
 from pipeline.datasets.index import Image, Part
-from pipeline.datasets.photograph import upper_half
 
 NAME = "CUB-200-2011"
 

@@ -8,17 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from pipeline.datasets.dataset import Annotations, DataSet, register
+from pipeline.datasets.image_file import SUFFIXES, is_image
 from pipeline.datasets.index import SPLITS, Image, Split
 from pipeline.datasets.listing import look_through
-from pipeline.datasets.photograph import SUFFIXES, is_photograph
 from pipeline.datasets.remarks import Remark, counted
 from pipeline.errors import ProtoMaskError
 
 LIKE_SPLIT = re.compile(
     r"(train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?)(set|data|split|images)?"
 )
-NO_PHOTOGRAPH = "no photograph by its content, and passed over"
-NO_PHOTOGRAPHS = "a folder without a photograph: no class"
+NO_IMAGE = "no photograph by its content, and passed over"
+NO_IMAGES = "a folder without a photograph: no class"
 NO_CLASS = "beside the class folders: of no class, and passed over"
 UNLABELLED = "in {}/, but in no class folder: unlabelled, and passed over"
 ONE_CLASS = "the same word as another class folder in other Unicode characters: read as one class"
@@ -49,28 +49,28 @@ class Folder(DataSet):
         contents = look_through(root)
         links = frozenset(map(PurePosixPath, contents.dangling))
         paths = sorted({*map(PurePosixPath, contents.files), *links})
-        photographs, others = _told_apart(root, paths, links)
-        folders = {path.parts[0] for path in photographs if len(path.parts) > 1}
-        in_splits = _has_splits(root, folders, photographs)
+        images, others = _told_apart(root, paths, links)
+        folders = {path.parts[0] for path in images if len(path.parts) > 1}
+        in_splits = _has_splits(root, folders, images)
         level = 1 if in_splits else 0
         _refuse_lost_folders(root, [path for path in links if len(path.parts) <= level + 1])
-        classified = [path for path in photographs if len(path.parts) > level + 1]
-        stray = [path for path in photographs if len(path.parts) <= level + 1]
+        classified = [path for path in images if len(path.parts) > level + 1]
+        stray = [path for path in images if len(path.parts) <= level + 1]
         _refuse_mostly_stray(root, classified, stray)
         names = {path: _same_word(path.parts[level]) for path in classified}
         class_folders = {path.parents[-level - 2] for path in classified}
         empty = {path.parents[-level - 2] for path in others if len(path.parts) > level + 1}
-        images = [
+        listed = [
             Image(str(path), str(path), name, _split(path) if in_splits else "train")
             for path, name in names.items()
         ]
         remarks = [
-            *(Remark(str(path), NO_PHOTOGRAPH) for path in others),
+            *(Remark(str(path), NO_IMAGE) for path in others),
             *(Remark(str(path), _why_stray(path)) for path in stray),
-            *(Remark(str(path), NO_PHOTOGRAPHS) for path in sorted(empty - class_folders)),
+            *(Remark(str(path), NO_IMAGES) for path in sorted(empty - class_folders)),
             *_alike(class_folders),
         ]
-        return Annotations(images, sorted(set(names.values()), key=_by_number), [], remarks)
+        return Annotations(listed, sorted(set(names.values()), key=_by_number), [], remarks)
 
 
 def _told_apart(
@@ -80,15 +80,15 @@ def _told_apart(
     by_name = {path for path in paths if path.suffix.lower() in SUFFIXES or path in links}
     unknown = [path for path in paths if path not in by_name]
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda path: is_photograph(root / path), unknown)
+        found = pool.map(lambda path: is_image(root / path), unknown)
         by_content = {path for path, is_one in zip(unknown, found, strict=True) if is_one}
-    photographs = by_name | by_content
-    return [path for path in paths if path in photographs], [
-        path for path in paths if path not in photographs
+    images = by_name | by_content
+    return [path for path in paths if path in images], [
+        path for path in paths if path not in images
     ]
 
 
-def _has_splits(root: Path, folders: set[str], photographs: list[PurePosixPath]) -> bool:
+def _has_splits(root: Path, folders: set[str], images: list[PurePosixPath]) -> bool:
     """Returns whether the folders are splits, not classes.
 
     Raises:
@@ -110,7 +110,7 @@ def _has_splits(root: Path, folders: set[str], photographs: list[PurePosixPath])
             f"beside others ({counted(others)}). Use either one folder a class, or only train, val "
             f"and test. {choice}"
         )
-    if not splits and (shared := _shared_folders(photographs)):
+    if not splits and (shared := _shared_folders(images)):
         raise ProtoMaskError(
             f"dataset.root: {root} has folders ({counted(others)}) that share the sub-folders "
             f"{counted(shared)}. {choice} If the sub-folders are the classes, put each one's "
@@ -124,10 +124,10 @@ def _is_like_split(name: str) -> bool:
     return any(LIKE_SPLIT.fullmatch(word) for word in words)
 
 
-def _shared_folders(photographs: list[PurePosixPath]) -> list[str]:
+def _shared_folders(images: list[PurePosixPath]) -> list[str]:
     """Returns the names of sub-folders that occur in several folders, if they are at least two."""
     below = defaultdict(set)
-    for path in photographs:
+    for path in images:
         if len(path.parts) > 2:
             below[path.parts[0]].add(_same_word(path.parts[1]))
     times = Counter(name for names in below.values() for name in names)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import field_validator
 
 from pipeline.datasets import listing
-from pipeline.datasets.photograph import SUFFIXES
+from pipeline.datasets.image_file import SUFFIXES
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.coco import CocoMasks
@@ -169,9 +169,9 @@ def _unused(given: Given, sources: Sequence[Source], used: set[str]) -> list[str
     reasons: dict[str, list[str]] = {}
     for name in unused:
         meant = {
-            photograph
+            image
             for alias in given.names_of(name)
-            for photograph in _meanings(given, root).photographs(alias)
+            for image in _meanings(given, root).images(alias)
         }
         reason = f"of no photograph in {root}"
         if meant:
@@ -189,8 +189,8 @@ def _unused(given: Given, sources: Sequence[Source], used: set[str]) -> list[str
 def _meanings(given: Given, root: Path) -> Meanings:
     """Relates the masks' names to all image files below a folder, once in each process."""
     files = listing.visible_files(root)
-    photographs = [file for file in files if PurePosixPath(file).suffix.lower() in SUFFIXES]
-    return Meanings(given, root, photographs)
+    images = [file for file in files if PurePosixPath(file).suffix.lower() in SUFFIXES]
+    return Meanings(given, root, images)
 
 
 def _refuse_strangers(given: Given, source: Source) -> None:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipeline.crops.settings import CropSettings
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import atomic_file, sha256
 from pipeline.model.base.backbone import Backbone
@@ -43,19 +43,19 @@ class About(BaseModel):
     precision: Precision
     made_with: dict[str, dict[str, Any]] = {}
 
-    def refuse_unless(self, photographs: Photographs) -> None:
+    def refuse_unless(self, image_files: ImageFiles) -> None:
         """Checks that the model was trained on these images.
 
         Args:
-            photographs: the images of a data set, whose digest is compared with the model's.
+            image_files: the images of a data set, whose digest is compared with the model's.
 
         Raises:
             ProtoMaskError: the model was trained on other images.
         """
-        if self.images != photographs.digest():
+        if self.images != image_files.digest():
             raise ProtoMaskError(
-                f"the model was trained on other images than the {len(photographs)} of "
-                f"{photographs.dataset!r} in the index: run `dvc repro`"
+                f"the model was trained on other images than the {len(image_files)} of "
+                f"{image_files.dataset!r} in the index: run `dvc repro`"
             )
 
 

@@ -17,8 +17,8 @@ from pipeline.crops.extraction import cut_as_stored, extract_crops, whole_image
 from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.crops.writing import write_crops
-from pipeline.datasets.index import Photographs
-from pipeline.datasets.photograph import read_photograph
+from pipeline.datasets.image_file import read_image
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.masks.store import MaskStore, write_store
@@ -29,32 +29,32 @@ SETTINGS = crop_settings(side=20, per_image=3)
 class Made:
     """A folder of photographs, their masks and their crops."""
 
-    def __init__(self, folder: Path, photographs: Photographs, root: Path) -> None:
-        self.root, self.photographs = root, photographs
+    def __init__(self, folder: Path, image_files: ImageFiles, root: Path) -> None:
+        self.root, self.image_files = root, image_files
         segmenter = patches()
-        pixels = [read_photograph(root / path) for path in photographs.table["path"]]
+        pixels = [read_image(root / path) for path in image_files.table["path"]]
         found = segmenter.segment(pixels)
         height, width = pixels[1].shape[:2]
         found[1] = Masks.of(height, width, [], 1)
-        write_store(folder / "masks.zarr", photographs, segmenter, found)
+        write_store(folder / "masks.zarr", image_files, segmenter, found)
         self.masks = MaskStore(folder / "masks.zarr")
         self.path = folder / "crops.zarr"
 
     def write(self, path: Path | None = None, **options: int) -> int:
         where = path or self.path
-        return write_crops(where, self.photographs, self.root, self.masks, SETTINGS, **options)
+        return write_crops(where, self.image_files, self.root, self.masks, SETTINGS, **options)
 
 
 @pytest.fixture(scope="module")
 def made(
     tmp_path_factory: pytest.TempPathFactory,
     make_photographs: Callable[..., Path],
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
 ) -> Made:
     folder = tmp_path_factory.mktemp("made")
     root = make_photographs(folder / "root", per_class=5)
     Pillow.new("RGB", (9, 33), "red").save(root / "class 1" / "tall.png")
-    made = Made(folder, photographs_in(root), root)
+    made = Made(folder, image_files_in(root), root)
     assert made.write() == 1
     return made
 
@@ -68,7 +68,7 @@ def test_the_store_holds_what_is_extracted(made: Made) -> None:
     store = CropStore(made.path)
     assert len(store) == 11
     for image in np.random.default_rng(0).permutation(11).tolist():
-        photograph = read_photograph(made.root / made.photographs.table["path"][image])
+        photograph = read_image(made.root / made.image_files.table["path"][image])
         expected = extract_crops(photograph, made.masks.masks(image), SETTINGS)
         assert np.array_equal(store.crops([image])[0], expected.pixels)
         assert np.array_equal(store.inside(image), expected.inside)
@@ -84,7 +84,7 @@ def test_whole_images(made: Made) -> None:
     assert len(whole) == 11 and whole.valid.tolist() == [[True]] * 11
     assert whole.masks.tolist() == [[NO_MASK]] * 11
     for image in (10, 1, 4):
-        photograph = read_photograph(made.root / made.photographs.table["path"][image])
+        photograph = read_image(made.root / made.image_files.table["path"][image])
         height, width = photograph.shape[:2]
         resized = Pillow.fromarray(photograph).resize((20, 20), Pillow.Resampling.BILINEAR)
         assert np.array_equal(whole.crops([image])[0, 0], np.asarray(resized))
@@ -106,7 +106,7 @@ def test_whole_images_of_any_background_and_their_features_are_known_by_another_
 
 def test_a_photograph_is_cut_as_those_of_the_store_were(made: Made) -> None:
     store, image = CropStore(made.path), 3
-    photograph = read_photograph(made.root / made.photographs.table["path"][image])
+    photograph = read_image(made.root / made.image_files.table["path"][image])
     masks = made.masks.masks(image)
     for seen in (store, store.whole()):
         crops = cut_as_stored(seen, photograph, masks)
@@ -168,14 +168,14 @@ def test_chunks(
 def test_over_the_chunk_boundary(
     tmp_path: Path,
     make_photographs: Callable[..., Path],
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=65, width=8, height=6)  # 130 > 128
-    made = Made(tmp_path, photographs_in(root), root)
+    made = Made(tmp_path, image_files_in(root), root)
     made.write()
     store = CropStore(made.path)
     for image in (127, 128, 129, 0):
-        photograph = read_photograph(root / made.photographs.table["path"][image])
+        photograph = read_image(root / made.image_files.table["path"][image])
         expected = extract_crops(photograph, made.masks.masks(image), SETTINGS)
         assert np.array_equal(store.crops([image])[0], expected.pixels)
         expected = whole_image(photograph, 1, SETTINGS.side)
@@ -185,13 +185,13 @@ def test_over_the_chunk_boundary(
 def test_black_photographs(
     tmp_path: Path,
     make_photographs: Callable[..., Path],
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
 ) -> None:
     """Zarr leaves out a chunk of zeros unless told not to."""
     root = make_photographs(tmp_path / "root", per_class=2)
     for number, path in enumerate(sorted(root.rglob("*.png"))):
         Pillow.new("RGB", (20 + number, 20)).save(path)
-    made = Made(tmp_path, photographs_in(root), root)
+    made = Made(tmp_path, image_files_in(root), root)
     made.write()
     store = CropStore(made.path)
     assert not store.crops([0, 1, 2, 3]).any()
@@ -294,19 +294,19 @@ def test_a_mask_store_is_no_crop_store(made: Made) -> None:
 
 def test_other_settings_and_images_are_refused_by_name(made: Made) -> None:
     store = CropStore(made.path)
-    store.refuse_unless(SETTINGS, made.photographs)
+    store.refuse_unless(SETTINGS, made.image_files)
     other = crop_settings(side=24, per_image=3, background="zero")
     with pytest.raises(
         ProtoMaskError, match="side=20 instead of 24, background=original instead of zero"
     ):
-        store.refuse_unless(other, made.photographs)
-    fewer = Photographs("folder", made.photographs.table.iloc[1:])
+        store.refuse_unless(other, made.image_files)
+    fewer = ImageFiles("folder", made.image_files.table.iloc[1:])
     with pytest.raises(ProtoMaskError, match="other images"):
         store.refuse_unless(SETTINGS, fewer)
 
 
 def test_masks_of_other_images_are_refused(made: Made, tmp_path: Path) -> None:
-    fewer = Photographs("folder", made.photographs.table.iloc[1:])
+    fewer = ImageFiles("folder", made.image_files.table.iloc[1:])
     with pytest.raises(ProtoMaskError, match="are not the 10 images"):
         write_crops(tmp_path / "s", fewer, made.root, made.masks, SETTINGS)
     assert not (tmp_path / "s").exists()
@@ -315,11 +315,11 @@ def test_masks_of_other_images_are_refused(made: Made, tmp_path: Path) -> None:
 def test_a_photograph_that_changed_is_named(
     tmp_path: Path,
     make_photographs: Callable[..., Path],
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
 ) -> None:
     """Or crops of the new one would be kept, and shared, as those of the one that was listed."""
     root = make_photographs(tmp_path / "root")
-    made = Made(tmp_path, photographs_in(root), root)
+    made = Made(tmp_path, image_files_in(root), root)
     Pillow.new("RGB", (40, 30)).save(root / "class 0" / "002.png")
     with pytest.raises(ProtoMaskError, match=r"002\.png has changed since it was listed"):
         made.write()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from pycocotools import mask as rle
 
-from pipeline.datasets.index import Image, Index, Part, Photographs
+from pipeline.datasets.index import Image, ImageFiles, Index, Part
 from pipeline.errors import ProtoMaskError
 
 MASK = np.zeros((4, 6), bool)
@@ -103,20 +103,20 @@ def test_photographs_do_not_change_with_the_split(index: Index, tmp_path: Path) 
         Image(**{**vars(image), "split": "train", "class_name": "x", "parts": None})
         for image in IMAGES
     ]
-    index.photographs.write(tmp_path / "1.parquet")
-    Index.of("birds", other, ["x"], []).photographs.write(tmp_path / "2.parquet")
+    index.image_files.write(tmp_path / "1.parquet")
+    Index.of("birds", other, ["x"], []).image_files.write(tmp_path / "2.parquet")
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
-    found = Photographs.read(tmp_path / "1.parquet")
+    found = ImageFiles.read(tmp_path / "1.parquet")
     assert found.ids == ["id a", "id b", "id c"]
-    assert found.table.to_dict("records") == index.photographs.table.to_dict("records")
-    assert found.digest() == index.photographs.digest()
+    assert found.table.to_dict("records") == index.image_files.table.to_dict("records")
+    assert found.digest() == index.image_files.digest()
 
 
 def test_the_digest_follows_contents_ids_and_order(index: Index) -> None:
-    photographs = index.photographs
-    table = photographs.table
+    image_files = index.image_files
+    table = image_files.table
     digests = {
-        Photographs("birds", changed).digest()
+        ImageFiles("birds", changed).digest()
         for changed in (
             table,
             table.assign(sha256=["0" * 64, *table["sha256"][1:]]),
@@ -126,19 +126,19 @@ def test_the_digest_follows_contents_ids_and_order(index: Index) -> None:
         )
     }
     assert len(digests) == 5
-    assert Photographs("other name", table.assign(path="x")).digest() == photographs.digest()
+    assert ImageFiles("other name", table.assign(path="x")).digest() == image_files.digest()
 
 
-@pytest.mark.parametrize("kind", [Index, Photographs])
-def test_no_file(kind: type[Index] | type[Photographs], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Index, ImageFiles])
+def test_no_file(kind: type[Index] | type[ImageFiles], tmp_path: Path) -> None:
     with pytest.raises(ProtoMaskError, match=r"no index at .*x\.parquet: run `dvc repro prepare`"):
         kind.read(tmp_path / "x.parquet")
 
 
-@pytest.mark.parametrize("kind", [Index, Photographs])
+@pytest.mark.parametrize("kind", [Index, ImageFiles])
 @pytest.mark.parametrize("content", [b"", b"these are notes", b"PAR1\0\0\0\0PAR1"])
 def test_a_file_that_is_no_index(
-    kind: type[Index] | type[Photographs], content: bytes, tmp_path: Path
+    kind: type[Index] | type[ImageFiles], content: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "x.parquet").write_bytes(content)
     with pytest.raises(ProtoMaskError, match="no such table of images"):
@@ -149,12 +149,12 @@ def test_a_table_of_something_else(index: Index, tmp_path: Path) -> None:
     pd.DataFrame({"id": ["x"]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ProtoMaskError, match="no such table of images"):
         Index.read(tmp_path / "x.parquet")
-    index.photographs.write(tmp_path / "photographs.parquet")
+    index.image_files.write(tmp_path / "photographs.parquet")
     with pytest.raises(ProtoMaskError, match="no such table of images"):
         Index.read(tmp_path / "photographs.parquet")
     index.write(tmp_path / "index.parquet")
     with pytest.raises(ProtoMaskError, match="no such table of images"):
-        Photographs.read(tmp_path / "index.parquet")
+        ImageFiles.read(tmp_path / "index.parquet")
 
 
 def test_a_repository_in_a_folder_that_looks_like_a_partition(index: Index, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_index_holds_no_path_of_the_machine(
     for place in ("here", "there"):
         index, *_ = _build(make_photographs(tmp_path / place / "root"), threads=len(written) + 1)
         index.write(tmp_path / place / "x.parquet")
-        index.photographs.write(tmp_path / place / "y.parquet")
+        index.image_files.write(tmp_path / place / "y.parquet")
         written.append(
             [(tmp_path / place / name).read_bytes() for name in ("x.parquet", "y.parquet")]
         )

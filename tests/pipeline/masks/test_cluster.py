@@ -18,7 +18,7 @@ import dask
 import pytest
 from settings import patches
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.cluster import _make_shard, code_digest
 from pipeline.masks.masks import Masks
@@ -28,7 +28,7 @@ from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.shards import Shards
 from pipeline.masks.store import write_store
 
-ReadPhotographs = Callable[[Path], Photographs]
+ReadImageFiles = Callable[[Path], ImageFiles]
 Make = Callable[..., Path]
 HERE = Path(__file__).parent
 GRID: dict[str, Any] = {"version": 1, "grid": 2}
@@ -131,17 +131,17 @@ def _notes(machine: Machine) -> list[list[str]]:
     return [line.split() for line in machine.masks.read_text().splitlines()]
 
 
-def _store(photographs: Photographs, segmenter: Segmenter, memory: Path) -> dict[str, bytes]:
+def _store(image_files: ImageFiles, segmenter: Segmenter, memory: Path) -> dict[str, bytes]:
     path = memory.with_name(f"{memory.name} store")
-    write_store(path, photographs, segmenter, stored_masks(photographs, segmenter, memory))
+    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, memory))
     return {
         str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
     }
 
 
-def _store_made_here(photographs: Photographs, root: Path, memory: Path) -> dict[str, bytes]:
-    segment_images(photographs, root, patches(), memory, 1)
-    return _store(photographs, patches(), memory)
+def _store_made_here(image_files: ImageFiles, root: Path, memory: Path) -> dict[str, bytes]:
+    segment_images(image_files, root, patches(), memory, 1)
+    return _store(image_files, patches(), memory)
 
 
 def _kill_in_the_middle(
@@ -164,19 +164,19 @@ def _kill_in_the_middle(
 def test_a_killed_worker_costs_its_shard_and_nothing_else(
     tmp_path: Path,
     make_photographs: Make,
-    photographs_in: ReadPhotographs,
+    image_files_in: ReadImageFiles,
     machine: Machine,
     cluster: Cluster,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=15)
-    photographs = photographs_in(root)
+    image_files = image_files_in(root)
     victim = cluster.worker("--no-nanny")
     other = cluster.worker("--no-nanny")
     monkeypatch.chdir(tmp_path)
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, photographs, Path("root"), Slow(**GRID), Path("memory"), 1, machine,
+            segment_images, image_files, Path("root"), Slow(**GRID), Path("memory"), 1, machine,
             cluster.address,
         )  # fmt: skip
         _kill_in_the_middle(segmented, machine, 8, victim)
@@ -185,46 +185,46 @@ def test_a_killed_worker_costs_its_shard_and_nothing_else(
     assert {int(name) for name, *_ in notes} == {victim, other}
     assert sorted(Counter(image for *_, image in notes).values()) == [1] * 29 + [2]
     assert not list((tmp_path / "memory").rglob(".*"))
-    made = _store(photographs, Slow(**GRID), tmp_path / "memory")
-    assert made == _store_made_here(photographs, root, tmp_path / "here")
+    made = _store(image_files, Slow(**GRID), tmp_path / "memory")
+    assert made == _store_made_here(image_files, root, tmp_path / "here")
 
 
 @pytest.mark.slow
 def test_workers_may_die_again_and_again(
     tmp_path: Path,
     make_photographs: Make,
-    photographs_in: ReadPhotographs,
+    image_files_in: ReadImageFiles,
     machine: Machine,
     cluster: Cluster,
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=20)
-    photographs = photographs_in(root)
+    image_files = image_files_in(root)
     cluster.worker("--resources", "GPU=1")
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, photographs, root, SlowOnDevice(**GRID), tmp_path / "memory", 1,
+            segment_images, image_files, root, SlowOnDevice(**GRID), tmp_path / "memory", 1,
             machine, cluster.address,
         )  # fmt: skip
         for _ in range(5):
             _kill_in_the_middle(segmented, machine, len(_notes(machine)) + 4)
         assert segmented.result() == 40
     assert len({name for name, *_ in _notes(machine)}) == 6
-    made = _store(photographs, SlowOnDevice(**GRID), tmp_path / "memory")
-    assert made == _store_made_here(photographs, root, tmp_path / "here")
+    made = _store(image_files, SlowOnDevice(**GRID), tmp_path / "memory")
+    assert made == _store_made_here(image_files, root, tmp_path / "here")
 
 
 @pytest.mark.slow
 def test_only_a_worker_that_offers_a_gpu_is_given_work_for_one(
     photograph_folder: Path,
-    photographs_in: ReadPhotographs,
+    image_files_in: ReadImageFiles,
     tmp_path: Path,
     machine: Machine,
     cluster: Cluster,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    photographs = photographs_in(photograph_folder)
+    image_files = image_files_in(photograph_folder)
     without = cluster.worker("--no-nanny")
-    args = photographs, photograph_folder, OnDevice(**GRID)
+    args = image_files, photograph_folder, OnDevice(**GRID)
     cpu = Machine("cpu", masks=machine.masks)
     assert segment_images(*args, tmp_path / "on cpu", 1, cpu, cluster.address) == 10
     assert {int(name) for name, *_ in _notes(machine)} == {without}
@@ -243,11 +243,11 @@ def test_only_a_worker_that_offers_a_gpu_is_given_work_for_one(
 
 @pytest.mark.slow
 def test_errors_of_workers_are_the_users(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, cluster: Cluster
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path, cluster: Cluster
 ) -> None:
-    photographs = photographs_in(photograph_folder)
+    image_files = image_files_in(photograph_folder)
     cluster.worker("--no-nanny")
-    args = photographs, photograph_folder, patches(), tmp_path / "memory", 1, Machine()
+    args = image_files, photograph_folder, patches(), tmp_path / "memory", 1, Machine()
     (photograph_folder / "class 1" / "003.png").unlink()
     with pytest.raises(ProtoMaskError, match=rf"on {socket.gethostname()}: .*003\.png is in the"):
         segment_images(*args, cluster.address)
@@ -259,11 +259,11 @@ def test_errors_of_workers_are_the_users(
 
 @pytest.mark.slow
 def test_a_shard_that_kills_its_workers_is_given_up(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
-    photographs = photographs_in(photograph_folder)
+    image_files = image_files_in(photograph_folder)
     args = (
-        photographs,
+        image_files,
         photograph_folder,
         Deadly(**GRID),
         tmp_path / "memory",
@@ -292,14 +292,14 @@ def test_a_folder_that_only_looks_the_same_is_no_shared_folder(tmp_path: Path) -
 
 
 def test_a_worker_with_other_code_is_refused(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, cluster: Cluster
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path, cluster: Cluster
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(HERE.parents[2] / "pipeline", other / "pipeline")
     with (other / "pipeline" / "masks" / "segmenters" / "patches.py").open("a") as file:
         file.write("# edited\n")
     cluster.worker("--no-nanny", code=other)
-    args = photographs_in(photograph_folder), photograph_folder, patches(), tmp_path / "memory", 1
+    args = image_files_in(photograph_folder), photograph_folder, patches(), tmp_path / "memory", 1
     with pytest.raises(ProtoMaskError, match=rf"worker on .* runs the code in {other}, which is"):
         segment_images(*args, Machine(), cluster.address)
 
@@ -308,16 +308,16 @@ def test_a_worker_with_other_code_is_refused(
 def test_a_lost_scheduler_keeps_what_was_finished(
     tmp_path: Path,
     make_photographs: Make,
-    photographs_in: ReadPhotographs,
+    image_files_in: ReadImageFiles,
     machine: Machine,
     cluster: Cluster,
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=10)
-    photographs, memory = photographs_in(root), tmp_path / "memory"
+    image_files, memory = image_files_in(root), tmp_path / "memory"
     cluster.worker("--no-nanny")
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, photographs, root, Slow(**GRID), memory, 1, machine, cluster.address
+            segment_images, image_files, root, Slow(**GRID), memory, 1, machine, cluster.address
         )
         while len(_notes(machine)) < 5:
             assert not segmented.done()
@@ -325,24 +325,24 @@ def test_a_lost_scheduler_keeps_what_was_finished(
         cluster.processes[0].kill()
         with pytest.raises(ProtoMaskError, match=r"connection to tcp://.* was lost"):
             segmented.result()
-    assert 0 < segment_images(photographs, root, Slow(**GRID), memory, 1, machine) <= 16
+    assert 0 < segment_images(image_files, root, Slow(**GRID), memory, 1, machine) <= 16
 
 
 @pytest.mark.slow
 def test_processes_of_this_machine(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, machine: Machine
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path, machine: Machine
 ) -> None:
-    photographs, memory = photographs_in(photograph_folder), tmp_path / "memory"
-    args = photographs, photograph_folder, OnDevice(**GRID), memory, 1, machine, "local:2"
+    image_files, memory = image_files_in(photograph_folder), tmp_path / "memory"
+    args = image_files, photograph_folder, OnDevice(**GRID), memory, 1, machine, "local:2"
     assert segment_images(*args) == 10
     assert str(os.getpid()) not in {name for name, *_ in _notes(machine)}
     assert segment_images(*args) == 0
-    made = _store(photographs, OnDevice(**GRID), memory)
-    assert made == _store_made_here(photographs, photograph_folder, tmp_path / "here")
+    made = _store(image_files, OnDevice(**GRID), memory)
+    assert made == _store_made_here(image_files, photograph_folder, tmp_path / "here")
 
 
 def test_nobody_at_the_address(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
@@ -352,7 +352,7 @@ def test_nobody_at_the_address(
             pytest.raises(ProtoMaskError, match=rf"no Dask scheduler answers at {address}"),
         ):
             segment_images(
-                photographs_in(photograph_folder), photograph_folder, patches(), tmp_path / "m", 1,
+                image_files_in(photograph_folder), photograph_folder, patches(), tmp_path / "m", 1,
                 Machine(), address,
             )  # fmt: skip
 
@@ -361,17 +361,17 @@ def test_nobody_at_the_address(
 def test_several_devices_have_a_process_each(
     tmp_path: Path,
     make_photographs: Make,
-    photographs_in: ReadPhotographs,
+    image_files_in: ReadImageFiles,
     machine: Machine,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=5)
-    photographs = photographs_in(root)
+    image_files = image_files_in(root)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    segment_images(photographs, root, SlowOnDevice(**GRID), tmp_path / "memory", 1, machine)
+    segment_images(image_files, root, SlowOnDevice(**GRID), tmp_path / "memory", 1, machine)
     notes = _notes(machine)
     assert len(notes) == 10
     assert {device for _, device, _ in notes} == {"cuda:0", "cuda:1"}
     assert len({(name, device) for name, device, _ in notes}) == 2
-    made = _store(photographs, SlowOnDevice(**GRID), tmp_path / "memory")
-    assert made == _store_made_here(photographs, root, tmp_path / "here")
+    made = _store(image_files, SlowOnDevice(**GRID), tmp_path / "memory")
+    assert made == _store_made_here(image_files, root, tmp_path / "here")

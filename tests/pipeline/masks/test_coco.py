@@ -16,7 +16,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from settings import patches
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.coco import CocoMasks, RunLengths, _runs, _tight, write_coco
 from pipeline.masks.masks import Masks, Region
@@ -347,9 +347,9 @@ def test_which_names_may_mean_a_photograph(
 
 
 def _store(
-    path: Path, photographs: Photographs, masks: list[Masks], segmenter: Segmenter
+    path: Path, image_files: ImageFiles, masks: list[Masks], segmenter: Segmenter
 ) -> MaskStore:
-    write_store(path, photographs, segmenter, masks)
+    write_store(path, image_files, segmenter, masks)
     return MaskStore(path)
 
 
@@ -357,13 +357,13 @@ def _store(
 def store(
     tmp_path: Path,
     photograph_folder: Path,
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
     make_masks: Callable[..., Masks],
 ) -> MaskStore:
     """Ten images of 40×30 pixels with 0 to 9 random masks."""
-    photographs = photographs_in(photograph_folder)
+    image_files = image_files_in(photograph_folder)
     masks = [make_masks(seed, count=seed) for seed in range(10)]
-    return _store(tmp_path / "store", photographs, masks, patches())
+    return _store(tmp_path / "store", image_files, masks, patches())
 
 
 def test_pycocotools_reads_what_is_written(store: MaskStore, tmp_path: Path) -> None:
@@ -404,12 +404,12 @@ class TwoScores(Patches):
 
 
 def test_several_scores_keep_their_names(
-    photograph_folder: Path, photographs_in: Callable[[Path], Photographs], tmp_path: Path
+    photograph_folder: Path, image_files_in: Callable[[Path], ImageFiles], tmp_path: Path
 ) -> None:
-    photographs = photographs_in(photograph_folder)
+    image_files = image_files_in(photograph_folder)
     regions = [Region(0, 0, np.ones((3, 3), bool), (0.1, 0.7))]
-    masks = [Masks.of(30, 40, regions, 2)] * len(photographs)
-    store = _store(tmp_path / "store", photographs, masks, TwoScores(version=1, grid=2))
+    masks = [Masks.of(30, 40, regions, 2)] * len(image_files)
+    store = _store(tmp_path / "store", image_files, masks, TwoScores(version=1, grid=2))
     write_coco(tmp_path / "out.json", store, store.ids)
     first = json.loads((tmp_path / "out.json").read_text())["annotations"][0]
     one, other = np.array([0.1, 0.7], np.float32).tolist()
@@ -417,12 +417,12 @@ def test_several_scores_keep_their_names(
 
 
 def test_a_score_that_json_lacks_leaves_what_was_there(
-    photograph_folder: Path, photographs_in: Callable[[Path], Photographs], tmp_path: Path
+    photograph_folder: Path, image_files_in: Callable[[Path], ImageFiles], tmp_path: Path
 ) -> None:
-    photographs = photographs_in(photograph_folder)
+    image_files = image_files_in(photograph_folder)
     regions = [Region(0, 0, np.ones((3, 3), bool), (float("nan"),))]
-    masks = [Masks.of(30, 40, regions, 1)] * len(photographs)
-    store = _store(tmp_path / "store", photographs, masks, patches())
+    masks = [Masks.of(30, 40, regions, 1)] * len(image_files)
+    store = _store(tmp_path / "store", image_files, masks, patches())
     (tmp_path / "out.json").write_text("earlier")
     with pytest.raises(ProtoMaskError, match=r"class 0/000\.png is no finite number"):
         write_coco(tmp_path / "out.json", store, store.ids)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from settings import felzenszwalb, patches
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.masks.store import MaskStore, write_store
@@ -24,7 +24,7 @@ COUNTS = [5, 0, 9, 1, 0, 0, 3]
 
 def photographs_of(
     number: int, dataset: str = "made up", width: int = 40, height: int = 30
-) -> Photographs:
+) -> ImageFiles:
     rows = [
         {
             "id": f"image {n:04d}",
@@ -35,7 +35,7 @@ def photographs_of(
         }
         for n in range(number)
     ]
-    return Photographs(dataset, pd.DataFrame(rows))
+    return ImageFiles(dataset, pd.DataFrame(rows))
 
 
 @pytest.fixture(scope="module")
@@ -218,19 +218,19 @@ def test_no_store(tmp_path: Path) -> None:
 
 
 def test_other_segmenters_and_images_are_refused_by_name(written: Path) -> None:
-    store, photographs = MaskStore(written), photographs_of(len(COUNTS))
-    store.refuse_unless(patches(), photographs)
+    store, image_files = MaskStore(written), photographs_of(len(COUNTS))
+    store.refuse_unless(patches(), image_files)
     with pytest.raises(ProtoMaskError, match="'patches' with grid=2 instead of 3: run"):
-        store.refuse_unless(patches(grid=3), photographs)
+        store.refuse_unless(patches(grid=3), image_files)
     with pytest.raises(ProtoMaskError, match="name=patches instead of felzenszwalb"):
-        store.refuse_unless(felzenszwalb(), photographs)
+        store.refuse_unless(felzenszwalb(), image_files)
     with pytest.raises(
         ProtoMaskError, match=r"7 images of 'made up'.* not the 6 images of 'other'"
     ):
         store.refuse_unless(patches(), photographs_of(6, "other"))
-    changed = photographs.table.assign(sha256=["f" * 64, *photographs.table["sha256"][1:]])
+    changed = image_files.table.assign(sha256=["f" * 64, *image_files.table["sha256"][1:]])
     with pytest.raises(ProtoMaskError, match="run `dvc repro masks`"):
-        store.refuse_other_images(Photographs("made up", changed))
+        store.refuse_other_images(ImageFiles("made up", changed))
 
 
 def test_a_larger_store_of_real_masks(tmp_path: Path, same_masks: Same) -> None:
@@ -242,8 +242,8 @@ def test_a_larger_store_of_real_masks(tmp_path: Path, same_masks: Same) -> None:
         for _ in range(8)
     ]
     order = random.integers(0, 8, 40)
-    photographs = photographs_of(40, width=120, height=90)
-    write_store(tmp_path / "s", photographs, segmenter, [found[n] for n in order])
+    image_files = photographs_of(40, width=120, height=90)
+    write_store(tmp_path / "s", image_files, segmenter, [found[n] for n in order])
     store = MaskStore(tmp_path / "s")
     assert sum(sum(map(len, found[n].counts)) for n in order) > 2 * 64 * 1024
     for image in random.permutation(40):

@@ -21,9 +21,9 @@ class Flat:
     def __init__(self, *names: str) -> None:
         self.names = names
 
-    def related(self, photograph: str) -> Sequence[Sequence[str]]:
-        same = [name for name in self.names if name == photograph]
-        return [same, [name for name in self.names if form(name) == form(photograph)]]
+    def related(self, image: str) -> Sequence[Sequence[str]]:
+        same = [name for name in self.names if name == image]
+        return [same, [name for name in self.names if form(name) == form(image)]]
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_a_percent_sign_may_be_part_of_a_name(name: str) -> None:
     assert form(name) == name
 
 
-def _names(masks: Flat, *photographs: str) -> list[str | None]:
-    meanings = Meanings(masks, Path("birds"), photographs)
-    return [meanings.name(photograph) for photograph in photographs]
+def _names(masks: Flat, *images: str) -> list[str | None]:
+    meanings = Meanings(masks, Path("birds"), images)
+    return [meanings.name(image) for image in images]
 
 
 def test_another_spelling_will_do() -> None:
@@ -61,8 +61,8 @@ def test_another_spelling_will_do() -> None:
 
 
 def test_photographs_that_differ_in_spelling_have_their_own() -> None:
-    photographs = ["a.jpg", "a.JPG", COMPOSED, DECOMPOSED]
-    assert _names(Flat(*photographs[::-1]), *photographs) == photographs
+    images = ["a.jpg", "a.JPG", COMPOSED, DECOMPOSED]
+    assert _names(Flat(*images[::-1]), *images) == images
 
 
 def test_a_name_that_is_a_photographs_own_means_no_other() -> None:
@@ -72,7 +72,7 @@ def test_a_name_that_is_a_photographs_own_means_no_other() -> None:
 def test_of_two_spellings_the_exact_one_counts() -> None:
     masks = Flat("a.JPG", "a.jpg")
     assert _names(masks, "a.jpg") == ["a.jpg"]
-    assert Meanings(masks, Path("birds"), ["a.jpg"]).photographs("a.JPG") == ["a.jpg"]
+    assert Meanings(masks, Path("birds"), ["a.jpg"]).images("a.JPG") == ["a.jpg"]
 
 
 def test_two_spellings_of_a_photograph_are_refused() -> None:

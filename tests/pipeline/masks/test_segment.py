@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pillow
 from settings import felzenszwalb, patches
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.masks.segment import remarks_on, segment_images, stored_masks
@@ -23,7 +23,7 @@ from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
-ReadPhotographs = Callable[[Path], Photographs]
+ReadImageFiles = Callable[[Path], ImageFiles]
 Make = Callable[..., Path]
 
 
@@ -35,8 +35,8 @@ def _contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _store(photographs: Photographs, segmenter: Segmenter, memory: Path, path: Path) -> Path:
-    write_store(path, photographs, segmenter, stored_masks(photographs, segmenter, memory))
+def _store(image_files: ImageFiles, segmenter: Segmenter, memory: Path, path: Path) -> Path:
+    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, memory))
     return path
 
 
@@ -57,129 +57,129 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_every_image_once(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, segmented: list[int]
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path, segmented: list[int]
 ) -> None:
-    photographs = photographs_in(photograph_folder)
+    image_files = image_files_in(photograph_folder)
     memory = tmp_path / "memory"
-    assert segment_images(photographs, photograph_folder, patches(), memory, 1) == 10
-    assert segment_images(photographs, photograph_folder, patches(), memory, 1) == 0
+    assert segment_images(image_files, photograph_folder, patches(), memory, 1) == 10
+    assert segment_images(image_files, photograph_folder, patches(), memory, 1) == 0
     assert sum(segmented) == 10
 
 
 def test_the_store_holds_what_the_segmenter_finds(
     photograph_folder: Path,
-    photographs_in: ReadPhotographs,
+    image_files_in: ReadImageFiles,
     tmp_path: Path,
     same_masks: Callable[[Masks, Masks], bool],
 ) -> None:
-    photographs = photographs_in(photograph_folder)
-    segment_images(photographs, photograph_folder, felzenszwalb(), tmp_path / "memory", 1)
-    store = MaskStore(_store(photographs, felzenszwalb(), tmp_path / "memory", tmp_path / "store"))
-    for number, path in enumerate(photographs.table["path"]):
+    image_files = image_files_in(photograph_folder)
+    segment_images(image_files, photograph_folder, felzenszwalb(), tmp_path / "memory", 1)
+    store = MaskStore(_store(image_files, felzenszwalb(), tmp_path / "memory", tmp_path / "store"))
+    for number, path in enumerate(image_files.table["path"]):
         pixels = np.asarray(Pillow.open(photograph_folder / path))
         assert same_masks(store.masks(number), felzenszwalb().segment([pixels])[0])
 
 
 def test_an_added_image_costs_only_itself(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path, segmented: list[int]
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path, segmented: list[int]
 ) -> None:
     memory = tmp_path / "memory"
-    segment_images(photographs_in(photograph_folder), photograph_folder, patches(), memory, 1)
+    segment_images(image_files_in(photograph_folder), photograph_folder, patches(), memory, 1)
     segmented.clear()
     Pillow.new("RGB", (20, 20), "red").save(photograph_folder / "class 0" / "000a.png")
     assert (
-        segment_images(photographs_in(photograph_folder), photograph_folder, patches(), memory, 1)
+        segment_images(image_files_in(photograph_folder), photograph_folder, patches(), memory, 1)
         == 1
     )
     assert segmented == [1]
 
 
 def test_a_removed_or_renamed_image_costs_nothing(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
     memory = tmp_path / "memory"
-    segment_images(photographs_in(photograph_folder), photograph_folder, patches(), memory, 1)
+    segment_images(image_files_in(photograph_folder), photograph_folder, patches(), memory, 1)
     (photograph_folder / "class 0" / "000.png").unlink()
     (photograph_folder / "class 0" / "001.png").rename(photograph_folder / "class 1" / "zz.png")
-    photographs = photographs_in(photograph_folder)
-    assert segment_images(photographs, photograph_folder, patches(), memory, 1) == 0
-    assert len(list(stored_masks(photographs, patches(), memory))) == 9
+    image_files = image_files_in(photograph_folder)
+    assert segment_images(image_files, photograph_folder, patches(), memory, 1) == 0
+    assert len(list(stored_masks(image_files, patches(), memory))) == 9
 
 
 def test_two_copies_of_an_image_are_segmented_once(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
     memory = tmp_path / "memory"
     one = photograph_folder / "class 0" / "000.png"
     (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
-    photographs = photographs_in(photograph_folder)
-    assert segment_images(photographs, photograph_folder, patches(), memory, 1) == 10
-    assert len(list(stored_masks(photographs, patches(), memory))) == 11
+    image_files = image_files_in(photograph_folder)
+    assert segment_images(image_files, photograph_folder, patches(), memory, 1) == 10
+    assert len(list(stored_masks(image_files, patches(), memory))) == 11
 
 
 def test_an_earlier_segmenter_is_remembered(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
-    photographs, memory = photographs_in(photograph_folder), tmp_path / "memory"
+    image_files, memory = image_files_in(photograph_folder), tmp_path / "memory"
     counts = [
-        segment_images(photographs, photograph_folder, patches(grid=grid), memory, 1)
+        segment_images(image_files, photograph_folder, patches(grid=grid), memory, 1)
         for grid in (2, 3, 2, 3)
     ]
     assert counts == [10, 10, 0, 0]
-    assert [len(masks) for masks in stored_masks(photographs, patches(grid=3), memory)] == [9] * 10
+    assert [len(masks) for masks in stored_masks(image_files, patches(grid=3), memory)] == [9] * 10
 
 
 def test_a_damaged_shard_is_made_again(
-    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs
+    tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=20)  # 40 images: shards of 16, 16, 8
-    photographs, memory = photographs_in(root), tmp_path / "memory"
-    segment_images(photographs, root, patches(), memory, 1)
-    whole = _contents(_store(photographs, patches(), memory, tmp_path / "1"))
+    image_files, memory = image_files_in(root), tmp_path / "memory"
+    segment_images(image_files, root, patches(), memory, 1)
+    whole = _contents(_store(image_files, patches(), memory, tmp_path / "1"))
     shard = sorted(memory.rglob("*.parquet"))[0]
     shard.write_bytes(shard.read_bytes()[:-9])
-    assert segment_images(photographs, root, patches(), memory, 1) in (8, 16)
-    assert _contents(_store(photographs, patches(), memory, tmp_path / "2")) == whole
+    assert segment_images(image_files, root, patches(), memory, 1) in (8, 16)
+    assert _contents(_store(image_files, patches(), memory, tmp_path / "2")) == whole
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_changed_image_is_named(
-    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs, workers: int
+    tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles, workers: int
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=10)
-    photographs = photographs_in(root)
+    image_files = image_files_in(root)
     Pillow.new("RGB", (40, 30)).save(root / "class 1" / "003.png")
     with pytest.raises(ProtoMaskError, match=r"class 1/003\.png has changed since it was listed"):
-        segment_images(photographs, root, patches(), tmp_path / "memory", workers)
+        segment_images(image_files, root, patches(), tmp_path / "memory", workers)
     (root / "class 1" / "003.png").unlink()
     with pytest.raises(ProtoMaskError, match=r"003\.png is in the index but not there"):
-        segment_images(photographs, root, patches(), tmp_path / "memory", workers)
+        segment_images(image_files, root, patches(), tmp_path / "memory", workers)
 
 
 def test_what_was_finished_before_an_error_is_kept(
-    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs
+    tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=20)
-    photographs, memory = photographs_in(root), tmp_path / "memory"
+    image_files, memory = image_files_in(root), tmp_path / "memory"
     last = root / "class 1" / "019.png"
     content = last.read_bytes()
     last.write_bytes(b"changed")
     with pytest.raises(ProtoMaskError):
-        segment_images(photographs, root, patches(), memory, 1)
+        segment_images(image_files, root, patches(), memory, 1)
     last.write_bytes(content)
-    assert segment_images(photographs, root, patches(), memory, 1) == 8
+    assert segment_images(image_files, root, patches(), memory, 1) == 8
 
 
 def test_any_number_of_workers_writes_the_same_store(
-    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs
+    tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=20)
-    photographs = photographs_in(root)
+    image_files = image_files_in(root)
     stores = []
     for workers in (1, 2):
         memory = tmp_path / f"memory {workers}"
-        assert segment_images(photographs, root, felzenszwalb(), memory, workers) == 40
-        path = _store(photographs, felzenszwalb(), memory, tmp_path / f"store {workers}")
+        assert segment_images(image_files, root, felzenszwalb(), memory, workers) == 40
+        path = _store(image_files, felzenszwalb(), memory, tmp_path / f"store {workers}")
         stores.append(_contents(path))
     assert stores[0] == stores[1]
 
@@ -187,17 +187,17 @@ def test_any_number_of_workers_writes_the_same_store(
 def test_how_images_fell_into_shards_does_not_show(
     tmp_path: Path,
     make_photographs: Make,
-    photographs_in: ReadPhotographs,
+    image_files_in: ReadImageFiles,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=10)
-    photographs = photographs_in(root)
+    image_files = image_files_in(root)
     stores = []
     for size in (1, 3, 100):
         monkeypatch.setattr(Patches, "images_per_shard", size)
         memory = tmp_path / f"memory {size}"
-        segment_images(photographs, root, patches(), memory, 1)
-        stores.append(_contents(_store(photographs, patches(), memory, tmp_path / f"s{size}")))
+        segment_images(image_files, root, patches(), memory, 1)
+        stores.append(_contents(_store(image_files, patches(), memory, tmp_path / f"s{size}")))
     assert stores[0] == stores[1] == stores[2]
 
 
@@ -228,10 +228,10 @@ def _shards(memory: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
-    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs, workers: int
+    tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles, workers: int
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=60, width=120, height=90)
-    photographs_in(root).write(tmp_path / "photographs.parquet")
+    image_files_in(root).write(tmp_path / "photographs.parquet")
     (tmp_path / "run.py").write_text(RUN)
 
     def start(memory: str, store: str) -> subprocess.Popen[bytes]:
@@ -264,7 +264,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
 
 def test_an_interrupted_write_leaves_no_part(
     photograph_folder: Path,
-    photographs_in: ReadPhotographs,
+    image_files_in: ReadImageFiles,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -275,7 +275,7 @@ def test_an_interrupted_write_leaves_no_part(
         patch.setattr(Path, "replace", fail)
         with pytest.raises(OSError, match="No space"):
             segment_images(
-                photographs_in(photograph_folder), photograph_folder, patches(), tmp_path / "m", 1
+                image_files_in(photograph_folder), photograph_folder, patches(), tmp_path / "m", 1
             )
     assert [path for path in (tmp_path / "m").rglob("*") if path.is_file()] == []
 
@@ -288,37 +288,37 @@ class ByName(Patches):
 
 
 def test_copies_are_two_images_to_a_segmenter_that_goes_by_names(
-    photograph_folder: Path, photographs_in: ReadPhotographs, tmp_path: Path
+    photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
     memory = tmp_path / "memory"
     one = photograph_folder / "class 0" / "000.png"
     (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
-    photographs = photographs_in(photograph_folder)
+    image_files = image_files_in(photograph_folder)
     by_name = ByName(version=1, grid=2)
-    assert segment_images(photographs, photograph_folder, by_name, memory, 1) == 11
-    assert len(list(stored_masks(photographs, by_name, memory))) == 11
+    assert segment_images(image_files, photograph_folder, by_name, memory, 1) == 11
+    assert len(list(stored_masks(image_files, by_name, memory))) == 11
     one.rename(one.with_name("renamed.png"))
-    photographs = photographs_in(photograph_folder)
-    assert segment_images(photographs, photograph_folder, by_name, memory, 1) == 1
+    image_files = image_files_in(photograph_folder)
+    assert segment_images(image_files, photograph_folder, by_name, memory, 1) == 1
 
 
 def test_what_has_no_mask_is_said(
-    tmp_path: Path, make_photographs: Make, photographs_in: ReadPhotographs
+    tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles
 ) -> None:
     root = make_photographs(tmp_path / "root")
     for number in range(4):  # too small for boxes of 2 pixels
         Pillow.new("RGB", (2, 2), (number, 0, 0)).save(root / "class 1" / f"00{number}.png")
-    photographs = photographs_in(root)
-    segment_images(photographs, root, patches(), tmp_path / "memory", 1)
-    masks = list(stored_masks(photographs, patches(), tmp_path / "memory"))
-    assert remarks_on(masks, photographs, root, patches(), Machine()) == [
+    image_files = image_files_in(root)
+    segment_images(image_files, root, patches(), tmp_path / "memory", 1)
+    masks = list(stored_masks(image_files, patches(), tmp_path / "memory"))
+    assert remarks_on(masks, image_files, root, patches(), Machine()) == [
         "16 regions of 4 images are empty or less than 2 pixels wide or high, and give no mask: "
         "'class 1/000.png', 'class 1/001.png', 'class 1/002.png' and 1 more",
         "4 of 10 images have no mask: 'class 1/000.png', 'class 1/001.png', 'class 1/002.png' "
         "and 1 more",
     ]
-    first = Photographs("folder", photographs.table[:5])
+    first = ImageFiles("folder", image_files.table[:5])
     assert remarks_on(masks[:5], first, root, patches(), Machine()) == []
-    small = Photographs("folder", photographs.table[5:7])
+    small = ImageFiles("folder", image_files.table[5:7])
     with pytest.raises(ProtoMaskError, match="'patches' gives none of the 2 images a mask; 8 regi"):
         remarks_on(masks[5:7], small, root, patches(), Machine())

