@@ -87,7 +87,7 @@ def _training(store: CropStore, params: Params) -> Training:
         params.seed,
         make_fabric(params.runtime, params.train.precision),
         checkpoints=store.path.parent,
-        memory=store.path.parent,
+        cache=store.path.parent,
         compile=params.runtime.compile,
     )
     network.train()

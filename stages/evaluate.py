@@ -38,7 +38,7 @@ def run(workspace: Workspace) -> None:
         top_k=params.evaluate.top_k,
         explanations=params.evaluate.explanations,
         truth=truth,
-        memory=workspace.feature_cache(params),
+        cache=workspace.feature_cache(params),
         seed=params.seed,
     )
     evaluated = {"evaluate": provenance.tracked("evaluate", params)}

@@ -18,9 +18,9 @@ def run(workspace: Workspace) -> None:
         fetch(params.dataset.name, published)
     root = workspace.images_root(params)
     name = hashlib.sha256(str(root.absolute()).encode()).hexdigest()[:16]
-    memory = workspace.cache / "listings" / f"{name}.parquet"
+    cache = workspace.cache / "listings" / f"{name}.parquet"
     contents = look_through(root)
-    listing = hash_files(root, contents, memory, params.runtime.workers)
+    listing = hash_files(root, contents, cache, params.runtime.workers)
     with atomic_file(workspace.listing) as part:
         part.write_text(json.dumps(listing, indent=0, ensure_ascii=False), encoding="utf-8")
     print(f"{len(contents.files)} files in {root}")

@@ -60,13 +60,13 @@ class Contents(NamedTuple):
     passed_over: list[Remark]
 
 
-def list_files(root: Path, memory: Path | None = None, threads: int = 4) -> dict[str, str | None]:
+def list_files(root: Path, cache: Path | None = None, threads: int = 4) -> dict[str, str | None]:
     """Hashes every file in a folder, see `look_through` and `hash_files`."""
-    return hash_files(root, look_through(root), memory, threads)
+    return hash_files(root, look_through(root), cache, threads)
 
 
 def hash_files(
-    root: Path, contents: Contents, memory: Path | None = None, threads: int = 4
+    root: Path, contents: Contents, cache: Path | None = None, threads: int = 4
 ) -> dict[str, str | None]:
     """Hashes files; those that are unchanged since an earlier call are not read.
 
@@ -76,7 +76,7 @@ def hash_files(
     Args:
         root: the data set's folder.
         contents: what is in it.
-        memory: Parquet file that caches hashes from one call to the next; None caches none.
+        cache: Parquet file that caches hashes from one call to the next; None caches none.
         threads: number of files that are read at a time.
 
     Returns:
@@ -84,13 +84,13 @@ def hash_files(
         link to what is not there.
     """
     found = pd.DataFrame([_identity(root, path) for path in contents.files], columns=KEY)
-    found = found.merge(_remembered(memory), how="left", on=KEY)
+    found = found.merge(_cached(cache), how="left", on=KEY)
     unknown = found.index[found["sha256"].isna()]
     with ThreadPoolExecutor(threads) as pool:
         hashes = pool.map(lambda row: sha256(root / found.at[row, "path"]), unknown)
         found.loc[unknown, "sha256"] = list(track(hashes, "Hashing files", len(unknown)))
-    if memory is not None and len(unknown):
-        with atomic_file(memory) as part:
+    if cache is not None and len(unknown):
+        with atomic_file(cache) as part:
             found.to_parquet(part)
     listing: dict[str, str | None] = dict(zip(found["path"], found["sha256"], strict=True))
     return dict(sorted({**listing, **dict.fromkeys(contents.dangling)}.items()))
@@ -192,13 +192,13 @@ def _identity(root: Path, path: str) -> tuple[str, int, int, int, int]:
     return path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _remembered(memory: Path | None) -> pd.DataFrame:
+def _cached(cache: Path | None) -> pd.DataFrame:
     """Reads the cache of hashes; a damaged one counts as empty."""
     kinds = {**dict.fromkeys(KEY, "int64"), "path": "str", "sha256": "object"}
     nothing = pd.DataFrame({name: [] for name in kinds}).astype(kinds)
     try:
-        if memory is not None and memory.exists():
-            read = pd.read_parquet(memory)
+        if cache is not None and cache.exists():
+            read = pd.read_parquet(cache)
             return read if list(read.columns) == list(nothing.columns) else nothing
     except (OSError, ValueError):
         pass

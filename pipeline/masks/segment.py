@@ -21,7 +21,7 @@ def segment_images(
     image_files: ImageFiles,
     root: Path,
     segmenter: Segmenter,
-    memory: Path,
+    cache: Path,
     workers: int,
     machine: Machine = Machine(),
     scheduler: str | None = None,
@@ -32,7 +32,7 @@ def segment_images(
         image_files: the images to segment.
         root: the folder that their paths are relative to.
         segmenter: the segmenter that computes the masks.
-        memory: folder of the cache of all segmenters' shards.
+        cache: folder of the cache of all segmenters' shards.
         workers: number of shards that are made at a time: in as many processes, or, for a segmenter
             that uses a device, in as many threads, so that images are read and masks are written
             while the device works on another shard. With several CUDA devices, such a segmenter has
@@ -48,8 +48,8 @@ def segment_images(
         ProtoMaskError: an image is missing or has changed; for errors of Dask see
             `cluster.make_on_cluster`.
     """
-    root, memory = root.absolute(), memory.absolute()
-    shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
+    root, cache = root.absolute(), cache.absolute()
+    shards = Shards(cache / segmenter.key(), len(segmenter.score_names))
     have = shards.images()
     sources = {segmenter.identity(source): source for source in _sources(image_files, root)}
     todo = [source for image, source in sources.items() if image not in have]
@@ -63,15 +63,15 @@ def segment_images(
     return sum(1 for _ in track(images, "Segmenting images", len(todo)))
 
 
-def stored_masks(image_files: ImageFiles, segmenter: Segmenter, memory: Path) -> Iterator[Masks]:
+def stored_masks(image_files: ImageFiles, segmenter: Segmenter, cache: Path) -> Iterator[Masks]:
     """Yields the masks of the index's images, in its order, from the shards.
 
     Args:
         image_files: the images of the index.
         segmenter: the segmenter that made the shards.
-        memory: folder of the cache of all segmenters' shards.
+        cache: folder of the cache of all segmenters' shards.
     """
-    shards = Shards(memory / segmenter.key(), len(segmenter.score_names))
+    shards = Shards(cache / segmenter.key(), len(segmenter.score_names))
     holds = shards.images()
     images = [segmenter.identity(source) for source in _sources(image_files, Path())]
     wanted: dict[Path, set[str]] = {}

@@ -94,7 +94,7 @@ def evaluate(
     top_k: int,
     explanations: Sequence[ExplanationName] = ("mask",),
     truth: Truth | None = None,
-    memory: Path | None = None,
+    cache: Path | None = None,
     seed: int = 0,
 ) -> Evaluation:
     """Measures metric groups on the test images.
@@ -113,7 +113,7 @@ def evaluate(
         top_k: k, the number of prototypes that explain an image, ≥ 1.
         explanations: names of the explanations that draw saliency maps.
         truth: ground truth of the test images of a data set that was drawn; None for any other.
-        memory: folder of the cache of backbone features; None caches nothing.
+        cache: folder of the cache of backbone features; None caches nothing.
         seed: seed of noise, controls and bootstrap, ≥ 0.
 
     Returns:
@@ -138,7 +138,7 @@ def evaluate(
         truth=truth,
         seed=seed,
     )
-    evidence = gather(network, memory=memory)
+    evidence = gather(network, cache=cache)
     values, worse = measure(evidence, groups), {}
     if truth is not None and "truth" in groups:
         learned = dict(values["truth"])

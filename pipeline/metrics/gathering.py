@@ -102,7 +102,7 @@ def gather_evidence(
     *,
     top_k: int,
     explanations: Sequence[ExplanationName] = ("mask",),
-    memory: Path | None = None,
+    cache: Path | None = None,
     truth: Truth | None = None,
     seed: int = 0,
 ) -> Evidence:
@@ -118,7 +118,7 @@ def gather_evidence(
         top_k: k, the number of prototypes that explain an image, ≥ 1; limited to P, and 1 for a
             black box (the predicted class).
         explanations: names of the explanations that draw saliency maps.
-        memory: folder of the cache of backbone features; None caches nothing.
+        cache: folder of the cache of backbone features; None caches nothing.
         truth: ground truth of a data set that was drawn; None for any other data set.
         seed: seed of the noise in changed copies, ≥ 0.
 
@@ -129,7 +129,7 @@ def gather_evidence(
         ProtoMaskError: the backbone does not accept crops of this size.
     """
     valid_NK = torch.from_numpy(crops.valid[rows_N])
-    features_NVF = stored_features(network, crops, rows_N, fabric, memory)
+    features_NVF = stored_features(network, crops, rows_N, fabric, cache)
     found = answers(network, features_NVF, views(valid_NK, features_NVF))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
     size, head = crops.settings.side, on_cpu(network.head())

@@ -28,7 +28,7 @@ def stored_features(
     store: CropStore,
     rows: NDArray[np.int64],
     fabric: Fabric,
-    memory: Path | None = None,
+    cache: Path | None = None,
     among: NDArray[np.int64] | None = None,
 ) -> Tensor:
     """Computes the backbone features of images, or reads them from the cache.
@@ -40,7 +40,7 @@ def stored_features(
         store: the crops as the model sees them (`PrototypeNetwork.seen`).
         rows: the images, int64 n, as rows of the store.
         fabric: the device, the precision and the processes.
-        memory: folder of the cache of finished blocks, so that neither an interrupted run nor a
+        cache: folder of the cache of finished blocks, so that neither an interrupted run nor a
             later stage computes them again; None caches nothing.
         among: int64, sorted, the images that cached blocks are composed of; each block that
             contains one of `rows` is computed whole. None: `rows`. With all images outside the test
@@ -55,7 +55,7 @@ def stored_features(
     network = network.to(fabric.device).eval()
     rows_of_cells, columns = network.grid(store.settings.side)
     shape = store.valid.shape[1] * rows_of_cells * columns, network.backbone.num_features
-    folder = memory / _key(network, store, fabric) if memory is not None else None
+    folder = cache / _key(network, store, fabric) if cache is not None else None
     if folder is not None:
         sweep(folder)
     wanted = rows if folder is None or among is None else _whole_blocks(rows, among)
@@ -64,7 +64,7 @@ def stored_features(
     missing = []
     mine = range(fabric.global_rank, len(parts), fabric.world_size)
     for number in mine:
-        block = _remembered(folder, parts[number], shape)
+        block = _cached(folder, parts[number], shape)
         if block is None:
             missing.append(number)
         else:
@@ -80,7 +80,7 @@ def stored_features(
                 features = in_passes(network, batch.crops_BKSS3, batch.valid_BK)
             block = features.float().cpu().numpy()
             _put(found, number, block)
-            _remember(folder, parts[number], block)
+            _cache(folder, parts[number], block)
     # Each process has filled in its own blocks; those of the others are zeros.
     found_nVF = summed(torch.from_numpy(found), fabric).cpu()
     if not found_nVF.isfinite().all():
@@ -124,13 +124,13 @@ def _block_name(rows: NDArray[np.int64]) -> str:
     return f"{hashlib.sha256(rows.tobytes()).hexdigest()[:32]}.npz"
 
 
-def _remember(folder: Path | None, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None:
+def _cache(folder: Path | None, rows: NDArray[np.int64], block: NDArray[np.float32]) -> None:
     if folder is not None:
         with atomic_file(folder / _block_name(rows)) as part, part.open("wb") as file:
             np.savez(file, features=block)
 
 
-def _remembered(
+def _cached(
     folder: Path | None, rows: NDArray[np.int64], shape: tuple[int, int]
 ) -> NDArray[np.float32] | None:
     """Returns a block from the cache; None if it is missing or damaged (by the file's checksum)."""

@@ -53,7 +53,7 @@ def push_prototypes(
     index: Index,
     crops: CropStore,
     fabric: Fabric,
-    memory: Path | None = None,
+    cache: Path | None = None,
 ) -> Pushed:
     """Pushes a model's prototypes onto training views and records which views these are.
 
@@ -62,7 +62,7 @@ def push_prototypes(
         index: index of the data set's images.
         crops: store of the images' crops, as the model sees them (`PrototypeNetwork.seen`).
         fabric: the device and the precision of the backbone.
-        memory: folder of the cache of backbone features; None caches nothing.
+        cache: folder of the cache of backbone features; None caches nothing.
 
     Returns:
         The record of the P prototypes, and the similarities of the training images to them.
@@ -73,7 +73,7 @@ def push_prototypes(
     """
     rows_N = index.rows("train")
     features_NVF = stored_features(
-        network, crops, rows_N, fabric, memory, index.rows("train", "val")
+        network, crops, rows_N, fabric, cache, index.rows("train", "val")
     )
     valid_NV = views(torch.from_numpy(crops.valid[rows_N]), features_NVF)
     labels_N = torch.from_numpy(index.labels[rows_N])

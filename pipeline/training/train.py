@@ -66,7 +66,7 @@ class Training:
         fabric: the device, the precision and the processes.
         checkpoints: folder for checkpoints, used by this run only (same inputs, parameters and
             seed); the first process alone reads and writes there.
-        memory: folder of the cache of pooled features.
+        cache: folder of the cache of pooled features.
         compile: whether a trainable backbone is compiled.
         curve: file that each epoch is appended to while training runs; None writes none.
     """
@@ -78,7 +78,7 @@ class Training:
     seed: int
     fabric: Fabric
     checkpoints: Path
-    memory: Path
+    cache: Path
     compile: bool = False
     curve: str | None = None
 
@@ -266,7 +266,7 @@ class Training:
         """
         if self._stored is None:
             rows = self.index.rows("train", "val")
-            known = stored_features(self.network, self.store, rows, self.fabric, self.memory)
+            known = stored_features(self.network, self.store, rows, self.fabric, self.cache)
             self._stored = torch.zeros(len(self.store), *known.shape[1:], device=self.fabric.device)
             self._stored[rows] = known.to(self.fabric.device)
         return self._stored

@@ -129,13 +129,13 @@ def test_the_advice_helps_where_a_change_leaves_no_trace(run_folder: Path) -> No
     """Some file systems keep no change time: what is remembered has to be forgotten."""
     shutil.rmtree(workspace.cache / "listings")  # of the folder that this one is a copy of
     scan.run(workspace)
-    (memory,) = (workspace.cache / "listings").iterdir()
+    (cache,) = (workspace.cache / "listings").iterdir()
     photograph = min(Path("photographs").rglob("*.png"))
     photograph.write_bytes(photograph.read_bytes()[:-1] + b"!")
-    remembered, status = pd.read_parquet(memory), photograph.stat()
+    remembered, status = pd.read_parquet(cache), photograph.stat()
     row = remembered.index[remembered["path"] == photograph.relative_to("photographs").as_posix()]
     remembered.loc[row, ["mtime", "ctime"]] = [status.st_mtime_ns, status.st_ctime_ns]
-    remembered.to_parquet(memory)
+    remembered.to_parquet(cache)
     before = workspace.listing.read_bytes()
     scan.run(workspace)
     assert workspace.listing.read_bytes() == before

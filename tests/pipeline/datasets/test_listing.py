@@ -56,11 +56,11 @@ def test_the_listing_does_not_depend_on_where_and_when(root: Path, tmp_path: Pat
 
 
 def test_remembered_files_are_not_read_again(root: Path, tmp_path: Path, read: list[str]) -> None:
-    memory = tmp_path / "memory" / "x.parquet"
-    first = list_files(root, memory)
+    cache = tmp_path / "cache" / "x.parquet"
+    first = list_files(root, cache)
     assert sorted(read) == ["1.txt", "2.txt", "é.txt"]
     read.clear()
-    assert list_files(root, memory) == first
+    assert list_files(root, cache) == first
     assert read == []
 
 
@@ -71,19 +71,19 @@ def test_without_memory_every_file_is_read(root: Path, read: list[str]) -> None:
 
 
 def test_only_what_changed_is_read(root: Path, tmp_path: Path, read: list[str]) -> None:
-    memory = tmp_path / "x.parquet"
-    before = list_files(root, memory)
+    cache = tmp_path / "x.parquet"
+    before = list_files(root, cache)
     read.clear()
     (root / "new.txt").write_bytes(b"new")
     (root / "1.txt").write_bytes(b"eno")  # the same size
     (root / "a b" / "é.txt").unlink()
-    after = list_files(root, memory)
+    after = list_files(root, cache)
     assert sorted(read) == ["1.txt", "new.txt"]
     assert list(after) == ["1.txt", "b/2.txt", "new.txt"]
     assert after["1.txt"] == hashlib.sha256(b"eno").hexdigest() != before["1.txt"]
     assert after["b/2.txt"] == before["b/2.txt"]
     read.clear()
-    assert list_files(root, memory) == after
+    assert list_files(root, cache) == after
     assert read == []
 
 
@@ -91,14 +91,14 @@ def test_a_file_replaced_by_another_of_its_size_and_time(
     root: Path, tmp_path: Path, read: list[str]
 ) -> None:
     """As `rsync -t` and `tar -x` do it: the new file has another inode."""
-    memory = tmp_path / "x.parquet"
-    list_files(root, memory)
+    cache = tmp_path / "x.parquet"
+    list_files(root, cache)
     read.clear()
     status = (root / "1.txt").stat()
     (root / "other").write_bytes(b"eno")
     os.utime(root / "other", ns=(status.st_atime_ns, status.st_mtime_ns))
     (root / "other").replace(root / "1.txt")
-    assert list_files(root, memory)["1.txt"] == hashlib.sha256(b"eno").hexdigest()
+    assert list_files(root, cache)["1.txt"] == hashlib.sha256(b"eno").hexdigest()
     assert read == ["1.txt"]
 
 
@@ -117,32 +117,32 @@ def _change_in_place(path: Path, content: bytes) -> None:
 def test_a_file_that_was_changed_in_place_with_its_time_kept(
     root: Path, tmp_path: Path, read: list[str]
 ) -> None:
-    memory = tmp_path / "x.parquet"
-    list_files(root, memory)
+    cache = tmp_path / "x.parquet"
+    list_files(root, cache)
     read.clear()
     _change_in_place(root / "1.txt", b"eno")
-    assert list_files(root, memory)["1.txt"] == hashlib.sha256(b"eno").hexdigest()
+    assert list_files(root, cache)["1.txt"] == hashlib.sha256(b"eno").hexdigest()
     assert read == ["1.txt"]
 
 
 def test_a_memory_without_change_times_is_made_anew(
     root: Path, tmp_path: Path, read: list[str]
 ) -> None:
-    memory = tmp_path / "x.parquet"
-    list_files(root, memory)
-    pd.read_parquet(memory).drop(columns="ctime").to_parquet(memory)
+    cache = tmp_path / "x.parquet"
+    list_files(root, cache)
+    pd.read_parquet(cache).drop(columns="ctime").to_parquet(cache)
     read.clear()
-    list_files(root, memory)
+    list_files(root, cache)
     assert len(read) == 3
 
 
 def test_a_file_that_was_swapped_with_another(root: Path, tmp_path: Path) -> None:
-    memory = tmp_path / "x.parquet"
-    before = list_files(root, memory)
+    cache = tmp_path / "x.parquet"
+    before = list_files(root, cache)
     (root / "1.txt").rename(root / "t")
     (root / "b" / "2.txt").rename(root / "1.txt")
     (root / "t").rename(root / "b" / "2.txt")
-    after = list_files(root, memory)
+    after = list_files(root, cache)
     assert (after["1.txt"], after["b/2.txt"]) == (before["b/2.txt"], before["1.txt"])
 
 
@@ -236,18 +236,18 @@ def test_a_name_that_is_not_utf8_is_named(root: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense PAR1", b"\0" * 999])
 def test_a_damaged_memory_is_made_anew(root: Path, tmp_path: Path, damage: bytes) -> None:
-    memory = tmp_path / "x.parquet"
-    first = list_files(root, memory)
-    whole = memory.read_bytes()
-    memory.write_bytes(damage)
-    assert list_files(root, memory) == first
-    assert memory.read_bytes() == whole
+    cache = tmp_path / "x.parquet"
+    first = list_files(root, cache)
+    whole = cache.read_bytes()
+    cache.write_bytes(damage)
+    assert list_files(root, cache) == first
+    assert cache.read_bytes() == whole
 
 
 def test_a_memory_of_something_else_is_made_anew(root: Path, tmp_path: Path) -> None:
-    memory = tmp_path / "x.parquet"
-    pd.DataFrame({"path": [1.5], "mtime": ["yesterday"]}).to_parquet(memory)
-    assert list_files(root, memory) == list_files(root)
+    cache = tmp_path / "x.parquet"
+    pd.DataFrame({"path": [1.5], "mtime": ["yesterday"]}).to_parquet(cache)
+    assert list_files(root, cache) == list_files(root)
 
 
 def test_a_memory_that_cannot_be_written_says_so(root: Path, tmp_path: Path) -> None:

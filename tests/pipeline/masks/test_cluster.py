@@ -131,17 +131,17 @@ def _notes(machine: Machine) -> list[list[str]]:
     return [line.split() for line in machine.masks.read_text().splitlines()]
 
 
-def _store(image_files: ImageFiles, segmenter: Segmenter, memory: Path) -> dict[str, bytes]:
-    path = memory.with_name(f"{memory.name} store")
-    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, memory))
+def _store(image_files: ImageFiles, segmenter: Segmenter, cache: Path) -> dict[str, bytes]:
+    path = cache.with_name(f"{cache.name} store")
+    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, cache))
     return {
         str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
     }
 
 
-def _store_made_here(image_files: ImageFiles, root: Path, memory: Path) -> dict[str, bytes]:
-    segment_images(image_files, root, patches(), memory, 1)
-    return _store(image_files, patches(), memory)
+def _store_made_here(image_files: ImageFiles, root: Path, cache: Path) -> dict[str, bytes]:
+    segment_images(image_files, root, patches(), cache, 1)
+    return _store(image_files, patches(), cache)
 
 
 def _kill_in_the_middle(
@@ -176,7 +176,7 @@ def test_a_killed_worker_costs_its_shard_and_nothing_else(
     monkeypatch.chdir(tmp_path)
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, image_files, Path("root"), Slow(**GRID), Path("memory"), 1, machine,
+            segment_images, image_files, Path("root"), Slow(**GRID), Path("cache"), 1, machine,
             cluster.address,
         )  # fmt: skip
         _kill_in_the_middle(segmented, machine, 8, victim)
@@ -184,8 +184,8 @@ def test_a_killed_worker_costs_its_shard_and_nothing_else(
     notes = _notes(machine)
     assert {int(name) for name, *_ in notes} == {victim, other}
     assert sorted(Counter(image for *_, image in notes).values()) == [1] * 29 + [2]
-    assert not list((tmp_path / "memory").rglob(".*"))
-    made = _store(image_files, Slow(**GRID), tmp_path / "memory")
+    assert not list((tmp_path / "cache").rglob(".*"))
+    made = _store(image_files, Slow(**GRID), tmp_path / "cache")
     assert made == _store_made_here(image_files, root, tmp_path / "here")
 
 
@@ -202,14 +202,14 @@ def test_workers_may_die_again_and_again(
     cluster.worker("--resources", "GPU=1")
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, image_files, root, SlowOnDevice(**GRID), tmp_path / "memory", 1,
+            segment_images, image_files, root, SlowOnDevice(**GRID), tmp_path / "cache", 1,
             machine, cluster.address,
         )  # fmt: skip
         for _ in range(5):
             _kill_in_the_middle(segmented, machine, len(_notes(machine)) + 4)
         assert segmented.result() == 40
     assert len({name for name, *_ in _notes(machine)}) == 6
-    made = _store(image_files, SlowOnDevice(**GRID), tmp_path / "memory")
+    made = _store(image_files, SlowOnDevice(**GRID), tmp_path / "cache")
     assert made == _store_made_here(image_files, root, tmp_path / "here")
 
 
@@ -247,7 +247,7 @@ def test_errors_of_workers_are_the_users(
 ) -> None:
     image_files = image_files_in(photograph_folder)
     cluster.worker("--no-nanny")
-    args = image_files, photograph_folder, patches(), tmp_path / "memory", 1, Machine()
+    args = image_files, photograph_folder, patches(), tmp_path / "cache", 1, Machine()
     (photograph_folder / "class 1" / "003.png").unlink()
     with pytest.raises(ProtoMaskError, match=rf"on {socket.gethostname()}: .*003\.png is in the"):
         segment_images(*args, cluster.address)
@@ -266,7 +266,7 @@ def test_a_shard_that_kills_its_workers_is_given_up(
         image_files,
         photograph_folder,
         Deadly(**GRID),
-        tmp_path / "memory",
+        tmp_path / "cache",
         1,
         Machine(),
         "local:1",
@@ -299,7 +299,7 @@ def test_a_worker_with_other_code_is_refused(
     with (other / "pipeline" / "masks" / "segmenters" / "patches.py").open("a") as file:
         file.write("# edited\n")
     cluster.worker("--no-nanny", code=other)
-    args = image_files_in(photograph_folder), photograph_folder, patches(), tmp_path / "memory", 1
+    args = image_files_in(photograph_folder), photograph_folder, patches(), tmp_path / "cache", 1
     with pytest.raises(ProtoMaskError, match=rf"worker on .* runs the code in {other}, which is"):
         segment_images(*args, Machine(), cluster.address)
 
@@ -313,11 +313,11 @@ def test_a_lost_scheduler_keeps_what_was_finished(
     cluster: Cluster,
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=10)
-    image_files, memory = image_files_in(root), tmp_path / "memory"
+    image_files, cache = image_files_in(root), tmp_path / "cache"
     cluster.worker("--no-nanny")
     with ThreadPoolExecutor(1) as pool:
         segmented = pool.submit(
-            segment_images, image_files, root, Slow(**GRID), memory, 1, machine, cluster.address
+            segment_images, image_files, root, Slow(**GRID), cache, 1, machine, cluster.address
         )
         while len(_notes(machine)) < 5:
             assert not segmented.done()
@@ -325,19 +325,19 @@ def test_a_lost_scheduler_keeps_what_was_finished(
         cluster.processes[0].kill()
         with pytest.raises(ProtoMaskError, match=r"connection to tcp://.* was lost"):
             segmented.result()
-    assert 0 < segment_images(image_files, root, Slow(**GRID), memory, 1, machine) <= 16
+    assert 0 < segment_images(image_files, root, Slow(**GRID), cache, 1, machine) <= 16
 
 
 @pytest.mark.slow
 def test_processes_of_this_machine(
     photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path, machine: Machine
 ) -> None:
-    image_files, memory = image_files_in(photograph_folder), tmp_path / "memory"
-    args = image_files, photograph_folder, OnDevice(**GRID), memory, 1, machine, "local:2"
+    image_files, cache = image_files_in(photograph_folder), tmp_path / "cache"
+    args = image_files, photograph_folder, OnDevice(**GRID), cache, 1, machine, "local:2"
     assert segment_images(*args) == 10
     assert str(os.getpid()) not in {name for name, *_ in _notes(machine)}
     assert segment_images(*args) == 0
-    made = _store(image_files, OnDevice(**GRID), memory)
+    made = _store(image_files, OnDevice(**GRID), cache)
     assert made == _store_made_here(image_files, photograph_folder, tmp_path / "here")
 
 
@@ -368,10 +368,10 @@ def test_several_devices_have_a_process_each(
     root = make_photographs(tmp_path / "root", per_class=5)
     image_files = image_files_in(root)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    segment_images(image_files, root, SlowOnDevice(**GRID), tmp_path / "memory", 1, machine)
+    segment_images(image_files, root, SlowOnDevice(**GRID), tmp_path / "cache", 1, machine)
     notes = _notes(machine)
     assert len(notes) == 10
     assert {device for _, device, _ in notes} == {"cuda:0", "cuda:1"}
     assert len({(name, device) for name, device, _ in notes}) == 2
-    made = _store(image_files, SlowOnDevice(**GRID), tmp_path / "memory")
+    made = _store(image_files, SlowOnDevice(**GRID), tmp_path / "cache")
     assert made == _store_made_here(image_files, root, tmp_path / "here")

@@ -35,8 +35,8 @@ def _contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def _store(image_files: ImageFiles, segmenter: Segmenter, memory: Path, path: Path) -> Path:
-    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, memory))
+def _store(image_files: ImageFiles, segmenter: Segmenter, cache: Path, path: Path) -> Path:
+    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, cache))
     return path
 
 
@@ -60,9 +60,9 @@ def test_every_image_once(
     photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path, segmented: list[int]
 ) -> None:
     image_files = image_files_in(photograph_folder)
-    memory = tmp_path / "memory"
-    assert segment_images(image_files, photograph_folder, patches(), memory, 1) == 10
-    assert segment_images(image_files, photograph_folder, patches(), memory, 1) == 0
+    cache = tmp_path / "cache"
+    assert segment_images(image_files, photograph_folder, patches(), cache, 1) == 10
+    assert segment_images(image_files, photograph_folder, patches(), cache, 1) == 0
     assert sum(segmented) == 10
 
 
@@ -73,8 +73,8 @@ def test_the_store_holds_what_the_segmenter_finds(
     same_masks: Callable[[Masks, Masks], bool],
 ) -> None:
     image_files = image_files_in(photograph_folder)
-    segment_images(image_files, photograph_folder, felzenszwalb(), tmp_path / "memory", 1)
-    store = MaskStore(_store(image_files, felzenszwalb(), tmp_path / "memory", tmp_path / "store"))
+    segment_images(image_files, photograph_folder, felzenszwalb(), tmp_path / "cache", 1)
+    store = MaskStore(_store(image_files, felzenszwalb(), tmp_path / "cache", tmp_path / "store"))
     for number, path in enumerate(image_files.table["path"]):
         pixels = np.asarray(Pillow.open(photograph_folder / path))
         assert same_masks(store.masks(number), felzenszwalb().segment([pixels])[0])
@@ -83,12 +83,12 @@ def test_the_store_holds_what_the_segmenter_finds(
 def test_an_added_image_costs_only_itself(
     photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path, segmented: list[int]
 ) -> None:
-    memory = tmp_path / "memory"
-    segment_images(image_files_in(photograph_folder), photograph_folder, patches(), memory, 1)
+    cache = tmp_path / "cache"
+    segment_images(image_files_in(photograph_folder), photograph_folder, patches(), cache, 1)
     segmented.clear()
     Pillow.new("RGB", (20, 20), "red").save(photograph_folder / "class 0" / "000a.png")
     assert (
-        segment_images(image_files_in(photograph_folder), photograph_folder, patches(), memory, 1)
+        segment_images(image_files_in(photograph_folder), photograph_folder, patches(), cache, 1)
         == 1
     )
     assert segmented == [1]
@@ -97,49 +97,49 @@ def test_an_added_image_costs_only_itself(
 def test_a_removed_or_renamed_image_costs_nothing(
     photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
-    memory = tmp_path / "memory"
-    segment_images(image_files_in(photograph_folder), photograph_folder, patches(), memory, 1)
+    cache = tmp_path / "cache"
+    segment_images(image_files_in(photograph_folder), photograph_folder, patches(), cache, 1)
     (photograph_folder / "class 0" / "000.png").unlink()
     (photograph_folder / "class 0" / "001.png").rename(photograph_folder / "class 1" / "zz.png")
     image_files = image_files_in(photograph_folder)
-    assert segment_images(image_files, photograph_folder, patches(), memory, 1) == 0
-    assert len(list(stored_masks(image_files, patches(), memory))) == 9
+    assert segment_images(image_files, photograph_folder, patches(), cache, 1) == 0
+    assert len(list(stored_masks(image_files, patches(), cache))) == 9
 
 
 def test_two_copies_of_an_image_are_segmented_once(
     photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
-    memory = tmp_path / "memory"
+    cache = tmp_path / "cache"
     one = photograph_folder / "class 0" / "000.png"
     (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
     image_files = image_files_in(photograph_folder)
-    assert segment_images(image_files, photograph_folder, patches(), memory, 1) == 10
-    assert len(list(stored_masks(image_files, patches(), memory))) == 11
+    assert segment_images(image_files, photograph_folder, patches(), cache, 1) == 10
+    assert len(list(stored_masks(image_files, patches(), cache))) == 11
 
 
 def test_an_earlier_segmenter_is_remembered(
     photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
-    image_files, memory = image_files_in(photograph_folder), tmp_path / "memory"
+    image_files, cache = image_files_in(photograph_folder), tmp_path / "cache"
     counts = [
-        segment_images(image_files, photograph_folder, patches(grid=grid), memory, 1)
+        segment_images(image_files, photograph_folder, patches(grid=grid), cache, 1)
         for grid in (2, 3, 2, 3)
     ]
     assert counts == [10, 10, 0, 0]
-    assert [len(masks) for masks in stored_masks(image_files, patches(grid=3), memory)] == [9] * 10
+    assert [len(masks) for masks in stored_masks(image_files, patches(grid=3), cache)] == [9] * 10
 
 
 def test_a_damaged_shard_is_made_again(
     tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=20)  # 40 images: shards of 16, 16, 8
-    image_files, memory = image_files_in(root), tmp_path / "memory"
-    segment_images(image_files, root, patches(), memory, 1)
-    whole = _contents(_store(image_files, patches(), memory, tmp_path / "1"))
-    shard = sorted(memory.rglob("*.parquet"))[0]
+    image_files, cache = image_files_in(root), tmp_path / "cache"
+    segment_images(image_files, root, patches(), cache, 1)
+    whole = _contents(_store(image_files, patches(), cache, tmp_path / "1"))
+    shard = sorted(cache.rglob("*.parquet"))[0]
     shard.write_bytes(shard.read_bytes()[:-9])
-    assert segment_images(image_files, root, patches(), memory, 1) in (8, 16)
-    assert _contents(_store(image_files, patches(), memory, tmp_path / "2")) == whole
+    assert segment_images(image_files, root, patches(), cache, 1) in (8, 16)
+    assert _contents(_store(image_files, patches(), cache, tmp_path / "2")) == whole
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -150,24 +150,24 @@ def test_a_changed_image_is_named(
     image_files = image_files_in(root)
     Pillow.new("RGB", (40, 30)).save(root / "class 1" / "003.png")
     with pytest.raises(ProtoMaskError, match=r"class 1/003\.png has changed since it was listed"):
-        segment_images(image_files, root, patches(), tmp_path / "memory", workers)
+        segment_images(image_files, root, patches(), tmp_path / "cache", workers)
     (root / "class 1" / "003.png").unlink()
     with pytest.raises(ProtoMaskError, match=r"003\.png is in the index but not there"):
-        segment_images(image_files, root, patches(), tmp_path / "memory", workers)
+        segment_images(image_files, root, patches(), tmp_path / "cache", workers)
 
 
 def test_what_was_finished_before_an_error_is_kept(
     tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles
 ) -> None:
     root = make_photographs(tmp_path / "root", per_class=20)
-    image_files, memory = image_files_in(root), tmp_path / "memory"
+    image_files, cache = image_files_in(root), tmp_path / "cache"
     last = root / "class 1" / "019.png"
     content = last.read_bytes()
     last.write_bytes(b"changed")
     with pytest.raises(ProtoMaskError):
-        segment_images(image_files, root, patches(), memory, 1)
+        segment_images(image_files, root, patches(), cache, 1)
     last.write_bytes(content)
-    assert segment_images(image_files, root, patches(), memory, 1) == 8
+    assert segment_images(image_files, root, patches(), cache, 1) == 8
 
 
 def test_any_number_of_workers_writes_the_same_store(
@@ -177,9 +177,9 @@ def test_any_number_of_workers_writes_the_same_store(
     image_files = image_files_in(root)
     stores = []
     for workers in (1, 2):
-        memory = tmp_path / f"memory {workers}"
-        assert segment_images(image_files, root, felzenszwalb(), memory, workers) == 40
-        path = _store(image_files, felzenszwalb(), memory, tmp_path / f"store {workers}")
+        cache = tmp_path / f"cache {workers}"
+        assert segment_images(image_files, root, felzenszwalb(), cache, workers) == 40
+        path = _store(image_files, felzenszwalb(), cache, tmp_path / f"store {workers}")
         stores.append(_contents(path))
     assert stores[0] == stores[1]
 
@@ -195,9 +195,9 @@ def test_how_images_fell_into_shards_does_not_show(
     stores = []
     for size in (1, 3, 100):
         monkeypatch.setattr(Patches, "images_per_shard", size)
-        memory = tmp_path / f"memory {size}"
-        segment_images(image_files, root, patches(), memory, 1)
-        stores.append(_contents(_store(image_files, patches(), memory, tmp_path / f"s{size}")))
+        cache = tmp_path / f"cache {size}"
+        segment_images(image_files, root, patches(), cache, 1)
+        stores.append(_contents(_store(image_files, patches(), cache, tmp_path / f"s{size}")))
     assert stores[0] == stores[1] == stores[2]
 
 
@@ -221,8 +221,8 @@ if __name__ == "__main__":
 """
 
 
-def _shards(memory: Path) -> int:
-    return len(list(memory.rglob("*.parquet")))
+def _shards(cache: Path) -> int:
+    return len(list(cache.rglob("*.parquet")))
 
 
 @pytest.mark.slow
@@ -234,8 +234,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
     image_files_in(root).write(tmp_path / "photographs.parquet")
     (tmp_path / "run.py").write_text(RUN)
 
-    def start(memory: str, store: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "run.py", str(root), memory, store, str(workers)]
+    def start(cache: str, store: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "run.py", str(root), cache, store, str(workers)]
         command.append(felzenszwalb().model_dump_json())
         return subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -290,16 +290,16 @@ class ByName(Patches):
 def test_copies_are_two_images_to_a_segmenter_that_goes_by_names(
     photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
-    memory = tmp_path / "memory"
+    cache = tmp_path / "cache"
     one = photograph_folder / "class 0" / "000.png"
     (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
     image_files = image_files_in(photograph_folder)
     by_name = ByName(version=1, grid=2)
-    assert segment_images(image_files, photograph_folder, by_name, memory, 1) == 11
-    assert len(list(stored_masks(image_files, by_name, memory))) == 11
+    assert segment_images(image_files, photograph_folder, by_name, cache, 1) == 11
+    assert len(list(stored_masks(image_files, by_name, cache))) == 11
     one.rename(one.with_name("renamed.png"))
     image_files = image_files_in(photograph_folder)
-    assert segment_images(image_files, photograph_folder, by_name, memory, 1) == 1
+    assert segment_images(image_files, photograph_folder, by_name, cache, 1) == 1
 
 
 def test_what_has_no_mask_is_said(
@@ -309,8 +309,8 @@ def test_what_has_no_mask_is_said(
     for number in range(4):  # too small for boxes of 2 pixels
         Pillow.new("RGB", (2, 2), (number, 0, 0)).save(root / "class 1" / f"00{number}.png")
     image_files = image_files_in(root)
-    segment_images(image_files, root, patches(), tmp_path / "memory", 1)
-    masks = list(stored_masks(image_files, patches(), tmp_path / "memory"))
+    segment_images(image_files, root, patches(), tmp_path / "cache", 1)
+    masks = list(stored_masks(image_files, patches(), tmp_path / "cache"))
     assert remarks_on(masks, image_files, root, patches(), Machine()) == [
         "16 regions of 4 images are empty or less than 2 pixels wide or high, and give no mask: "
         "'class 1/000.png', 'class 1/001.png', 'class 1/002.png' and 1 more",

@@ -36,8 +36,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline.training.features, "IMAGES_PER_BLOCK", 4)
 
 
-def blocks(memory: Path) -> list[Path]:
-    return sorted(path for path in memory.rglob("*") if path.is_file())
+def blocks(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.rglob("*") if path.is_file())
 
 
 def test_equal_to_direct_computation(network: Any, store: Any, fabric: Fabric) -> None:

@@ -53,7 +53,7 @@ def make_training(
             0,
             fabric,
             tmp_path / folder / "checkpoints",
-            tmp_path / "memory",
+            tmp_path / "cache",
         )
 
     return make

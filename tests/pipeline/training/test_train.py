@@ -54,7 +54,7 @@ def make_training(
             seed,
             fabric,
             tmp_path / folder / "checkpoints",
-            tmp_path / "memory",
+            tmp_path / "cache",
         )
 
     return make

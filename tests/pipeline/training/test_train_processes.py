@@ -75,7 +75,7 @@ def train(folder: Path, job: dict[str, Any], fabric: Fabric) -> None:
         0,
         fabric,
         folder / "checkpoints",
-        folder / "memory",
+        folder / "cache",
         curve=str(folder / "announced"),
     )
     training.class_weights = training.class_weights.double()

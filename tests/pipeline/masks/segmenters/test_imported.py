@@ -404,9 +404,9 @@ def test_other_masks_are_another_key() -> None:
 def _store(
     path: Path, image_files: ImageFiles, root: Path, segmenter: Segmenter, machine: Machine
 ) -> MaskStore:
-    memory = path.with_suffix(".memory")
-    segment_images(image_files, root, segmenter, memory, 1, machine)
-    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, memory))
+    cache = path.with_suffix(".cache")
+    segment_images(image_files, root, segmenter, cache, 1, machine)
+    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, cache))
     return MaskStore(path)
 
 
@@ -483,9 +483,9 @@ def test_workers_read_the_masks_each_for_itself(
     monkeypatch.setattr(Imported, "images_per_shard", 5)
     image_files = image_files_in(photograph_folder)
     masks = _coco(tmp_path, image_files.table["path"].tolist(), 30, 40)
-    segmenter, memory = imported(sha256=content_hash(masks)), tmp_path / "memory"
+    segmenter, cache = imported(sha256=content_hash(masks)), tmp_path / "cache"
     machine = Machine(masks=masks)
-    assert segment_images(image_files, photograph_folder, segmenter, memory, 2, machine) == 10
-    assert _widths(list(stored_masks(image_files, segmenter, memory))) == list(range(2, 12))
+    assert segment_images(image_files, photograph_folder, segmenter, cache, 2, machine) == 10
+    assert _widths(list(stored_masks(image_files, segmenter, cache))) == list(range(2, 12))
     masks.unlink()
-    assert segment_images(image_files, photograph_folder, segmenter, memory, 2, machine) == 0
+    assert segment_images(image_files, photograph_folder, segmenter, cache, 2, machine) == 0
