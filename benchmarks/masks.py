@@ -35,6 +35,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.datasets.image_file import read_image
 from pipeline.datasets.index import IMAGE_FILES, ImageFiles
 from pipeline.files import sha256
+from pipeline.masks.mask_cache import MaskCache
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.segmenter import Machine
 from pipeline.masks.segmenters.sam2 import batched
@@ -43,7 +44,6 @@ from pipeline.masks.segmenters.sam2.filters import Proposals, distinct_in_crop
 from pipeline.masks.segmenters.sam2.model import ModelName, build
 from pipeline.masks.segmenters.sam2.reference import ReferenceGenerator
 from pipeline.masks.segmenters.sam2.segmenter import Generator, Sam2
-from pipeline.masks.shards import Shards
 from pipeline.masks.store import write_store
 
 PRESET = Path(__file__).parents[1] / "conf" / "segmenter" / "sam2.yaml"
@@ -240,8 +240,8 @@ def _breakdown(
         with _clock(spent, "run lengths", "cpu"):
             masks = _encoded(read, found)
         with _clock(spent, "store", "cpu"):
-            shards = Shards(Path(folder) / "shards", len(settings.score_names))
-            shards.write(dict(zip(listed.ids, masks, strict=True)))
+            mask_cache = MaskCache(Path(folder) / "cache", len(settings.score_names))
+            mask_cache.write(dict(zip(listed.ids, masks, strict=True)))
             write_store(Path(folder) / "masks.zarr", listed, settings, masks)
         whole = time.perf_counter() - start
     table = Table("part of the stage, batched engine", "share", "ms an image")

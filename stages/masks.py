@@ -8,18 +8,18 @@ from stages.workspace import Workspace
 def run(workspace: Workspace) -> None:
     params = workspace.read_params()
     image_files = workspace.read_image_files()
-    root, shards = workspace.images_root(params), workspace.cache / "masks"
+    root, cache = workspace.images_root(params), workspace.cache / "masks"
     machine = workspace.worker(params)
     segmented = segment_images(
         image_files,
         root,
         params.segmenter,
-        shards,
+        cache,
         params.runtime.workers,
         machine,
         params.runtime.scheduler,
     )
-    masks = list(stored_masks(image_files, params.segmenter, shards))
+    masks = list(stored_masks(image_files, params.segmenter, cache))
     remarks = remarks_on(masks, image_files, root, params.segmenter, machine)
     write_store(workspace.masks, image_files, params.segmenter, masks)
     print(

@@ -1,4 +1,4 @@
-"""Segmentation with Dask: each shard is a task, written by a worker into a shared folder."""
+"""Segmentation with Dask: each batch of images is a task, whose masks a worker writes into a shared cache."""
 
 import hashlib
 import socket
@@ -14,28 +14,28 @@ from distributed import Client, Future, KilledWorker, LocalCluster, as_completed
 
 import pipeline
 from pipeline.errors import ProtoMaskError
+from pipeline.masks.mask_cache import MaskCache, segment_into_cache
 from pipeline.masks.segmenter import Machine, Segmenter, Source
-from pipeline.masks.shards import Shards, make_shard
 from pipeline.progress import console
 
 LOCAL = "local:"
 
 
-def make_on_cluster(
+def segment_on_cluster(
     batches: list[list[Source]],
     segmenter: Segmenter,
-    shards: Shards,
+    mask_cache: MaskCache,
     machine: Machine,
     scheduler: str,
 ) -> Iterator[int]:
-    """Makes the shards of batches on Dask's workers; yields the number of images in each.
+    """Segments batches of images on Dask's workers; yields the number of images in each.
 
-    If a worker dies, its shard is made by another.
+    If a worker dies, its batch is segmented by another.
 
     Args:
-        batches: the images of each shard, in a folder that the workers see at the same path.
+        batches: the images of each batch, in a folder that the workers see at the same path.
         segmenter: the segmenter that computes the masks.
-        shards: the shards to write, in a folder that the workers see at the same path.
+        mask_cache: the segmenter's cache, in a folder that the workers see at the same path.
         machine: the settings of each worker. Unless the device is "cpu", a segmenter that uses a
             device runs only on workers that offer the resource `GPU`; those of `local:N` share this
             machine's device.
@@ -44,25 +44,25 @@ def make_on_cluster(
     Raises:
         ProtoMaskError: the scheduler does not answer or has gone; a worker does not see a folder or
             runs other code; an image is missing or has changed; four workers died at the same
-            shard.
+            batch.
     """
     on_gpu = segmenter.uses_device and machine.device != "cpu" and not scheduler.startswith(LOCAL)
     resources = {"GPU": 1} if on_gpu else {}
     todo, sizes = iter(batches), {}
-    with _visible_file(shards.folder) as witness, _client(scheduler) as client:
+    with _visible_file(mask_cache.folder) as witness, _client(scheduler) as client:
         _say_if_nobody_works(client, resources)
         running = as_completed(loop=client.loop)
 
         def submit() -> None:
-            """Keeps two shards for each thread submitted.
+            """Keeps two batches for each thread submitted.
 
             If all were submitted at once, they would be assigned to workers at once, and the fourth
-            worker to die would fail all shards that were waiting for it.
+            worker to die would fail all batches that were waiting for it.
             """
             wanted = 2 * _threads(client, scheduler) + 1
             for batch in islice(todo, max(0, wanted - running.count())):
                 future = client.submit(
-                    _make_shard, batch, segmenter, shards, machine, witness, code_digest(),
+                    _segment_batch, batch, segmenter, mask_cache, machine, witness, code_digest(),
                     resources=resources, pure=False,
                 )  # fmt: skip
                 sizes[future.key] = len(batch)
@@ -92,15 +92,15 @@ def code_digest() -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _make_shard(
+def _segment_batch(
     sources: list[Source],
     segmenter: Segmenter,
-    shards: Shards,
+    mask_cache: MaskCache,
     machine: Machine,
     witness: Path,
     code: str,
 ) -> None:
-    """Makes a shard on a worker."""
+    """Segments a batch on a worker."""
     host = socket.gethostname()
     if code_digest() != code:
         raise ProtoMaskError(
@@ -115,7 +115,7 @@ def _make_shard(
                 "repository's .protomask there at the same paths as here"
             )
     try:
-        make_shard(sources, segmenter, shards, machine)
+        segment_into_cache(sources, segmenter, mask_cache, machine)
     except ProtoMaskError as error:
         raise ProtoMaskError(f"on {host}: {error}") from error
 
@@ -126,7 +126,7 @@ def _refuse_failed(future: Future, scheduler: str) -> None:
             future.result()
     except KilledWorker as error:
         raise ProtoMaskError(
-            f"{error.allowed_failures + 1} workers died while they made the same shard, the last "
+            f"{error.allowed_failures + 1} workers died while they segmented the same batch, the last "
             f"one at {error.last_worker.address}, most often because memory ran out: look at its "
             "log and run the same command again; what was finished is kept"
         ) from None

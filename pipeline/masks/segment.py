@@ -1,4 +1,4 @@
-"""Segmentation of a data set: workers write shards, from which the store is assembled."""
+"""Segmentation of a data set: workers fill a cache, from which the store is assembled."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from types import ModuleType
 
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
+from pipeline.masks.mask_cache import MaskCache, segment_into_cache
 from pipeline.masks.masks import SMALLEST_SIDE, Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
-from pipeline.masks.shards import Shards, make_shard
 from pipeline.progress import examples, track
 from pipeline.workers import SPAWN, worker_pool
 
@@ -26,60 +26,60 @@ def segment_images(
     machine: Machine = Machine(),
     scheduler: str | None = None,
 ) -> int:
-    """Makes the shards of all images of an index that are not in a shard yet.
+    """Segments all images of an index that are not in the cache yet.
 
     Args:
         image_files: the images to segment.
         root: the folder that their paths are relative to.
         segmenter: the segmenter that computes the masks.
-        cache: folder of the cache of all segmenters' shards.
-        workers: number of shards that are made at a time: in as many processes, or, for a segmenter
-            that uses a device, in as many threads, so that images are read and masks are written
-            while the device works on another shard. With several CUDA devices, such a segmenter has
-            one process for each of them instead.
+        cache: folder of all segmenters' caches.
+        workers: number of batches that are segmented at a time: in as many processes, or, for a
+            segmenter that uses a device, in as many threads, so that images are read and masks are
+            written while the device works on another batch. With several CUDA devices, such a
+            segmenter has one process for each of them instead.
         machine: the device and other settings of this machine.
-        scheduler: address of a Dask scheduler, or `local:N`, whose workers make the shards; None
-            segments without Dask.
+        scheduler: address of a Dask scheduler, or `local:N`, whose workers segment; None segments
+            without Dask.
 
     Returns:
         The number of images that were segmented.
 
     Raises:
         ProtoMaskError: an image is missing or has changed; for errors of Dask see
-            `cluster.make_on_cluster`.
+            `cluster.segment_on_cluster`.
     """
     root, cache = root.absolute(), cache.absolute()
-    shards = Shards(cache / segmenter.key(), len(segmenter.score_names))
-    have = shards.images()
+    mask_cache = MaskCache(cache / segmenter.key(), len(segmenter.score_names))
+    have = mask_cache.images()
     sources = {segmenter.identity(source): source for source in _sources(image_files, root)}
     todo = [source for image, source in sources.items() if image not in have]
-    size = segmenter.images_per_shard
+    size = segmenter.images_per_batch
     batches = [todo[at : at + size] for at in range(0, len(todo), size)]
     if scheduler is None or not batches:
-        made = _make_here(batches, segmenter, shards, workers, machine)
+        made = _segment_here(batches, segmenter, mask_cache, workers, machine)
     else:
-        made = _cluster().make_on_cluster(batches, segmenter, shards, machine, scheduler)
+        made = _cluster().segment_on_cluster(batches, segmenter, mask_cache, machine, scheduler)
     images = (None for size in made for _ in range(size))
     return sum(1 for _ in track(images, "Segmenting images", len(todo)))
 
 
 def stored_masks(image_files: ImageFiles, segmenter: Segmenter, cache: Path) -> Iterator[Masks]:
-    """Yields the masks of the index's images, in its order, from the shards.
+    """Yields the masks of the index's images, in its order, from the cache.
 
     Args:
         image_files: the images of the index.
-        segmenter: the segmenter that made the shards.
-        cache: folder of the cache of all segmenters' shards.
+        segmenter: the segmenter that made the masks.
+        cache: folder of all segmenters' caches.
     """
-    shards = Shards(cache / segmenter.key(), len(segmenter.score_names))
-    holds = shards.images()
+    mask_cache = MaskCache(cache / segmenter.key(), len(segmenter.score_names))
+    holds = mask_cache.images()
     images = [segmenter.identity(source) for source in _sources(image_files, Path())]
     wanted: dict[Path, set[str]] = {}
     for image in images:
         wanted.setdefault(holds[image], set()).add(image)
     masks: dict[str, Masks] = {}
     for path, some in wanted.items():
-        masks.update(shards.read(path, some))
+        masks.update(mask_cache.read(path, some))
     for image in images:
         yield masks[image]
 
@@ -143,24 +143,24 @@ def _cluster() -> ModuleType:
     return cluster
 
 
-def _make_here(
+def _segment_here(
     batches: list[list[Source]],
     segmenter: Segmenter,
-    shards: Shards,
+    mask_cache: MaskCache,
     workers: int,
     machine: Machine,
 ) -> Iterator[int]:
-    """Makes shards on this machine; yields the number of images in each."""
+    """Segments batches on this machine; yields the number of images in each."""
     devices = _devices(segmenter, machine)
     workers = min(len(devices) if len(devices) > 1 else workers, len(batches))
     if workers <= 1:
         for batch in batches:
-            yield make_shard(batch, segmenter, shards, machine)
+            yield segment_into_cache(batch, segmenter, mask_cache, machine)
         return
-    make = make_shard if len(devices) <= 1 else _make_shard_on_own_device
+    make = segment_into_cache if len(devices) <= 1 else _segment_on_own_device
     with _executor(segmenter, workers, devices) as pool:
         waiting: set[Future[int]] = {
-            pool.submit(make, batch, segmenter, shards, machine) for batch in batches
+            pool.submit(make, batch, segmenter, mask_cache, machine) for batch in batches
         }
         try:
             while waiting:
@@ -202,7 +202,7 @@ def _take_device(free: "SimpleQueue[str]") -> None:
     _own_device = free.get()
 
 
-def _make_shard_on_own_device(
-    sources: list[Source], segmenter: Segmenter, shards: Shards, machine: Machine
+def _segment_on_own_device(
+    sources: list[Source], segmenter: Segmenter, mask_cache: MaskCache, machine: Machine
 ) -> int:
-    return make_shard(sources, segmenter, shards, replace(machine, device=_own_device))
+    return segment_into_cache(sources, segmenter, mask_cache, replace(machine, device=_own_device))

@@ -72,7 +72,7 @@ class Segmenter(BaseModel, ABC):
     Attributes:
         label: the segmenter's name in tables; empty if it is `name`.
         score_names: names of a mask's scores.
-        images_per_shard: number of images in a shard.
+        images_per_batch: number of images that are segmented and cached together.
         uses_device: whether the segmenter computes on `Machine.device`.
     """
 
@@ -82,7 +82,7 @@ class Segmenter(BaseModel, ABC):
     version: int
     label: ClassVar[str] = ""
     score_names: ClassVar[tuple[str, ...]] = ("score",)
-    images_per_shard: ClassVar[int] = 16
+    images_per_batch: ClassVar[int] = 16
     uses_device: ClassVar[bool] = False
 
     @abstractmethod

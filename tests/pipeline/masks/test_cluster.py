@@ -20,12 +20,12 @@ from settings import patches
 
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.cluster import _make_shard, code_digest
+from pipeline.masks.cluster import _segment_batch, code_digest
+from pipeline.masks.mask_cache import MaskCache
 from pipeline.masks.masks import Masks
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.segmenters.patches import Patches
-from pipeline.masks.shards import Shards
 from pipeline.masks.store import write_store
 
 ReadImageFiles = Callable[[Path], ImageFiles]
@@ -37,7 +37,7 @@ GRID: dict[str, Any] = {"version": 1, "grid": 2}
 class Noted(Patches):
     """Notes for every image which process segments it, on which device: in `machine.masks`."""
 
-    images_per_shard: ClassVar[int] = 2
+    images_per_batch: ClassVar[int] = 2
     pause: ClassVar[float] = 0
 
     def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
@@ -147,7 +147,7 @@ def _store_made_here(image_files: ImageFiles, root: Path, cache: Path) -> dict[s
 def _kill_in_the_middle(
     segmented: Future, machine: Machine, after: int, process: int | None = None
 ) -> None:
-    """Kills a worker while it segments the first image of a shard, later than `after` images."""
+    """Kills a worker while it segments the first image of a batch, later than `after` images."""
     while True:
         assert not segmented.done(), segmented.result()
         notes = _notes(machine)
@@ -161,7 +161,7 @@ def _kill_in_the_middle(
 
 
 @pytest.mark.slow
-def test_a_killed_worker_costs_its_shard_and_nothing_else(
+def test_a_killed_worker_costs_its_batch_and_nothing_else(
     tmp_path: Path,
     make_photographs: Make,
     image_files_in: ReadImageFiles,
@@ -258,7 +258,7 @@ def test_errors_of_workers_are_the_users(
 
 
 @pytest.mark.slow
-def test_a_shard_that_kills_its_workers_is_given_up(
+def test_a_batch_that_kills_its_workers_is_given_up(
     photograph_folder: Path, image_files_in: ReadImageFiles, tmp_path: Path
 ) -> None:
     image_files = image_files_in(photograph_folder)
@@ -273,7 +273,7 @@ def test_a_shard_that_kills_its_workers_is_given_up(
     )
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        pytest.raises(ProtoMaskError, match=r"^2 workers died while they made the same shard"),
+        pytest.raises(ProtoMaskError, match=r"^2 workers died while they segmented the same batch"),
     ):
         segment_images(*args)
 
@@ -281,10 +281,10 @@ def test_a_shard_that_kills_its_workers_is_given_up(
 def test_a_folder_that_only_looks_the_same_is_no_shared_folder(tmp_path: Path) -> None:
     source = Source(tmp_path, "1.png", "0" * 64)
     with pytest.raises(ProtoMaskError, match=r"does not see .*\.seen-by-workers-1: mount"):
-        _make_shard(
+        _segment_batch(
             [source],
             patches(),
-            Shards(tmp_path, 1),
+            MaskCache(tmp_path, 1),
             Machine(),
             tmp_path / ".seen-by-workers-1",
             code_digest(),

@@ -129,15 +129,15 @@ def test_an_earlier_segmenter_is_remembered(
     assert [len(masks) for masks in stored_masks(image_files, patches(grid=3), cache)] == [9] * 10
 
 
-def test_a_damaged_shard_is_made_again(
+def test_a_damaged_file_is_made_again(
     tmp_path: Path, make_photographs: Make, image_files_in: ReadImageFiles
 ) -> None:
-    root = make_photographs(tmp_path / "root", per_class=20)  # 40 images: shards of 16, 16, 8
+    root = make_photographs(tmp_path / "root", per_class=20)  # 40 images: batches of 16, 16, 8
     image_files, cache = image_files_in(root), tmp_path / "cache"
     segment_images(image_files, root, patches(), cache, 1)
     whole = _contents(_store(image_files, patches(), cache, tmp_path / "1"))
-    shard = sorted(cache.rglob("*.parquet"))[0]
-    shard.write_bytes(shard.read_bytes()[:-9])
+    file = sorted(cache.rglob("*.parquet"))[0]
+    file.write_bytes(file.read_bytes()[:-9])
     assert segment_images(image_files, root, patches(), cache, 1) in (8, 16)
     assert _contents(_store(image_files, patches(), cache, tmp_path / "2")) == whole
 
@@ -184,7 +184,7 @@ def test_any_number_of_workers_writes_the_same_store(
     assert stores[0] == stores[1]
 
 
-def test_how_images_fell_into_shards_does_not_show(
+def test_how_images_fell_into_batches_does_not_show(
     tmp_path: Path,
     make_photographs: Make,
     image_files_in: ReadImageFiles,
@@ -194,7 +194,7 @@ def test_how_images_fell_into_shards_does_not_show(
     image_files = image_files_in(root)
     stores = []
     for size in (1, 3, 100):
-        monkeypatch.setattr(Patches, "images_per_shard", size)
+        monkeypatch.setattr(Patches, "images_per_batch", size)
         cache = tmp_path / f"cache {size}"
         segment_images(image_files, root, patches(), cache, 1)
         stores.append(_contents(_store(image_files, patches(), cache, tmp_path / f"s{size}")))
@@ -204,24 +204,24 @@ def test_how_images_fell_into_shards_does_not_show(
 RUN = """
 import sys
 from pathlib import Path
-from pipeline.datasets.index import Photographs
+from pipeline.datasets.index import ImageFiles
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
 from pipeline.masks.segment import segment_images, stored_masks
 from pipeline.masks.store import write_store
 
 if __name__ == "__main__":
-    root, memory, store, workers, parameters = sys.argv[1:]
-    Felzenszwalb.images_per_shard = 2
+    root, cache, store, workers, parameters = sys.argv[1:]
+    Felzenszwalb.images_per_batch = 2
     segmenter = Felzenszwalb.model_validate_json(parameters)
-    photographs = Photographs.read(Path(root).parent / "photographs.parquet")
+    image_files = ImageFiles.read(Path(root).parent / "photographs.parquet")
     print("started", flush=True)
-    segment_images(photographs, Path(root), segmenter, Path(memory), int(workers))
-    masks = stored_masks(photographs, segmenter, Path(memory))
-    write_store(Path(store), photographs, segmenter, masks)
+    segment_images(image_files, Path(root), segmenter, Path(cache), int(workers))
+    masks = stored_masks(image_files, segmenter, Path(cache))
+    write_store(Path(store), image_files, segmenter, masks)
 """
 
 
-def _shards(cache: Path) -> int:
+def _num_files(cache: Path) -> int:
     return len(list(cache.rglob("*.parquet")))
 
 
@@ -242,22 +242,22 @@ def test_a_run_killed_again_and_again_ends_with_the_same_bytes(
             start_new_session=True,
         )  # fmt: skip
 
-    whole = start("memory 1", "store 1")
+    whole = start("cache 1", "store 1")
     assert whole.wait(120) == 0
     lots, finished = random.Random(workers), 0
     for kill in range(1, 11):
-        process = start("memory 2", "store 2")
-        while _shards(tmp_path / "memory 2") < 5 * kill and process.poll() is None:
+        process = start("cache 2", "store 2")
+        while _num_files(tmp_path / "cache 2") < 5 * kill and process.poll() is None:
             time.sleep(0.01)
         time.sleep(lots.uniform(0, 0.05))
         assert process.poll() is None, "finished before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert _shards(tmp_path / "memory 2") >= max(finished, 5 * kill)
-        finished = _shards(tmp_path / "memory 2")
+        assert _num_files(tmp_path / "cache 2") >= max(finished, 5 * kill)
+        finished = _num_files(tmp_path / "cache 2")
     assert finished < 60
     assert not (tmp_path / "store 2").exists()
-    last = start("memory 2", "store 2")
+    last = start("cache 2", "store 2")
     assert last.wait(120) == 0
     assert _contents(tmp_path / "store 2") == _contents(tmp_path / "store 1")
 

@@ -45,7 +45,7 @@ class Sam2Settings(Segmenter):
     name: Literal["sam2"] = "sam2"
     version: Literal[1]
     score_names: ClassVar[tuple[str, ...]] = ("predicted_iou", "stability")
-    images_per_shard: ClassVar[int] = 8
+    images_per_batch: ClassVar[int] = 8
     uses_device: ClassVar[bool] = True
 
     model: ModelName

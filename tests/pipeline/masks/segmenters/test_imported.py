@@ -93,7 +93,7 @@ def test_images_that_are_not_in_the_data_set_do_no_harm(tmp_path: Path, root: Pa
     assert _widths(_import(_coco(tmp_path, names), root)) == [0, 0, 3]
 
 
-def test_a_shard_without_a_match_is_fine_if_another_image_has_one(
+def test_a_batch_without_a_match_is_fine_if_another_image_has_one(
     tmp_path: Path, root: Path
 ) -> None:
     masks = _coco(tmp_path, ["wren/002.png"])
@@ -480,7 +480,7 @@ def test_workers_read_the_masks_each_for_itself(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Imported, "images_per_shard", 5)
+    monkeypatch.setattr(Imported, "images_per_batch", 5)
     image_files = image_files_in(photograph_folder)
     masks = _coco(tmp_path, image_files.table["path"].tolist(), 30, 40)
     segmenter, cache = imported(sha256=content_hash(masks)), tmp_path / "cache"

@@ -1,6 +1,6 @@
 """A cache of masks by image content, so that no image is segmented twice.
 
-Each segmenter has a folder of shards. A shard is a Parquet file with the masks of a few images,
+Each segmenter has a folder of Parquet files. A file has the masks of a batch of images, and is
 named by the SHA-256 of its bytes: it is complete and undamaged, or counts as absent. An
 interrupted run, a larger data set, a changed image and a return to an earlier segmenter then cost
 only what is new.
@@ -33,11 +33,11 @@ SCHEMA = pa.schema(
 )
 
 
-class Shards:
-    """The shards of one segmenter.
+class MaskCache:
+    """The cached masks of one segmenter.
 
     Args:
-        folder: folder of the shards, created when the first one is written.
+        folder: folder of the files, created when the first one is written.
         num_scores: number of scores of each mask.
     """
 
@@ -46,7 +46,7 @@ class Shards:
         self.num_scores = num_scores
 
     def write(self, masks: dict[str, Masks]) -> Path:
-        """Writes a shard and returns its path.
+        """Writes the masks of a batch of images to a file and returns its path.
 
         Args:
             masks: the masks of each image, by its identity (`Segmenter.identity`).
@@ -60,7 +60,7 @@ class Shards:
         return path
 
     def images(self) -> dict[str, Path]:
-        """Returns the shard of each image, by its identity; damaged shards are deleted."""
+        """Returns the file of each image, by its identity; damaged files are deleted."""
         sweep(self.folder)
         holds: dict[str, Path] = {}
         for path in sorted(self.folder.glob("*.parquet")):
@@ -72,10 +72,10 @@ class Shards:
         return holds
 
     def read(self, path: Path, images: Iterable[str]) -> dict[str, Masks]:
-        """Reads the masks of some of a shard's images.
+        """Reads the masks of some of a file's images.
 
         Args:
-            path: path of the shard.
+            path: path of the file.
             images: identities of the images to read.
         """
         wanted = set(images)
@@ -91,7 +91,7 @@ class Shards:
             np.array(row["boxes"], np.int64).reshape(-1, 4),
             np.array(row["areas"], np.int64),
             np.array(row["scores"], np.float32).reshape(-1, self.num_scores),
-            row["dropped"] or 0,  # shards of version 0.2.0 have none
+            row["dropped"] or 0,  # files of version 0.2.0 have none
         )
 
 
@@ -108,15 +108,15 @@ def _row(image: str, masks: Masks) -> dict:
     }
 
 
-def make_shard(
-    sources: Sequence[Source], segmenter: Segmenter, shards: Shards, machine: Machine
+def segment_into_cache(
+    sources: Sequence[Source], segmenter: Segmenter, mask_cache: MaskCache, machine: Machine
 ) -> int:
-    """Segments a few images and writes their shard; returns the number of images.
+    """Segments a batch of images and caches the masks; returns the number of images.
 
     Args:
-        sources: the images of the shard.
+        sources: the images of the batch.
         segmenter: the segmenter that computes the masks.
-        shards: the segmenter's folder of shards.
+        mask_cache: the segmenter's cache.
         machine: the device and other settings of this machine.
 
     Raises:
@@ -124,5 +124,5 @@ def make_shard(
     """
     found = segmenter.segment_sources(sources, machine)
     images = [segmenter.identity(source) for source in sources]
-    shards.write(dict(zip(images, found, strict=True)))
+    mask_cache.write(dict(zip(images, found, strict=True)))
     return len(sources)

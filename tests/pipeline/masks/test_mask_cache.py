@@ -1,4 +1,4 @@
-"""Shards are whole and undamaged, or absent."""
+"""The cache's files are whole and undamaged, or absent."""
 
 import errno
 import os
@@ -11,114 +11,116 @@ import numpy as np
 import pytest
 
 from pipeline.files import STALE
-from pipeline.masks import shards as module
+from pipeline.masks import mask_cache as module
+from pipeline.masks.mask_cache import MaskCache
 from pipeline.masks.masks import Masks
-from pipeline.masks.shards import Shards
 
 Make = Callable[..., Masks]
 Same = Callable[[Masks, Masks], bool]
 
 
 @pytest.fixture
-def shards(tmp_path: Path) -> Shards:
-    return Shards(tmp_path / "shards", 1)
+def mask_cache(tmp_path: Path) -> MaskCache:
+    return MaskCache(tmp_path / "cache", 1)
 
 
-def test_round_trip(shards: Shards, make_masks: Make, same_masks: Same) -> None:
+def test_round_trip(mask_cache: MaskCache, make_masks: Make, same_masks: Same) -> None:
     masks = {"aa": make_masks(0), "bb": make_masks(1, count=0), "cc": make_masks(2, count=9)}
-    path = shards.write(masks)
-    assert shards.images() == {"aa": path, "bb": path, "cc": path}
-    found = shards.read(path, ["cc", "bb"])
+    path = mask_cache.write(masks)
+    assert mask_cache.images() == {"aa": path, "bb": path, "cc": path}
+    found = mask_cache.read(path, ["cc", "bb"])
     assert set(found) == {"bb", "cc"}
     assert all(same_masks(found[image], masks[image]) for image in found)
 
 
 def test_several_scores(tmp_path: Path) -> None:
-    shards = Shards(tmp_path, 3)
+    mask_cache = MaskCache(tmp_path, 3)
     masks = Masks(4, 4, [b"1", b"2"], np.zeros((2, 4), int), np.ones(2, int), np.eye(3)[:2])
-    path = shards.write({"x": masks})
-    assert shards.read(path, ["x"])["x"].scores.tolist() == [[1, 0, 0], [0, 1, 0]]
+    path = mask_cache.write({"x": masks})
+    assert mask_cache.read(path, ["x"])["x"].scores.tolist() == [[1, 0, 0], [0, 1, 0]]
 
 
 def test_how_many_were_dropped_is_remembered(
-    shards: Shards, make_masks: Make, monkeypatch: pytest.MonkeyPatch
+    mask_cache: MaskCache, make_masks: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masks = {"aa": replace(make_masks(0), dropped=7), "bb": make_masks(1)}
-    found = shards.read(shards.write(masks), masks)
+    found = mask_cache.read(mask_cache.write(masks), masks)
     assert [found[image].dropped for image in masks] == [7, 0]
     without = module.SCHEMA.remove(module.SCHEMA.get_field_index("dropped"))
     with monkeypatch.context() as patch:
         patch.setattr(module, "SCHEMA", without)
-        earlier = shards.write(masks)
-    found = shards.read(earlier, masks)
+        earlier = mask_cache.write(masks)
+    found = mask_cache.read(earlier, masks)
     assert [found[image].dropped for image in masks] == [0, 0]
     assert len(found["aa"]) == len(masks["aa"])
 
 
-def test_no_folder_yet(shards: Shards) -> None:
-    assert shards.images() == {}
+def test_no_folder_yet(mask_cache: MaskCache) -> None:
+    assert mask_cache.images() == {}
 
 
 def test_the_order_of_images_does_not_matter(tmp_path: Path, make_masks: Make) -> None:
     masks = {name: make_masks(number) for number, name in enumerate("abc")}
-    first = Shards(tmp_path / "1", 1).write(masks)
-    second = Shards(tmp_path / "2", 1).write(dict(reversed(masks.items())))
+    first = MaskCache(tmp_path / "1", 1).write(masks)
+    second = MaskCache(tmp_path / "2", 1).write(dict(reversed(masks.items())))
     assert first.name == second.name
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_every_damaged_byte_is_noticed(shards: Shards, make_masks: Make, same_masks: Same) -> None:
+def test_every_damaged_byte_is_noticed(
+    mask_cache: MaskCache, make_masks: Make, same_masks: Same
+) -> None:
     """Parquet's own checksums leave the headers of its pages out."""
     masks = {"aa": make_masks(0, count=2)}
-    path = shards.write(masks)
+    path = mask_cache.write(masks)
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x20]) + whole[place + 1 :])
-        assert shards.images() == {}, place
+        assert mask_cache.images() == {}, place
         assert not path.exists()
     path.write_bytes(whole)
-    assert same_masks(shards.read(shards.images()["aa"], ["aa"])["aa"], masks["aa"])
+    assert same_masks(mask_cache.read(mask_cache.images()["aa"], ["aa"])["aa"], masks["aa"])
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"half"])
-def test_a_cut_shard_is_dropped_and_the_others_stay(
-    shards: Shards, make_masks: Make, content: bytes
+def test_a_cut_file_is_dropped_and_the_others_stay(
+    mask_cache: MaskCache, make_masks: Make, content: bytes
 ) -> None:
-    good = shards.write({"aa": make_masks(0)})
-    shards.write({"bb": make_masks(1)}).write_bytes(content)
-    assert shards.images() == {"aa": good}
+    good = mask_cache.write({"aa": make_masks(0)})
+    mask_cache.write({"bb": make_masks(1)}).write_bytes(content)
+    assert mask_cache.images() == {"aa": good}
 
 
-def test_a_disk_that_fails_costs_no_shard(
-    shards: Shards, make_masks: Make, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_that_fails_costs_no_file(
+    mask_cache: MaskCache, make_masks: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GPU-hours are not deleted because a network disk hiccups or a permission is missing."""
 
     def fail(path: Path) -> str:
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    path = shards.write({"aa": make_masks(0)})
+    path = mask_cache.write({"aa": make_masks(0)})
     monkeypatch.setattr(module, "sha256", fail)
     with pytest.raises(OSError, match="Input/output"):
-        shards.images()
+        mask_cache.images()
     assert path.exists()
 
 
 def test_what_a_killed_run_left_goes_and_what_another_run_writes_stays(
-    shards: Shards, make_masks: Make
+    mask_cache: MaskCache, make_masks: Make
 ) -> None:
-    shards.write({"aa": make_masks(0)})
-    old, new = shards.folder / ".x.parquet.1.part", shards.folder / ".y.parquet.2.part"
+    mask_cache.write({"aa": make_masks(0)})
+    old, new = mask_cache.folder / ".x.parquet.1.part", mask_cache.folder / ".y.parquet.2.part"
     old.touch()
     new.touch()
     os.utime(old, (time.time() - STALE - 60,) * 2)
-    assert list(shards.images()) == ["aa"]
+    assert list(mask_cache.images()) == ["aa"]
     assert not old.exists()
     assert new.exists()
 
 
 def test_a_folder_that_looks_like_a_partition(tmp_path: Path, make_masks: Make) -> None:
-    shards = Shards(tmp_path / "image=3" / "run=4", 1)
-    path = shards.write({"aa": make_masks(0)})
-    assert shards.images() == {"aa": path}
-    assert len(shards.read(path, ["aa"])["aa"]) == len(make_masks(0))
+    mask_cache = MaskCache(tmp_path / "image=3" / "run=4", 1)
+    path = mask_cache.write({"aa": make_masks(0)})
+    assert mask_cache.images() == {"aa": path}
+    assert len(mask_cache.read(path, ["aa"])["aa"]) == len(make_masks(0))
