@@ -1,4 +1,4 @@
-"""Segmentation with Dask: each batch of images is a task, whose masks a worker writes into a shared cache."""
+"""Segmentation with Dask: each batch of images is a task, its worker writes into a shared cache."""
 
 import hashlib
 import socket
@@ -126,9 +126,9 @@ def _refuse_failed(future: Future, scheduler: str) -> None:
             future.result()
     except KilledWorker as error:
         raise ProtoMaskError(
-            f"{error.allowed_failures + 1} workers died while they segmented the same batch, the last "
-            f"one at {error.last_worker.address}, most often because memory ran out: look at its "
-            "log and run the same command again; what was finished is kept"
+            f"{error.allowed_failures + 1} workers died while they segmented the same batch, the "
+            f"last one at {error.last_worker.address}, most often because memory ran out: look at "
+            "its log and run the same command again; what was finished is kept"
         ) from None
     except CancelledError:
         raise _lost(scheduler) from None

@@ -145,22 +145,22 @@ class Training:
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Trains one epoch; all its randomness follows from the seed and the epoch's number."""
         joint = epoch - self.settings.warmup_epochs
-        backbone_moves = joint >= 0 and not self.settings.freeze_backbone
+        train_backbone = joint >= 0 and not self.settings.freeze_backbone
         self.network.begin_epoch(epoch, self.settings.warmup_epochs)
-        self.network.backbone.requires_grad_(backbone_moves)
-        self.network.train().backbone.train(backbone_moves)
+        self.network.backbone.requires_grad_(train_backbone)
+        self.network.train().backbone.train(train_backbone)
         factor = 0.5 ** (max(joint, 0) // self.settings.step_size)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         order = np.random.default_rng([self.seed, epoch]).permutation(self.train_rows)
-        values = self._steps(epoch, order, backbone_moves)
+        values = self._steps(epoch, order, train_backbone)
         return {
             **{f"train/{name}": value for name, value in values.items()},
-            **self._validate(backbone_moves),
+            **self._validate(train_backbone),
         }
 
     def _steps(
-        self, epoch: int, order: NDArray[np.int64], backbone_moves: bool
+        self, epoch: int, order: NDArray[np.int64], train_backbone: bool
     ) -> dict[str, float]:
         """Trains on the images in this order; returns the means of loss, its terms and accuracy."""
         settings = self.settings
@@ -168,7 +168,7 @@ class Training:
         steps = [batches[at : at + settings.accumulate] for at in batches[:: settings.accumulate]]
         shares = [share(len(step), self.fabric) for step in steps]
         mine = [step[place] for step, own in zip(steps, shares, strict=True) for place in own]
-        inputs = self._inputs(epoch, mine, order, backbone_moves)
+        inputs = self._inputs(epoch, mine, order, train_backbone)
         names = ["loss", "cross_entropy", *self.network.settings.loss_terms, "accuracy"]
         sums = torch.zeros(len(names), device=self.fabric.device)
         for step, own in zip(steps, shares, strict=True):
@@ -202,12 +202,12 @@ class Training:
         return {"loss": loss, **terms, "accuracy": correct.float().mean()}
 
     def _inputs(
-        self, epoch: int, numbers: list[int], order: NDArray[np.int64], backbone_moves: bool
+        self, epoch: int, numbers: list[int], order: NDArray[np.int64], train_backbone: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Returns the batches with these numbers: rows of the index, and the network's input."""
         size = self.settings.batch_size
         parts = [order[number * size : (number + 1) * size] for number in numbers]
-        if self.augmentation is None and not backbone_moves:
+        if self.augmentation is None and not train_backbone:
             return self._known_inputs(epoch, numbers, parts, self._stored_features())
         return self._read_inputs(epoch, numbers, parts)
 
@@ -239,17 +239,17 @@ class Training:
         numbers = np.random.default_rng([self.seed, epoch, number])
         torch.manual_seed(int(numbers.integers(2**63)))
 
-    def _validate(self, backbone_moves: bool) -> dict[str, float]:
+    def _validate(self, train_backbone: bool) -> dict[str, float]:
         if len(self.val_rows) == 0:
             return {}
-        values = self._measure(self.val_rows, backbone_moves)
+        values = self._measure(self.val_rows, train_backbone)
         self._refuse_divergence("val", values)
         return {f"val/{name}": value for name, value in values.items()}
 
     @torch.no_grad()
-    def _measure(self, rows: NDArray[np.int64], backbone_moves: bool) -> dict[str, float]:
+    def _measure(self, rows: NDArray[np.int64], train_backbone: bool) -> dict[str, float]:
         """Returns loss and accuracy on images, in evaluation mode and without augmentation."""
-        if backbone_moves:
+        if train_backbone:
             features = stored_features(self.network, self.store, rows, self.fabric)
             features = features.to(self.fabric.device)
         else:

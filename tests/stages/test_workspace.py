@@ -78,7 +78,7 @@ def test_roots_that_need_no_repository(repository: Path, monkeypatch: pytest.Mon
     assert workspace.images_root(_params("demo", None)) == workspace.index_folder
 
 
-def test_features_are_remembered_only_for_a_backbone_that_stands_still(repository: Path) -> None:
+def test_features_are_remembered_only_for_a_frozen_backbone(repository: Path) -> None:
     params = _params("demo", None)
     assert params.train.freeze_backbone
     assert workspace.feature_cache(params) == repository / ".protomask" / "features"

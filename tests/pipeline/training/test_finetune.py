@@ -1,4 +1,4 @@
-"""Fine-tuning moves V alone; pruning follows its rule."""
+"""Fine-tuning trains V alone; pruning follows its rule."""
 
 from collections.abc import Callable
 from typing import Any

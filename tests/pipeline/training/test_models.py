@@ -114,7 +114,7 @@ def test_killed_run_ends_in_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:
-    """With a warm-up, augmentation and a backbone that moves; killed after a joint epoch."""
+    """With a warm-up, augmentation and a trainable backbone; killed after a joint epoch."""
     undisturbed = make_training(name, "undisturbed", **JOINT)
     expected = undisturbed.run(tmp_path / "curves")
     first = make_training(name, "killed", **JOINT)

@@ -1,4 +1,4 @@
-"""Training: what moves and what stands still, schedules, and resuming to the same bits."""
+"""Training: what is trainable and what is frozen, schedules, and resuming to the same bits."""
 
 import copy
 import math
@@ -27,7 +27,7 @@ QUICK = {
     "lr_prototypes": 1e-2,
 }
 JOINT = {"freeze_backbone": False, "augment": True}
-MOVING = {"frozen": {}, "joint": JOINT, "warm": {**JOINT, "warmup_epochs": 2, "epochs": 2}}
+SCHEDULES = {"frozen": {}, "joint": JOINT, "warm": {**JOINT, "warmup_epochs": 2, "epochs": 2}}
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_frozen_backbone_is_bitwise_unchanged(
     }
 
 
-def test_moving_backbone_moves_with_its_batch_norm(
+def test_a_trainable_backbone_is_trained_with_its_batch_norm(
     make_training: Callable[..., Training], tmp_path: Path
 ) -> None:
     training = make_training(freeze_backbone=False, epochs=1)
@@ -269,11 +269,11 @@ def test_rest_of_an_accumulation_counts_in_full(
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("moving", MOVING)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_same_seed_same_bits(
-    make_training: Callable[..., Training], tmp_path: Path, moving: str
+    make_training: Callable[..., Training], tmp_path: Path, schedule: str
 ) -> None:
-    one, other = (make_training(folder, **MOVING[moving]) for folder in ("one", "other"))
+    one, other = (make_training(folder, **SCHEDULES[schedule]) for folder in ("one", "other"))
     curves = [training.run(tmp_path / "curves").history for training in (one, other)]
     assert curves[0] == curves[1] and same(one, other)
 
@@ -307,28 +307,28 @@ def kill(training: Training, monkeypatch: pytest.MonkeyPatch, where: str, nth: i
 
 
 EVERYWHERE = [
-    (moving, where, nth)
-    for moving in MOVING
+    (schedule, where, nth)
+    for schedule in SCHEDULES
     # Before an epoch, within it, and between its best weights and its checkpoint.
     for where in ("_epoch", "_validate", "_save_checkpoint")
-    for nth in range(4 if moving == "warm" else 3)
+    for nth in range(4 if schedule == "warm" else 3)
 ]
 QUICKLY = [("frozen", "_epoch", 1), ("joint", "_validate", 1), ("warm", "_save_checkpoint", 2)]
 
 
 @pytest.mark.parametrize(
-    ("moving", "where", "nth"),
+    ("schedule", "where", "nth"),
     [pytest.param(*case, marks=() if case in QUICKLY else pytest.mark.slow) for case in EVERYWHERE],
 )
 def test_killed_run_ends_in_the_same_bits(
     make_training: Callable[..., Training],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    moving: str,
+    schedule: str,
     where: str,
     nth: int,
 ) -> None:
-    settings = MOVING[moving]
+    settings = SCHEDULES[schedule]
     undisturbed = make_training("undisturbed", **settings)
     expected = undisturbed.run(tmp_path / "undisturbed" / "curves")
     first = make_training("killed", **settings)
@@ -479,23 +479,23 @@ def test_validation_by_hand(
     assert values["val/loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("moving", MOVING)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_test_split_is_never_read(
-    make_training: Callable[..., Training], tmp_path: Path, moving: str
+    make_training: Callable[..., Training], tmp_path: Path, schedule: str
 ) -> None:
-    training = make_training(**MOVING[moving])
+    training = make_training(**SCHEDULES[schedule])
     training.run(tmp_path / "curves")
     assert not set(training.store.read) & set(training.index.rows("test"))
 
 
-@pytest.mark.parametrize("moving", MOVING)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_network_is_left_in_evaluation_mode(
     make_training: Callable[..., Training],
     make_index: Callable[..., Any],
     tmp_path: Path,
-    moving: str,
+    schedule: str,
 ) -> None:
-    training = make_training(index=make_index(val=0), **MOVING[moving])
+    training = make_training(index=make_index(val=0), **SCHEDULES[schedule])
     training.run(tmp_path / "curves")
     assert not any(module.training for module in training.network.modules())
 
