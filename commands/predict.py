@@ -34,9 +34,9 @@ def run(workspace: Workspace, images: list[Path], out: Path) -> None:
             continue
         for remark in remarks:
             print(f"{path}: {remark}", file=sys.stderr)
-        asked = predictor.ask(path.name, image)
-        target = _write(predictor.picture(asked), path, out)
-        said = ", ".join(f"{name} {score:.2f}" for name, score in asked.ranking)
+        prediction = predictor.predict(path.name, image)
+        target = _write(predictor.picture(prediction), path, out)
+        said = ", ".join(f"{name} {score:.2f}" for name, score in prediction.ranking)
         print(f"{path}: {said} -> {target}")
     if unreadable:
         raise ProtoMaskError(f"{unreadable} of {len(images)} photographs could not be read")
@@ -52,10 +52,10 @@ def write_page(workspace: Workspace, image: Path, out: Path) -> None:
         print(f"{image}: {remark}", file=sys.stderr)
     params = workspace.read_params()
     predictor = load_predictor(workspace, params)
-    asked = predictor.ask(image.name, pixels)
+    prediction = predictor.predict(image.name, pixels)
     with atomic_file(out) as part:
-        write_image_page(part, asked, predictor.looks(params.explain.only_mask))
-    (name, score), *_ = asked.ranking
+        write_image_page(part, prediction, predictor.looks(params.explain.only_mask))
+    (name, score), *_ = prediction.ranking
     print(f"{image}: {name} {score:.2f} -> {out}")
 
 

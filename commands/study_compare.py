@@ -79,8 +79,8 @@ def _tested(rev: str, workspace: Workspace, runtime: Runtime) -> Tested:
     with _named(rev, workspace):
         params, finished = workspace.read_params(), Finished.read(workspace)
         index, crops, prototypes = finished.index, finished.crops, finished.prototypes()
-        answers = finished.answers()
-        answers.refuse_unless(prototypes)
+        outputs = finished.outputs()
+        outputs.refuse_unless(prototypes)
         finished.refuse_unless_evaluated_with(params)
         network = finished.network.to(device_of(runtime))
         places = SimilarPlaces(network) if network.in_cells else None
@@ -88,7 +88,7 @@ def _tested(rev: str, workspace: Workspace, runtime: Runtime) -> Tested:
         return Tested(
             Run(rev, params.model_dump(mode="json")),
             index,
-            answers,
+            outputs,
             _read_measured(workspace.evaluate / "images.parquet"),
             Looks(prototypes, relevance, crops, index.ids, only_mask, places),
             Gallery(

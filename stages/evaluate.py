@@ -47,12 +47,12 @@ def run(workspace: Workspace) -> None:
 
 
 def _write(workspace: Workspace, evaluation: Evaluation, made_with: provenance.MadeWith) -> None:
-    answers = evaluation.evidence.answers
+    outputs = evaluation.evidence.outputs
     with atomic_folder(workspace.evaluate) as folder:
         tensors = {
-            "logits_NC": answers.logits_NC,
-            "similarity_NP": answers.similarity_NP,
-            "view_NP": answers.view_NP,
+            "logits_NC": outputs.logits_NC,
+            "similarity_NP": outputs.similarity_NP,
+            "view_NP": outputs.view_NP,
         }
         save_file(tensors, folder / "answers.safetensors")
         metrics = {**evaluation.metrics, "intervals": evaluation.intervals}

@@ -38,7 +38,7 @@ def run(workspace: Workspace) -> None:
         gallery,
         prototypes,
         network.head().prototypes_PD.cpu().numpy(),
-        finished.answers(),
+        finished.outputs(),
         relevance_of(network),
         params.explain.only_mask,
         SimilarPlaces(network) if network.in_cells else None,

@@ -12,8 +12,8 @@ from pipeline.errors import ProtoMaskError, rerun
 from pipeline.masks.store import MaskStore
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.saved import About, load_model
-from pipeline.saliency.image_answers import ImageAnswers
 from pipeline.saliency.prototypes import Prototypes
+from pipeline.saliency.stored_outputs import StoredOutputs
 from pipeline.training.prototype_record import read_record
 from stages import provenance
 from stages.params import Params
@@ -92,7 +92,7 @@ class Finished:
         record = read_record(self.workspace.finetune / "prototypes.csv")
         return Prototypes.of(self.network, record, self.index, self.crops.settings.side)
 
-    def answers(self) -> ImageAnswers:
+    def outputs(self) -> StoredOutputs:
         """Reads what the model says of the test images.
 
         Raises:
@@ -106,4 +106,4 @@ class Finished:
         except (OSError, KeyError, SafetensorError) as error:
             raise ProtoMaskError(f"{path} cannot be read ({error}): {rerun('evaluate')}") from None
         rows_N = self.index.rows("test")
-        return ImageAnswers(rows_N, self.index.labels[rows_N], logits_NC, similarity_NP, view_NP)
+        return StoredOutputs(rows_N, self.index.labels[rows_N], logits_NC, similarity_NP, view_NP)

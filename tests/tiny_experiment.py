@@ -1,4 +1,4 @@
-"""A tiny finished experiment, without a network: stores, prototypes, answers."""
+"""A tiny finished experiment, without a network: stores, prototypes, outputs."""
 
 import math
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
 from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore, write_store
-from pipeline.report.image_page import Asked, write_image_page
+from pipeline.report.image_page import Prediction, write_image_page
 from pipeline.report.image_pictures import Gallery
 from pipeline.report.metric_table import Measured
 from pipeline.report.report import Report
 from pipeline.report.score_lines import Looks
-from pipeline.saliency.image_answers import ImageAnswers
 from pipeline.saliency.prototypes import Prototypes
+from pipeline.saliency.stored_outputs import StoredOutputs
 from pipeline.saliency.views import Views
 
 C, M, K, S = 3, 2, 4, 24
@@ -91,7 +91,7 @@ class Tiny(NamedTuple):
     crops: CropStore
     prototypes: Prototypes
     embedding_PD: np.ndarray
-    answers: ImageAnswers
+    outputs: StoredOutputs
 
     def report(self, root: Path | None = None) -> Report:
         gallery = Gallery(
@@ -102,7 +102,7 @@ class Tiny(NamedTuple):
             gallery,
             self.prototypes,
             self.embedding_PD,
-            self.answers,
+            self.outputs,
             Brightness(),
             places=self.places,
         )
@@ -127,15 +127,15 @@ class Tiny(NamedTuple):
             random.random(P) if pushed else np.full(P, np.nan),
             views,
         )
-        rows_N, labels_N = self.answers.rows_N, self.answers.labels_N
-        similarity_NP = self.answers.similarity_NP[:, :P]
+        rows_N, labels_N = self.outputs.rows_N, self.outputs.labels_N
+        similarity_NP = self.outputs.similarity_NP[:, :P]
         logits_NC = (similarity_NP @ prototypes.weights_CP.T).astype(np.float32)
         view_NP = random.integers(0, cells, similarity_NP.shape)
         return self._replace(
             crops=self.crops.whole(),
             prototypes=prototypes,
             embedding_PD=self.embedding_PD[:P],
-            answers=ImageAnswers(rows_N, labels_N, logits_NC, similarity_NP, view_NP),
+            outputs=StoredOutputs(rows_N, labels_N, logits_NC, similarity_NP, view_NP),
         )
 
     def write(self, folder: Path, root: Path | None = None) -> Path:
@@ -153,14 +153,14 @@ class Tiny(NamedTuple):
             crops = extract_crops(image, masks, self.crops.settings)
         scores = [
             self.prototypes.score(
-                label, self.answers.similarity_NP[0], self.answers.view_NP[0], 3
+                label, self.outputs.similarity_NP[0], self.outputs.view_NP[0], 3
             ).rounded()
             for label in (1, 0)
         ]
         ranking = [(NAMES[score.label], score.score) for score in scores]
-        asked = Asked("<photo>.png", image, masks, crops, ranking, scores)
+        prediction = Prediction("<photo>.png", image, masks, crops, ranking, scores)
         looks = Looks(self.prototypes, Brightness(), self.crops, self.index.ids, places=self.places)
-        write_image_page(page, asked, looks)
+        write_image_page(page, prediction, looks)
         return page
 
 
@@ -184,7 +184,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..
         CropStore(folder / "crops.zarr"),
         prototypes,
         np.random.default_rng(2).random((C * M, 8))[[0, 0, 2, 3, 4, 5]],
-        _answers(index, prototypes),
+        _outputs(index, prototypes),
     )
 
 
@@ -209,7 +209,7 @@ def _prototypes(index: Index) -> Prototypes:
     )
 
 
-def _answers(index: Index, prototypes: Prototypes) -> ImageAnswers:
+def _outputs(index: Index, prototypes: Prototypes) -> StoredOutputs:
     random = np.random.default_rng(1)
     rows_N = index.rows("test")
     similarity_NP = random.random((len(rows_N), C * M)).astype(np.float32)
@@ -217,4 +217,4 @@ def _answers(index: Index, prototypes: Prototypes) -> ImageAnswers:
     view_NP = random.integers(0, K, (len(rows_N), C * M))
     view_NP[:, 1] = view_NP[:, 0]
     logits_NC = (similarity_NP @ prototypes.weights_CP.T).astype(np.float32)
-    return ImageAnswers(rows_N, index.labels[rows_N], logits_NC, similarity_NP, view_NP)
+    return StoredOutputs(rows_N, index.labels[rows_N], logits_NC, similarity_NP, view_NP)

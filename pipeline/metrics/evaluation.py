@@ -69,7 +69,7 @@ class Evaluation:
             {
                 "image": self.evidence.ids,
                 "actual": names[self.evidence.labels_N.numpy()],
-                "predicted": names[self.evidence.answers.logits_NC.argmax(1).numpy()],
+                "predicted": names[self.evidence.outputs.logits_NC.argmax(1).numpy()],
             }
         )
 

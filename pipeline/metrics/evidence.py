@@ -18,7 +18,7 @@ from torch import Tensor
 from pipeline.masks.masks import Masks
 from pipeline.metrics.perturbation import perturb
 from pipeline.model.base.head import Head
-from pipeline.model.base.inference import Answers
+from pipeline.model.base.inference import ModelOutputs
 from pipeline.saliency.maps import Copies, Explanation
 
 
@@ -63,7 +63,7 @@ class Subject(Protocol):
         """
         ...
 
-    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
         """Returns the model's outputs for crops, on the CPU.
 
         Args:
@@ -111,7 +111,7 @@ class Evidence:
     Args:
         ids: the N images' ids, in index order.
         labels_N: int64 N, the true class of each image, 0..C−1.
-        answers: the model's outputs for the images.
+        outputs: the model's outputs for the images.
         valid_NK: bool N×K, false for missing crops.
         boxes_NK4: float32 N×K×4, each crop's box (x0, y0, x1, y1) in S×S pixels of its image; rows
             of missing crops are arbitrary.
@@ -135,7 +135,7 @@ class Evidence:
 
     ids: Sequence[str]
     labels_N: Tensor
-    answers: Answers
+    outputs: ModelOutputs
     valid_NK: Tensor
     boxes_NK4: Tensor
     head: Head
@@ -181,7 +181,7 @@ class Evidence:
     @cached_property
     def top_Nk(self) -> Tensor:
         """Each image's k prototypes by descending similarity (ties by number), int64 N×k."""
-        return ranking(self.answers.similarity_NP)[:, : self.top_k]
+        return ranking(self.outputs.similarity_NP)[:, : self.top_k]
 
     def batches(self, size: int) -> Iterator["Batch"]:
         """Yields the images in order, in batches, for computations on S×S maps.
@@ -213,7 +213,7 @@ class Batch:
     @cached_property
     def crop_Bk(self) -> Tensor:
         """The crop with the most similar view to each of these prototypes, int64 B×k."""
-        return self.evidence.crop_of(self.answers.view_NP.gather(1, self.prototypes_Bk))
+        return self.evidence.crop_of(self.outputs.view_NP.gather(1, self.prototypes_Bk))
 
     @cached_property
     def valid_BK(self) -> Tensor:
@@ -221,9 +221,9 @@ class Batch:
         return self.evidence.valid_NK[self.images_B]
 
     @cached_property
-    def answers(self) -> Answers:
+    def outputs(self) -> ModelOutputs:
         """The model's outputs for these images."""
-        return Answers(*(tensor[self.images_B] for tensor in self.evidence.answers))
+        return ModelOutputs(*(tensor[self.images_B] for tensor in self.evidence.outputs))
 
     @cached_property
     def crops_BKSS3(self) -> Tensor:
@@ -234,7 +234,7 @@ class Batch:
     def perturbed(self) -> Copies:
         """One perturbed copy of each image, with the model's outputs; shared by all groups."""
         crops = perturb(self.crops_BKSS3, self.evidence.seed, self.images_B)
-        return Copies(crops, self.evidence.subject.ask(crops, self.valid_BK))
+        return Copies(crops, self.evidence.subject.infer(crops, self.valid_BK))
 
     @cached_property
     def labels_BSS(self) -> Tensor:
@@ -247,7 +247,7 @@ class Batch:
         """Copies of the images with one part of another class; drawn data sets only."""
         assert self.evidence.truth is not None
         crops, part_B, labels_BSS = self.evidence.truth.redrawn(self.images_B)
-        copies = Copies(crops, self.evidence.subject.ask(crops, self.valid_BK))
+        copies = Copies(crops, self.evidence.subject.infer(crops, self.valid_BK))
         return Redrawn(copies, part_B, labels_BSS)
 
 

@@ -15,7 +15,7 @@ from pipeline.datasets.index import Index
 from pipeline.masks.store import MaskStore
 from pipeline.metrics.evidence import Evidence, Segmented, Truth
 from pipeline.model.base.head import on_cpu
-from pipeline.model.base.inference import Answers, answers
+from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, views
 from pipeline.saliency.canonizers import NoRuleError
 from pipeline.saliency.maps import (
@@ -69,7 +69,7 @@ class Examined:
         return torch.from_numpy(self.store.crops(self.rows_N[images_B.numpy()]))
 
     @torch.inference_mode()
-    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
         """Returns the model's outputs for crops, on the CPU.
 
         Args:
@@ -79,7 +79,7 @@ class Examined:
         device = self.fabric.device
         with self.fabric.autocast():
             features = in_passes(self.network, crops_BKSS3.to(device), valid_BK.to(device))
-        return answers(self.network, features.float(), views(valid_BK, features))
+        return infer(self.network, features.float(), views(valid_BK, features))
 
     def segmented(self, image: int) -> Segmented:
         """Returns an image's masks, object mask and part locations.
@@ -130,14 +130,14 @@ def gather_evidence(
     """
     valid_NK = torch.from_numpy(crops.valid[rows_N])
     features_NVF = stored_features(network, crops, rows_N, fabric, cache)
-    found = answers(network, features_NVF, views(valid_NK, features_NVF))
+    found = infer(network, features_NVF, views(valid_NK, features_NVF))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
     size, head = crops.settings.side, on_cpu(network.head())
     drawn, unexplained = _explanations(explanations, network, found, rows_N, sides_N2, crops, masks)
     return Evidence(
         ids=index.table["id"].iloc[rows_N].tolist(),
         labels_N=torch.from_numpy(index.labels[rows_N]),
-        answers=found,
+        outputs=found,
         valid_NK=valid_NK,
         boxes_NK4=crop_boxes(crops, rows_N, sides_N2),
         head=head,
@@ -173,7 +173,7 @@ def _explanations(
 def _explanation(
     name: ExplanationName,
     network: PrototypeNetwork,
-    found: Answers,
+    found: ModelOutputs,
     rows_N: NDArray[np.int64],
     sides_N2: NDArray[np.int64],
     crops: CropStore,

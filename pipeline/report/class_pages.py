@@ -11,8 +11,8 @@ from pipeline.report.drawing import QUALITY_SMALL
 from pipeline.report.image_pictures import Gallery
 from pipeline.report.pages import Picture, picture, write_page
 from pipeline.report.score_lines import Looks, Side
-from pipeline.saliency.image_answers import ImageAnswers
 from pipeline.saliency.prototypes import Prototypes
+from pipeline.saliency.stored_outputs import StoredOutputs
 
 NUM_NEAREST, NUM_WRONG, NUM_SHARED = 10, 5, 20
 THUMBNAIL, IMAGE_SIDE = 96, 192
@@ -101,7 +101,7 @@ class ClassPages:
         index: the data set's images, with ids and classes.
         gallery: draws these images and their views.
         prototypes: the finished model's prototypes and weights.
-        answers: the model's outputs on the test images.
+        outputs: the model's outputs on the test images.
         looks: draws crops with the relevance of their pixels.
     """
 
@@ -110,11 +110,11 @@ class ClassPages:
         index: Index,
         gallery: Gallery,
         prototypes: Prototypes,
-        answers: ImageAnswers,
+        outputs: StoredOutputs,
         looks: Looks,
     ) -> None:
         self.index, self.gallery, self.prototypes = index, gallery, prototypes
-        self.answers, self.looks = answers, looks
+        self.outputs, self.looks = outputs, looks
 
     def write(self, path: Path, label: int) -> None:
         """Writes the page of a class, which links to index.html in the parent folder.
@@ -123,7 +123,7 @@ class ClassPages:
             path: path of the HTML file.
             label: number of the class, 0..C−1.
         """
-        own_N, named_N = self.answers.labels_N == label, self.answers.predicted_N == label
+        own_N, named_N = self.outputs.labels_N == label, self.outputs.predicted_N == label
         names = self.prototypes.class_names
         groups = self.prototypes.distinct(label)
         sources = self.looks.sources([group[0] for group in groups])
@@ -137,8 +137,8 @@ class ClassPages:
             num_prototypes=sum(len(group) for group in groups),
             num_test=int(own_N.sum()),
             num_right=int((own_N & named_N).sum()),
-            taken_for=self._confusions(self.answers.predicted_N[own_N & ~named_N]),
-            taken_from=self._confusions(self.answers.labels_N[named_N & ~own_N]),
+            taken_for=self._confusions(self.outputs.predicted_N[own_N & ~named_N]),
+            taken_from=self._confusions(self.outputs.labels_N[named_N & ~own_N]),
             views=self.prototypes.views,
             shared=self._shared(label),
             cards=[
@@ -182,8 +182,8 @@ class ClassPages:
         }[views.kind]
         alt = f"Training photograph {image}{outlined}"
         distance = float(self.prototypes.distance_P[list(group)].min())
-        order_N = np.argsort(-self.answers.similarity_NP[:, first], kind="stable")
-        others = order_N[NUM_NEAREST:][self.answers.labels_N[order_N[NUM_NEAREST:]] != label]
+        order_N = np.argsort(-self.outputs.similarity_NP[:, first], kind="stable")
+        others = order_N[NUM_NEAREST:][self.outputs.labels_N[order_N[NUM_NEAREST:]] != label]
         nearest = [self._near(place, first) for place in order_N[:NUM_NEAREST].tolist()]
         wanted = max(0, NUM_WRONG - sum(not near.own for near in nearest))
         return Card(
@@ -199,14 +199,14 @@ class ClassPages:
         )
 
     def _near(self, place: int, prototype: int) -> Near:
-        row, view = int(self.answers.rows_N[place]), int(self.answers.view_NP[place, prototype])
-        label, of = int(self.answers.labels_N[place]), int(self.prototypes.class_of_P[prototype])
+        row, view = int(self.outputs.rows_N[place]), int(self.outputs.view_NP[place, prototype])
+        label, of = int(self.outputs.labels_N[place]), int(self.prototypes.class_of_P[prototype])
         called = self.prototypes.views.called(view)
         alt = f"{called[0].upper()}{called[1:]} of test image {self.index.ids[row]}"
         return Near(
             label == of,
             self.prototypes.class_names[label],
-            float(self.answers.similarity_NP[place, prototype]),
-            bool(self.answers.predicted_N[place] == of),
+            float(self.outputs.similarity_NP[place, prototype]),
+            bool(self.outputs.predicted_N[place] == of),
             picture(self.gallery.view(row, view, THUMBNAIL), alt, QUALITY_SMALL),
         )

@@ -21,7 +21,7 @@ from pipeline.saliency.views import Views
 IMAGE_SIDE = 512
 
 
-class Asked(NamedTuple):
+class Prediction(NamedTuple):
     """An image and a model's prediction for it.
 
     Args:
@@ -57,46 +57,46 @@ class Asked(NamedTuple):
         return None if self.masks is None or number == NO_MASK else self.masks.full(number)
 
 
-def write_image_page(path: Path, asked: Asked, looks: Looks) -> None:
+def write_image_page(path: Path, prediction: Prediction, looks: Looks) -> None:
     """Writes the page; the same inputs give the same bytes.
 
     Args:
         path: path of the HTML file.
-        asked: the image and the prediction.
+        prediction: the image and the prediction.
         looks: draws crops with the relevance of their pixels.
     """
-    pixels, inside = asked.crops.pixels, asked.crops.inside
+    pixels, inside = prediction.crops.pixels, prediction.crops.inside
     whole = looks.crops.settings.background == "original"
-    valid = np.flatnonzero(asked.crops.valid).tolist()
+    valid = np.flatnonzero(prediction.crops.valid).tolist()
     cuts = {crop: Cut(pixels[crop], inside[crop], whole) for crop in valid}
-    used = {points.view for score in asked.scores for points in score.rows}
+    used = {points.view for score in prediction.scores for points in score.rows}
     write_page(
         path,
         "image_page.html.jinja",
-        name=asked.name,
+        name=prediction.name,
         rule=looks.relevance.rule,
         views=looks.views,
         num_classes=len(looks.prototypes.class_names),
         num_prototypes=len(looks.prototypes),
-        ranking=asked.ranking,
-        outlined=_outlined(asked, looks.views, sorted(used)),
-        sums=looks.sums(asked.name, cuts, asked.scores),
-        segmented=_segmented(asked, looks.views, cuts),
+        ranking=prediction.ranking,
+        outlined=_outlined(prediction, looks.views, sorted(used)),
+        sums=looks.sums(prediction.name, cuts, prediction.scores),
+        segmented=_segmented(prediction, looks.views, cuts),
     )
 
 
-def _segmented(asked: Asked, views: Views, cuts: dict[int, Cut]) -> Segmented | None:
-    if asked.masks is None:
+def _segmented(prediction: Prediction, views: Views, cuts: dict[int, Cut]) -> Segmented | None:
+    if prediction.masks is None:
         return None
-    drawn = _outlined(asked, views, cuts)
-    return Segmented(asked.name, len(asked.masks), drawn, numbered(asked.name, cuts))
+    drawn = _outlined(prediction, views, cuts)
+    return Segmented(prediction.name, len(prediction.masks), drawn, numbered(prediction.name, cuts))
 
 
-def _outlined(asked: Asked, views: Views, shown: Iterable[int]) -> Picture:
-    outlines = asked.outlines(views, shown)
+def _outlined(prediction: Prediction, views: Views, shown: Iterable[int]) -> Picture:
+    outlines = prediction.outlines(views, shown)
     alt = {
-        "crops": f"{asked.name} with the masks of {len(outlines)} crops outlined",
-        "cells": f"{asked.name} with {len(outlines)} cells outlined",
-        "image": asked.name,
+        "crops": f"{prediction.name} with the masks of {len(outlines)} crops outlined",
+        "cells": f"{prediction.name} with {len(outlines)} cells outlined",
+        "image": prediction.name,
     }[views.kind]
-    return picture(outlined(asked.image, outlines, IMAGE_SIDE), alt)
+    return picture(outlined(prediction.image, outlines, IMAGE_SIDE), alt)

@@ -9,11 +9,11 @@ from PIL import Image
 from pipeline.crops.extraction import Crops, cut_as_stored, whole_image
 from pipeline.crops.store import CropStore
 from pipeline.masks.segmenter import Machine, with_fingerprint
-from pipeline.model.base.inference import Answers, answers
+from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, views
 from pipeline.model.base.saved import About
 from pipeline.report.heatmaps import relevance_of
-from pipeline.report.image_page import Asked
+from pipeline.report.image_page import Prediction
 from pipeline.report.prediction_picture import Reason, draw_reasons
 from pipeline.report.score_lines import Looks
 from pipeline.report.view_pictures import draw_view
@@ -54,7 +54,7 @@ class Predictor:
         self.class_names, self.prototypes = about.class_names, prototypes
         self.crops, self.ids = crops, ids
 
-    def ask(self, name: str, image: NDArray[np.uint8]) -> Asked:
+    def predict(self, name: str, image: NDArray[np.uint8]) -> Prediction:
         """Applies the model to an image: to the crops of its masks, or to the whole image.
 
         Args:
@@ -73,7 +73,7 @@ class Predictor:
             crops = cut_as_stored(self.crops, image, masks)
         else:
             crops = whole_image(image, 1, side)
-        found = self._answers(crops)
+        found = self._infer(crops)
         logits_C = found.logits_NC[0].numpy()
         order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]
         similarity_P, view_P = found.similarity_NP[0].numpy(), found.view_NP[0].numpy()
@@ -82,19 +82,19 @@ class Predictor:
             for label in order[:EXPLAINED]
         ]
         ranking = [(self.class_names[label], float(logits_C[label])) for label in order]
-        return Asked(name, image, masks, crops, ranking, scores)
+        return Prediction(name, image, masks, crops, ranking, scores)
 
-    def picture(self, asked: Asked) -> Image.Image:
+    def picture(self, prediction: Prediction) -> Image.Image:
         """Draws the reasons for the predicted class; see `draw_reasons`.
 
         Args:
-            asked: an image and the prediction for it, from `ask`.
+            prediction: an image and the prediction for it, from `predict`.
         """
-        score, views = asked.scores[0], self.prototypes.views
+        score, views = prediction.scores[0], self.prototypes.views
         rows = [] if views.kind == "image" else score.rows
-        reasons = [self._reason(points, asked.crops) for points in rows]
-        outlines = asked.outlines(views, sorted({points.view for points in rows}))
-        return draw_reasons(asked.image, outlines, asked.ranking, score, reasons, views)
+        reasons = [self._reason(points, prediction.crops) for points in rows]
+        outlines = prediction.outlines(views, sorted({points.view for points in rows}))
+        return draw_reasons(prediction.image, outlines, prediction.ranking, score, reasons, views)
 
     def looks(self, only_mask: bool = False) -> Looks:
         """Returns what draws the lines of an image's page.
@@ -107,13 +107,13 @@ class Predictor:
         return Looks(self.prototypes, relevance, self.crops, self.ids, only_mask, places)
 
     @torch.inference_mode()
-    def _answers(self, crops: Crops) -> Answers:
+    def _infer(self, crops: Crops) -> ModelOutputs:
         crops_1KSS3 = torch.from_numpy(crops.pixels)[None]
         valid_1K = torch.from_numpy(crops.valid)[None]
         device = self.fabric.device
         with self.fabric.autocast():
             features_1VF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
-        return answers(self.network, features_1VF.float().cpu(), views(valid_1K, features_1VF))
+        return infer(self.network, features_1VF.float().cpu(), views(valid_1K, features_1VF))
 
     def _reason(self, points: Points, crops: Crops) -> Reason:
         first, views = points.prototypes[0], self.prototypes.views

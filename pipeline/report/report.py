@@ -19,8 +19,8 @@ from pipeline.report.metric_table import Measured, tables
 from pipeline.report.pages import Picture, picture, write_page
 from pipeline.report.prototype_map import scatter
 from pipeline.report.score_lines import Looks, Segmented, Sum, numbered
-from pipeline.saliency.image_answers import ImageAnswers
 from pipeline.saliency.prototypes import Prototypes, Score
+from pipeline.saliency.stored_outputs import StoredOutputs
 
 NUM_DECISIONS, NUM_MISTAKES, NUM_SEGMENTED, NUM_BEST = 12, 8, 4, 5
 TOP_DECISION, TOP_MISTAKE = 4, 2
@@ -79,7 +79,7 @@ class Report:
         gallery: draws these images and their views.
         prototypes: the finished model's prototypes and weights.
         embedding_PD: the prototypes' embeddings, float P×D.
-        answers: the model's outputs on the test images.
+        outputs: the model's outputs on the test images.
         relevance: computes the relevance of the model's prototypes.
         only_mask: whether relevance is drawn on the crops' masks only, even where the network sees
             more.
@@ -96,14 +96,14 @@ class Report:
         gallery: Gallery,
         prototypes: Prototypes,
         embedding_PD: NDArray[np.floating],
-        answers: ImageAnswers,
+        outputs: StoredOutputs,
         relevance: Relevance,
         only_mask: bool = False,
         places: Places | None = None,
     ) -> None:
-        answers.refuse_unless(prototypes)
+        outputs.refuse_unless(prototypes)
         self.index, self.gallery, self.views = index, gallery, prototypes.views
-        self.prototypes, self.embedding_PD, self.answers = prototypes, embedding_PD, answers
+        self.prototypes, self.embedding_PD, self.outputs = prototypes, embedding_PD, outputs
         self.looks = Looks(prototypes, relevance, gallery.crops, index.ids, only_mask, places)
 
     def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
@@ -116,7 +116,7 @@ class Report:
             seed: seed of the map of prototypes.
         """
         (folder / "classes").mkdir()
-        pages = ClassPages(self.index, self.gallery, self.prototypes, self.answers, self.looks)
+        pages = ClassPages(self.index, self.gallery, self.prototypes, self.outputs, self.looks)
         labels = range(len(self.prototypes.class_names))
         for label in track(labels, "Drawing prototypes"):
             pages.write(folder / "classes" / f"{label}.html", label)
@@ -128,8 +128,8 @@ class Report:
             views=self.views,
             facts=facts,
             rule=self.looks.relevance.rule,
-            num_test=len(self.answers.rows_N),
-            num_right=int((self.answers.labels_N == self.answers.predicted_N).sum()),
+            num_test=len(self.outputs.rows_N),
+            num_right=int((self.outputs.labels_N == self.outputs.predicted_N).sum()),
             num_prototypes=len(self.prototypes),
             tables=tables(measured, self.views.kind),
             decisions=self._decisions(typical, TOP_DECISION, "Drawing decisions"),
@@ -153,14 +153,14 @@ class Report:
         return self.views.pushed
 
     def typical(self) -> list[int]:
-        """Returns positions of test images (in `answers`) selected without regard to the results.
+        """Returns positions of test images (in `outputs`) selected without regard to the results.
 
         They are the first image of each class, evenly spaced over the classes; with few classes,
         the second ones as well, and so on.
         """
         seen: dict[int, int] = {}
         turns = []
-        for place, label in enumerate(self.answers.labels_N.tolist()):
+        for place, label in enumerate(self.outputs.labels_N.tolist()):
             turns.append((seen.get(label, 0), label, place))
             seen[label] = seen.get(label, 0) + 1
         turns.sort()
@@ -173,8 +173,8 @@ class Report:
 
         The margin is the logit of the predicted class minus that of the right one.
         """
-        logits_NC, labels_N = self.answers.logits_NC, self.answers.labels_N
-        places, predicted_N = np.arange(len(labels_N)), self.answers.predicted_N
+        logits_NC, labels_N = self.outputs.logits_NC, self.outputs.labels_N
+        places, predicted_N = np.arange(len(labels_N)), self.outputs.predicted_N
         lead_N = logits_NC[places, predicted_N] - logits_NC[places, labels_N]
         wrong = np.flatnonzero(predicted_N != labels_N)
         return wrong[np.argsort(-lead_N[wrong], kind="stable")][:NUM_MISTAKES].tolist()
@@ -183,19 +183,19 @@ class Report:
         """Splits a class's score for a test image into contributions (see `Prototypes.score`).
 
         Args:
-            place: position of the image in `answers`.
+            place: position of the image in `outputs`.
             label: number of the class, 0..C−1.
             top: the largest number of contributions listed.
         """
-        similarity_P, view_P = self.answers.similarity_NP[place], self.answers.view_NP[place]
+        similarity_P, view_P = self.outputs.similarity_NP[place], self.outputs.view_NP[place]
         return self.prototypes.score(label, similarity_P, view_P, top)
 
     def _decisions(self, places: list[int], top: int, doing: str) -> list[Decision]:
         return [self._decision(place, top) for place in track(places, doing)]
 
     def _decision(self, place: int, top: int) -> Decision:
-        row, actual = int(self.answers.rows_N[place]), int(self.answers.labels_N[place])
-        names, logits_C = self.prototypes.class_names, self.answers.logits_NC[place]
+        row, actual = int(self.outputs.rows_N[place]), int(self.outputs.labels_N[place])
+        names, logits_C = self.prototypes.class_names, self.outputs.logits_NC[place]
         ranking = np.argsort(-logits_C, kind="stable").tolist()
         right = ranking[0] == actual
         shown = [ranking[0]] if right or top == TOP_DECISION else [ranking[0], actual]
@@ -222,7 +222,7 @@ class Report:
         )
 
     def _segmented(self, place: int) -> Segmented:
-        row = int(self.answers.rows_N[place])
+        row = int(self.outputs.rows_N[place])
         image, crops = self.index.ids[row], self.gallery.crops
         valid = np.flatnonzero(crops.valid[row]).tolist()
         drawn = self.gallery.outlined(row, {crop: str(crop) for crop in valid}, SEGMENTED)
@@ -235,14 +235,14 @@ class Report:
 
     def _best(self, label: int) -> Best:
         groups = self.prototypes.distinct(label)
-        own_N = self.answers.labels_N == label
+        own_N = self.outputs.labels_N == label
         return Best(
             label,
             self.prototypes.class_names[label],
             sum(len(group) for group in groups),
             len(groups),
             int(own_N.sum()),
-            int((own_N & (self.answers.predicted_N == label)).sum()),
+            int((own_N & (self.outputs.predicted_N == label)).sum()),
             [(group[0], self._small(group[0])) for group in groups[:NUM_BEST]],
         )
 

@@ -16,7 +16,7 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.image_file import upper_half
 from pipeline.masks.store import MaskStore
 from pipeline.model.base.head import Head, on_cpu
-from pipeline.model.base.inference import Answers
+from pipeline.model.base.inference import ModelOutputs
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.relevance import PrototypeRelevance, put_back
 from pipeline.training.features import in_passes
@@ -31,11 +31,11 @@ class Copies:
 
     Args:
         crops_XKSS3: RGB crops X×K×S×S×3, uint8, or float in [0, 1].
-        answers: the model's outputs on them.
+        outputs: the model's outputs on them.
     """
 
     crops_XKSS3: Tensor
-    answers: Answers
+    outputs: ModelOutputs
 
 
 class Explanation(Protocol):
@@ -171,7 +171,7 @@ class SimilaritySaliency:
     above the map's 95th percentile and above zero are kept; the others are set to zero.
 
     Args:
-        answers: the model's outputs on the images of the evidence.
+        outputs: the model's outputs on the images of the evidence.
         head: computes the similarities of the model's prototypes to embeddings, on the CPU.
         grid: number of rows and columns of the feature map.
         size: S, the side of the maps in pixels.
@@ -179,8 +179,8 @@ class SimilaritySaliency:
 
     name = "mask"
 
-    def __init__(self, answers: Answers, head: Head, grid: tuple[int, int], size: int) -> None:
-        self.answers, self.head, self.grid, self.size = answers, head, grid, size
+    def __init__(self, outputs: ModelOutputs, head: Head, grid: tuple[int, int], size: int) -> None:
+        self.outputs, self.head, self.grid, self.size = outputs, head, grid, size
 
     def maps(
         self,
@@ -191,9 +191,9 @@ class SimilaritySaliency:
     ) -> tuple[Tensor, Tensor]:
         """Draws the similarity maps; for arguments and result see `Explanation.maps`."""
         if copies is None:
-            embedding_BVD = self.answers.embedding_NVD[images_B]
+            embedding_BVD = self.outputs.embedding_NVD[images_B]
         else:
-            embedding_BVD = copies.answers.embedding_NVD
+            embedding_BVD = copies.outputs.embedding_NVD
         cells_BkV = similarity_maps(embedding_BVD, prototypes_Bk, self.head)
         maps_nSS = enlarged(cells_BkV.flatten(0, 1), self.grid, self.size)
         masks_nSS = strongest(maps_nSS)

@@ -20,8 +20,8 @@ from pipeline.report.heatmaps import read_cut
 from pipeline.report.image_pictures import Gallery
 from pipeline.report.pages import Picture, page_templates, picture
 from pipeline.report.score_lines import CROP, Looks
-from pipeline.saliency.image_answers import ImageAnswers
 from pipeline.saliency.prototypes import Points, Score
+from pipeline.saliency.stored_outputs import StoredOutputs
 from pipeline.study.comparison import FEW
 from pipeline.study.paired import (
     Chosen,
@@ -53,7 +53,7 @@ class Tested:
     Args:
         run: the run's name and parameters.
         index: the data set's images, with ids and classes.
-        answers: the model's outputs on the test images.
+        outputs: the model's outputs on the test images.
         measured: a value for each image and metric, see `pipeline.metrics.summary.per_image`.
         looks: draws the contributions to its scores.
         gallery: draws the data set's images.
@@ -61,21 +61,21 @@ class Tested:
 
     run: Run
     index: Index
-    answers: ImageAnswers
+    outputs: StoredOutputs
     measured: pd.DataFrame
     looks: Looks
     gallery: Gallery
 
     @property
     def ids(self) -> list[str]:
-        """The test images' ids, in the order of `answers`."""
+        """The test images' ids, in the order of `outputs`."""
         every = self.index.ids
-        return [every[row] for row in self.answers.rows_N.tolist()]
+        return [every[row] for row in self.outputs.rows_N.tolist()]
 
     @property
     def right_N(self) -> NDArray[np.bool_]:
         """Whether each test image was classified correctly, bool N."""
-        return self.answers.predicted_N == self.answers.labels_N
+        return self.outputs.predicted_N == self.outputs.labels_N
 
 
 class Compared(NamedTuple):
@@ -185,9 +185,9 @@ def compare(a: Tested, b: Tested) -> Compared:
     _refuse_other_data(a, b)
     pairs = pair(a.ids, b.ids)
     right_a_N, right_b_N = a.right_N[pairs.a_N], b.right_N[pairs.b_N]
-    labels_N = a.answers.labels_N[pairs.a_N]
-    lead_a_N = leads(a.answers.logits_NC[pairs.a_N], labels_N)
-    lead_b_N = leads(b.answers.logits_NC[pairs.b_N], labels_N)
+    labels_N = a.outputs.labels_N[pairs.a_N]
+    lead_a_N = leads(a.outputs.logits_NC[pairs.a_N], labels_N)
+    lead_b_N = leads(b.outputs.logits_NC[pairs.b_N], labels_N)
     ids = [a.ids[place] for place in pairs.a_N.tolist()]
     return Compared(
         pairs,
@@ -229,7 +229,7 @@ def draw_images(tested: Tested, places: Sequence[int]) -> list[tuple[Picture, bo
     Returns:
         The pictures, and whether each was drawn from the crop store.
     """
-    return [_draw_image(tested, int(tested.answers.rows_N[place])) for place in places]
+    return [_draw_image(tested, int(tested.outputs.rows_N[place])) for place in places]
 
 
 def _draw_image(tested: Tested, row: int) -> tuple[Picture, bool]:
@@ -252,12 +252,12 @@ def verdicts(tested: Tested, places: Sequence[int]) -> list[Verdict]:
 
 
 def _verdict(tested: Tested, place: int) -> Verdict:
-    answers, looks = tested.answers, tested.looks
-    row, actual = int(answers.rows_N[place]), int(answers.labels_N[place])
-    logits_C = answers.logits_NC[place]
+    outputs, looks = tested.outputs, tested.looks
+    row, actual = int(outputs.rows_N[place]), int(outputs.labels_N[place])
+    logits_C = outputs.logits_NC[place]
     named, following = np.argsort(-logits_C, kind="stable")[:2].tolist()
     score = looks.prototypes.score(
-        named, answers.similarity_NP[place], answers.view_NP[place], NUM_LINES
+        named, outputs.similarity_NP[place], outputs.view_NP[place], NUM_LINES
     ).rounded()
     names = tested.index.class_names
     return Verdict(
@@ -367,7 +367,7 @@ def _card(
     drawn: tuple[Picture, bool],
     said: tuple[Verdict, Verdict],
 ) -> Card:
-    label = int(a.answers.labels_N[compared.pairs.a_N[place]])
+    label = int(a.outputs.labels_N[compared.pairs.a_N[place]])
     name = a.index.class_names[label]
     return Card(compared.ids[place], label, name, *drawn, said)
 

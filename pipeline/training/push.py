@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
-from pipeline.model.base.inference import IMAGES_PER_BLOCK, answers
+from pipeline.model.base.inference import IMAGES_PER_BLOCK, infer
 from pipeline.model.base.network import PrototypeNetwork, views
 from pipeline.training.features import stored_features
 
@@ -26,7 +26,7 @@ class Nearest(NamedTuple):
         view: int64 P, the view's index within its image, 0..V−1.
         distance: float64 P, squared Euclidean distance of the prototype to the view before the
             push; NaN in models without distances.
-        embedding: float32 P×D, the view's embedding, to the bit what `answers` computes for the
+        embedding: float32 P×D, the view's embedding, to the bit what `infer` computes for the
             same images.
     """
 
@@ -80,7 +80,7 @@ def push_prototypes(
     nearest = nearest_views(network, features_NVF, valid_NV, labels_N)
     push(network, nearest)
     record = _record(network, index, crops, rows_N, nearest, views_per_image=valid_NV.shape[1])
-    return Pushed(record, answers(network, features_NVF, valid_NV).similarity_NP)
+    return Pushed(record, infer(network, features_NVF, valid_NV).similarity_NP)
 
 
 @torch.inference_mode()

@@ -28,11 +28,13 @@ def test_a_photograph_gets_the_scores_that_evaluate_gave_it(run_folder: Path) ->
     predictor = predict.load_predictor(workspace, workspace.read_params())
     for place, image in enumerate(predictions["image"]):
         photograph = np.asarray(Image.open(run_folder / "photographs" / image))
-        asked = predictor.ask(image, photograph)
-        assert asked.ranking[0][0] == predictions["predicted"][place]
+        prediction = predictor.predict(image, photograph)
+        assert prediction.ranking[0][0] == predictions["predicted"][place]
         expected = np.sort(logits_NC[place])[::-1]
-        assert [score for _, score in asked.ranking] == pytest.approx(expected.tolist(), abs=1e-4)
-        assert predictor.picture(asked).width == 1200
+        assert [score for _, score in prediction.ranking] == pytest.approx(
+            expected.tolist(), abs=1e-4
+        )
+        assert predictor.picture(prediction).width == 1200
 
 
 def test_the_ranking_and_the_picture_are_named(

@@ -119,10 +119,10 @@ def test_prediction(
     predictor = Predictor(finished, FABRIC, about, Machine(), prototypes, crops, index.ids)
     predictions = pd.read_csv(artifacts / "evaluate" / "predictions.csv")
     image = predictions["image"][0]
-    asked = predictor.ask(image, read_image(artifacts.parent / "photographs" / image))
-    assert asked.ranking[0][0] == predictions["predicted"][0]
+    prediction = predictor.predict(image, read_image(artifacts.parent / "photographs" / image))
+    assert prediction.ranking[0][0] == predictions["predicted"][0]
     logits_C = load_file(artifacts / "evaluate" / "answers.safetensors")["logits_NC"][0]
     expected = logits_C.sort(descending=True).values.tolist()
-    assert [score for _, score in asked.ranking] == pytest.approx(expected, abs=1e-4)
-    assert predictor.picture(asked).width == 1200
+    assert [score for _, score in prediction.ranking] == pytest.approx(expected, abs=1e-4)
+    assert predictor.picture(prediction).width == 1200
     assert not list(Path.cwd().iterdir())

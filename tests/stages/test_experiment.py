@@ -146,7 +146,7 @@ READERS: dict[str, tuple[str, Callable[[], object]]] = {
     "train/model.json": ("train", lambda: load_model(workspace.train)),
     "push/prototypes.csv": ("push", lambda: read_record(workspace.push / "prototypes.csv")),
     "finetune/model.safetensors": ("finetune", Finished.read),
-    "evaluate/answers.safetensors": ("evaluate", lambda: Finished.read(workspace).answers()),
+    "evaluate/answers.safetensors": ("evaluate", lambda: Finished.read(workspace).outputs()),
 }
 """A file → the stage that makes it, and what reads it."""
 

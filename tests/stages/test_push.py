@@ -11,7 +11,7 @@ from settings import model_settings, runtime
 
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
-from pipeline.model.base.inference import answers
+from pipeline.model.base.inference import infer
 from pipeline.model.base.saved import load_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
@@ -65,7 +65,7 @@ def test_embeds_in_the_precision_that_the_model_was_trained_in(run_folder: Path)
         fabric = make_fabric(runtime(device="cpu"), precision)  # type: ignore[arg-type]
         features = stored_features(network, store, rows, fabric)
         valid = torch.from_numpy(store.valid[rows])
-        same[precision] = torch.equal(answers(network, features, valid).similarity_NP, found)
+        same[precision] = torch.equal(infer(network, features, valid).similarity_NP, found)
     assert same == {"bfloat16": True, "float32": False}
 
 
@@ -130,7 +130,7 @@ def test_similarities_are_those_of_the_pushed_prototypes(run_folder: Path) -> No
     with torch.inference_mode():
         features = pushed.features(torch.from_numpy(store.crops(rows)), valid)
     similarities = load_file(workspace.push / "similarities.safetensors")["similarity"]
-    expected = answers(pushed, features, valid).similarity_NP
+    expected = infer(pushed, features, valid).similarity_NP
     torch.testing.assert_close(similarities, expected, rtol=1e-3, atol=1e-4)
     record = read_record(workspace.push / "prototypes.csv")
     places = {row: place for place, row in enumerate(rows)}

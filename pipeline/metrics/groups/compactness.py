@@ -48,7 +48,7 @@ class Compactness(MetricGroup):
             "global_size": global_size(evidence.weights_CP),
             "sparsity": sparsity(evidence.weights_CP),
             "npr": npr(evidence.weights_CP),
-            "local_size": local_size(evidence.answers.similarity_NP),
+            "local_size": local_size(evidence.outputs.similarity_NP),
         }
 
 

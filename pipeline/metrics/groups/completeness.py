@@ -19,7 +19,7 @@ from pipeline.metrics.evidence import Batch, Drawn, Evidence
 from pipeline.metrics.group import MetricGroup, register
 from pipeline.metrics.groups import continuity
 from pipeline.metrics.perturbation import noise_outside, outside
-from pipeline.model.base.inference import Answers, answers_of
+from pipeline.model.base.inference import ModelOutputs, outputs_of
 from pipeline.saliency.maps import Copies
 
 MARGIN = 1
@@ -104,8 +104,8 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
 
     place_X = place_B.repeat_interleave(k)
     images_X, prototypes_X1 = batch.images_B[place_X], batch.prototypes_Bk[place_B].reshape(-1, 1)
-    first = Answers(*(tensor[place_X] for tensor in batch.answers))
-    second = _ask(evidence, copies_XKSS3, changed_XK, images_X)
+    first = ModelOutputs(*(tensor[place_X] for tensor in batch.outputs))
+    second = _infer(evidence, copies_XKSS3, changed_XK, images_X)
     crop_X1 = evidence.crop_of(second.view_NP.gather(1, prototypes_X1))
     maps_X1SS, masks_X1SS = drawn.explanation.maps(
         images_X, prototypes_X1, crop_X1, Copies(copies_XKSS3, second)
@@ -113,11 +113,13 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
     changes = {
         "vlc": continuity.vlc(masks_BkSS, masks_X1SS.reshape(masks_BkSS.shape)),
         "vac": continuity.vac(maps_BkSS, maps_X1SS.reshape(maps_BkSS.shape)),
-    } | continuity.of_answers(evidence, first, second, batch.valid_BK[place_X], prototypes_X1)
+    } | continuity.of_outputs(evidence, first, second, batch.valid_BK[place_X], prototypes_X1)
     return {name: change.reshape(B, k).nanmean(dim=1) for name, change in changes.items()}
 
 
-def _ask(evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X: Tensor) -> Answers:
+def _infer(
+    evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X: Tensor
+) -> ModelOutputs:
     """Returns the model's outputs for copies; crops that the noise does not change are skipped.
 
     Each of the others is passed to the model as an image of its own, and the embeddings are put
@@ -125,15 +127,15 @@ def _ask(evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X:
     """
     valid_XK = evidence.valid_NK[images_X]
     asked_XK = changed_XK & valid_XK
-    embedding_XVD = evidence.answers.embedding_NVD[images_X]
+    embedding_XVD = evidence.outputs.embedding_NVD[images_X]
     if asked_XK.any():
         crops_Y1SS3 = copies_XKSS3[asked_XK][:, None]
         alone = torch.ones(len(crops_Y1SS3), 1, dtype=torch.bool)
         asked_XV = evidence.valid_views(asked_XK)
-        embedding_XVD[asked_XV] = evidence.subject.ask(crops_Y1SS3, alone).embedding_NVD.flatten(
+        embedding_XVD[asked_XV] = evidence.subject.infer(crops_Y1SS3, alone).embedding_NVD.flatten(
             0, 1
         )
-    return answers_of(evidence.head, embedding_XVD, evidence.valid_views(valid_XK))
+    return outputs_of(evidence.head, embedding_XVD, evidence.valid_views(valid_XK))
 
 
 def _span(hit_S: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
 from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
 from pipeline.metrics.groups.complexity import part_hits
 from pipeline.metrics.groups.contrastivity import mask_distance, one_minus_iou, value_distance
-from pipeline.model.base.inference import Answers
+from pipeline.model.base.inference import ModelOutputs
 from pipeline.saliency.maps import similarity_maps
 
 OF_MAPS = ("plc", "palc", "pac")
@@ -88,8 +88,8 @@ class Continuity(MetricGroup):
         Returns:
             metric → float64 or float32 B, one value per image.
         """
-        first, second = batch.answers, batch.perturbed.answers
-        changes = of_answers(batch.evidence, first, second, batch.valid_BK, batch.prototypes_Bk)
+        first, second = batch.outputs, batch.perturbed.outputs
+        changes = of_outputs(batch.evidence, first, second, batch.valid_BK, batch.prototypes_Bk)
         return {name: change_Bk.nanmean(dim=1) for name, change_Bk in changes.items()} | {
             "cac": cac(first.logits_NC, second.logits_NC),
             "crc": crc(first.logits_NC, second.logits_NC),
@@ -103,7 +103,7 @@ class Continuity(MetricGroup):
             drawn: the saliency maps and masks of the images' k prototypes.
         """
         evidence, copies = batch.evidence, batch.perturbed
-        crop_Bk = evidence.crop_of(copies.answers.view_NP.gather(1, batch.prototypes_Bk))
+        crop_Bk = evidence.crop_of(copies.outputs.view_NP.gather(1, batch.prototypes_Bk))
         maps_BkSS, masks_BkSS = drawn.explanation.maps(
             batch.images_B, batch.prototypes_Bk, crop_Bk, copies
         )
@@ -124,8 +124,12 @@ def without_maps(evidence: Evidence) -> dict[str, str]:
     return {} if evidence.head.has_prototypes else dict.fromkeys(OF_MAPS, why)
 
 
-def of_answers(
-    evidence: Evidence, first: Answers, second: Answers, valid_BK: Tensor, prototypes_Bk: Tensor
+def of_outputs(
+    evidence: Evidence,
+    first: ModelOutputs,
+    second: ModelOutputs,
+    valid_BK: Tensor,
+    prototypes_Bk: Tensor,
 ) -> dict[str, Tensor]:
     """Returns PLC, PALC, PAC, PSC and PRC of images and their copies, float B×k each.
 

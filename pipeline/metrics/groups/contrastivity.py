@@ -89,16 +89,16 @@ class Contrastivity(MetricGroup):
         Args:
             evidence: a model's outputs for the N images of a split.
         """
-        top_Nk, answers = evidence.top_Nk, evidence.answers
+        top_Nk, outputs = evidence.top_Nk, evidence.outputs
         prototypes_NkD = evidence.prototypes_PD[top_Nk]
-        views_Nk = answers.view_NP.gather(1, top_Nk)
-        embedding_NkD = answers.embedding_NVD[torch.arange(len(views_Nk))[:, None], views_Nk]
+        views_Nk = outputs.view_NP.gather(1, top_Nk)
+        embedding_NkD = outputs.embedding_NVD[torch.arange(len(views_Nk))[:, None], views_Nk]
         return {
             "intra_pd": intra_pd(prototypes_NkD),
             "inter_pd": inter_pd(prototypes_NkD, evidence.labels_N),
             "intra_fd": intra_fd(embedding_NkD),
             "inter_fd": inter_fd(embedding_NkD, evidence.labels_N),
-            "entropy": float(entropy(answers.similarity_NP[:, top_Nk.unique()]).mean()),
+            "entropy": float(entropy(outputs.similarity_NP[:, top_Nk.unique()]).mean()),
         }
 
     def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:

@@ -56,7 +56,7 @@ class General(MetricGroup):
         Args:
             evidence: a model's outputs for the N images of a split.
         """
-        logits_NC, labels_N = evidence.answers.logits_NC, evidence.labels_N
+        logits_NC, labels_N = evidence.outputs.logits_NC, evidence.labels_N
         first_N = top_accuracy(logits_NC, labels_N, 1)
         third_N = top_accuracy(logits_NC, labels_N, 3)
         return {

@@ -248,15 +248,15 @@ def _class_evidence(batch: Batch) -> tuple[Tensor, Tensor]:
     """
     evidence = batch.evidence
     assert evidence.truth is not None
-    classes_BC = ranking(batch.answers.logits_NC)[:, :2]
+    classes_BC = ranking(batch.outputs.logits_NC)[:, :2]
     predicted_B, runner_up_B = classes_BC[:, 0], classes_BC[:, -1]
     weights_Bk = evidence.weights_CP[predicted_B].gather(1, batch.prototypes_Bk)
-    similarity_Bk = batch.answers.similarity_NP.gather(1, batch.prototypes_Bk)
+    similarity_Bk = batch.outputs.similarity_NP.gather(1, batch.prototypes_Bk)
     parts_BQ = evidence.truth.distinguishing_CCQ[predicted_B, runner_up_B]
     return (similarity_Bk * weights_Bk).clamp(min=0), parts_BQ
 
 
 def _changes(batch: Batch) -> Tensor:
     """Returns the change of the k prototypes' similarities when a part is replaced, ×100: B×k."""
-    both = (batch.answers, batch.redrawn.copies.answers)
+    both = (batch.outputs, batch.redrawn.copies.outputs)
     return similarity_change(*(a.similarity_NP.gather(1, batch.prototypes_Bk) for a in both))

@@ -12,7 +12,7 @@ from pipeline.model.base.network import PrototypeNetwork
 IMAGES_PER_BLOCK = 128
 
 
-class Answers(NamedTuple):
+class ModelOutputs(NamedTuple):
     """A network's outputs for N images, on the CPU.
 
     Args:
@@ -30,7 +30,7 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def answers(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -> Answers:
+def infer(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -> ModelOutputs:
     """Computes a network's outputs for images from their features.
 
     Args:
@@ -49,9 +49,9 @@ def answers(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -
     for features, valid in zip(
         features_NVF.split(IMAGES_PER_BLOCK), valid_NV.split(IMAGES_PER_BLOCK), strict=True
     ):
-        block = answers_of(head, network.embed(features.to(device)), valid.to(device))
+        block = outputs_of(head, network.embed(features.to(device)), valid.to(device))
         blocks.append([tensor.cpu() for tensor in block])
-    found = Answers(*(torch.cat(column) for column in zip(*blocks, strict=True)))
+    found = ModelOutputs(*(torch.cat(column) for column in zip(*blocks, strict=True)))
     if not found.logits_NC.isfinite().all():
         raise ProtoMaskError(
             "the model's class scores are no finite numbers: lower the learning rates train.lr_* "
@@ -60,7 +60,7 @@ def answers(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -
     return found
 
 
-def answers_of(head: Head, embedding_BVD: Tensor, valid_BV: Tensor) -> Answers:
+def outputs_of(head: Head, embedding_BVD: Tensor, valid_BV: Tensor) -> ModelOutputs:
     """Computes the outputs that follow from the embeddings of images' views.
 
     Args:
@@ -74,7 +74,7 @@ def answers_of(head: Head, embedding_BVD: Tensor, valid_BV: Tensor) -> Answers:
     """
     scores_BVP = head.scores(embedding_BVD)
     similarity_BP = head.pooled(scores_BVP, valid_BV).float()
-    return Answers(
+    return ModelOutputs(
         embedding_BVD,
         best_view(scores_BVP, valid_BV),
         similarity_BP,

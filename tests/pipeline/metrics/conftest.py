@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.masks.masks import Masks, Region
 from pipeline.metrics.evidence import Copies, Evidence, Segmented
 from pipeline.model.base.head import DistanceHead
-from pipeline.model.base.inference import Answers, answers_of
+from pipeline.model.base.inference import ModelOutputs, outputs_of
 
 # A busy machine's first call into torch takes longer than Hypothesis' default deadline.
 settings.register_profile("no deadline", deadline=None, max_examples=40)
@@ -62,11 +62,11 @@ class MeanColours:
         masks = Masks.of(SIDE, SIDE, regions, 1)
         return Segmented(masks, np.eye(SIDE, dtype=bool), self.parts_NQ2[image])
 
-    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
         scale = 1 if crops_BKSS3.is_floating_point() else 255
         colour_BK3 = crops_BKSS3.float().mean(dim=(2, 3)) / scale
         embedding_BKD = torch.nn.functional.pad(colour_BK3, (0, SIZE - 3), value=0.5)
-        return answers_of(self.head, embedding_BKD, valid_BK)
+        return outputs_of(self.head, embedding_BKD, valid_BK)
 
 
 @dataclass
@@ -89,7 +89,7 @@ class StripedTruth:
 @pytest.fixture(scope="session")
 def make_evidence() -> Callable[..., Evidence]:
     """Builds evidence of N images from random numbers; keyword arguments replace its fields, those
-    of `answers` and `head` among them."""
+    of `outputs` and `head` among them."""
 
     def make(
         images: int = 7, prototypes: int = 6, classes: int = 3, seed: int = 0, **fields: Any
@@ -106,19 +106,19 @@ def make_evidence() -> Callable[..., Evidence]:
         parts_NQ2 = rand(images, PARTS, 2) * SIDE
         subject = MeanColours(crops_NKSS3, head, parts_NQ2)
         corner_NK2 = rand(images, CROPS, 2) * SIDE / 2
-        found = Answers(
+        found = ModelOutputs(
             embedding_NVD=rand(images, CROPS, SIZE),
             view_NP=(rand(images, prototypes) * CROPS).long(),
             similarity_NP=rand(images, prototypes),
             logits_NC=rand(images, classes),
         )
-        of_answers = {name: fields.pop(name) for name in Answers._fields if name in fields}
+        of_outputs = {name: fields.pop(name) for name in ModelOutputs._fields if name in fields}
         of_head = {name: fields.pop(name) for name in DistanceHead._fields if name in fields}
         labels = torch.arange(classes)
         evidence = Evidence(
             ids=[f"image{n}" for n in range(images)],
             labels_N=torch.arange(images) % classes,
-            answers=found._replace(**of_answers),
+            outputs=found._replace(**of_outputs),
             valid_NK=torch.ones(images, CROPS, dtype=torch.bool),
             boxes_NK4=torch.cat([corner_NK2, corner_NK2 + SIDE / 2], dim=-1),
             head=head._replace(**of_head),

@@ -12,7 +12,7 @@ from pipeline.metrics import measuring
 from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.metrics.summary import summarise
 from pipeline.model.base.head import LinearHead
-from pipeline.model.base.inference import Answers
+from pipeline.model.base.inference import ModelOutputs
 
 # What they draw and ask is known to the stand-ins by an image's number.
 CHANGED_COPIES = ("continuity", "completeness", "segmentation", "truth")
@@ -107,7 +107,7 @@ def test_views_are_counted_crop_after_crop(make_evidence):
     valid_BV = evidence.valid_views(torch.tensor([[True, False], [False, True]]))
     assert valid_BV.tolist() == [[True] * 6 + [False] * 6, [False] * 6 + [True] * 6]
     batch = next(replace(evidence, top_k=1).batches(2))
-    view_B1 = evidence.answers.view_NP.gather(1, batch.prototypes_Bk)
+    view_B1 = evidence.outputs.view_NP.gather(1, batch.prototypes_Bk)
     assert batch.crop_Bk.tolist() == [[view // 6] for (view,) in view_B1.tolist()]
 
 
@@ -170,7 +170,7 @@ def test_the_order_of_images_changes_no_metric(make_evidence, seed):
     shuffled = replace(
         evidence,
         ids=[evidence.ids[n] for n in order],
-        answers=Answers(*(tensor[order] for tensor in evidence.answers)),
+        outputs=ModelOutputs(*(tensor[order] for tensor in evidence.outputs)),
         explanations=[explanation],
         **{name: getattr(evidence, name)[order] for name in by_image},
     )

@@ -16,7 +16,7 @@ from pipeline.report.heatmaps import Cut
 from pipeline.report.image_pictures import Gallery
 from pipeline.report.report import NUM_DECISIONS, Report
 from pipeline.report.score_lines import Looks
-from pipeline.saliency.image_answers import ImageAnswers
+from pipeline.saliency.stored_outputs import StoredOutputs
 
 
 class Outside(HTMLParser):
@@ -75,8 +75,8 @@ def test_relevance_may_be_drawn_on_the_mask_only(tiny) -> None:
 
 def test_every_score_adds_up_to_the_logit(tiny: Any) -> None:
     report = tiny.report()
-    for place in range(len(tiny.answers.rows_N)):
-        for label, logit in enumerate(tiny.answers.logits_NC[place].tolist()):
+    for place in range(len(tiny.outputs.rows_N)):
+        for label, logit in enumerate(tiny.outputs.logits_NC[place].tolist()):
             score = report.score(place, label, top=2)
             assert sum(row.points for row in score.rows) + score.rest == pytest.approx(
                 logit, abs=1e-5
@@ -87,26 +87,26 @@ def test_every_score_adds_up_to_the_logit(tiny: Any) -> None:
             assert sum(cents) == round(100 * shown.score)
 
 
-def of(labels_N: np.ndarray, logits_NC: np.ndarray) -> ImageAnswers:
+def of(labels_N: np.ndarray, logits_NC: np.ndarray) -> StoredOutputs:
     N = len(labels_N)
-    return ImageAnswers(
+    return StoredOutputs(
         np.arange(N), labels_N, logits_NC, np.zeros((N, 6)), np.zeros((N, 6), np.int64)
     )
 
 
 def test_typical_images_are_the_first_of_evenly_spaced_classes(tiny: Any) -> None:
     report = tiny.report()
-    report.answers = of(np.array([0, 0, 1, 2, 2]), np.zeros((5, 3)))
+    report.outputs = of(np.array([0, 0, 1, 2, 2]), np.zeros((5, 3)))
     assert report.typical() == [0, 2, 3, 1, 4]
     labels_N = np.repeat(np.arange(5 * NUM_DECISIONS), 2)
-    report.answers = of(labels_N, np.zeros((len(labels_N), 5 * NUM_DECISIONS)))
+    report.outputs = of(labels_N, np.zeros((len(labels_N), 5 * NUM_DECISIONS)))
     assert report.typical() == [10 * number for number in range(NUM_DECISIONS)]
 
 
 def test_the_worst_mistakes_are_those_with_the_largest_lead(tiny: Any) -> None:
     report = tiny.report()
     logits_NC = np.array([[1, 2, 0], [1, 9, 0], [5, 1, 1], [1, 1, 4]], np.float32)
-    report.answers = of(np.array([0, 0, 0, 1]), logits_NC)
+    report.outputs = of(np.array([0, 0, 0, 1]), logits_NC)
     assert report.worst() == [1, 3, 0]
 
 
@@ -182,26 +182,26 @@ def test_segmentation_is_drawn_by_rank(page: str) -> None:
 def test_a_class_page_shows_the_nearest_test_images_and_the_next_wrong_ones(
     tiny: Any, class_pages: list[str]
 ) -> None:
-    similarity_N = tiny.answers.similarity_NP[:, 4]
+    similarity_N = tiny.outputs.similarity_NP[:, 4]
     order_N = np.argsort(-similarity_N, kind="stable")
-    own_N = tiny.answers.labels_N[order_N] == 2
+    own_N = tiny.outputs.labels_N[order_N] == 2
     num_wrong = int((~own_N[:NUM_NEAREST]).sum())
     card = class_pages[2].partition('id="prototype-4"')[2].partition("</article>")[0]
     shown = re.findall(r'<li class="(right|wrong)">.*?Crop (\d) of test image ([^"]+)"', card)
-    further = [place for place in order_N[NUM_NEAREST:] if tiny.answers.labels_N[place] != 2]
+    further = [place for place in order_N[NUM_NEAREST:] if tiny.outputs.labels_N[place] != 2]
     expected = [*order_N[:NUM_NEAREST], *further[: max(0, NUM_WRONG - num_wrong)]]
     assert [image for _, _, image in shown] == [
-        tiny.index.ids[tiny.answers.rows_N[place]] for place in expected
+        tiny.index.ids[tiny.outputs.rows_N[place]] for place in expected
     ]
-    assert [int(crop) for _, crop, _ in shown] == tiny.answers.view_NP[expected, 4].tolist()
+    assert [int(crop) for _, crop, _ in shown] == tiny.outputs.view_NP[expected, 4].tolist()
     assert [kind == "right" for kind, _, _ in shown] == [
-        tiny.answers.labels_N[place] == 2 for place in expected
+        tiny.outputs.labels_N[place] == 2 for place in expected
     ]
     assert f"{len(own_N[:NUM_NEAREST]) - num_wrong} of its class" in said(card)
 
 
 def test_a_class_page_counts_confusions(tiny: Any, class_pages: list[str]) -> None:
-    labels_N, predicted_N = tiny.answers.labels_N, tiny.answers.predicted_N
+    labels_N, predicted_N = tiny.outputs.labels_N, tiny.outputs.predicted_N
     taken = np.bincount(predicted_N[(labels_N == 0) & (predicted_N != 0)], minlength=3)
     assert taken.any()
     text = said(class_pages[0])
@@ -235,15 +235,15 @@ def test_a_photograph_of_another_size_is_not_drawn_on(tiny: Any, tmp_path: Path)
 def test_answers_of_another_model_are_refused(tiny: Any) -> None:
     report = tiny.report()
     rows_N, labels_N, logits_NC, similarity_NP, view_NP = (
-        tiny.answers.rows_N,
-        tiny.answers.labels_N,
-        tiny.answers.logits_NC,
-        tiny.answers.similarity_NP,
-        tiny.answers.view_NP,
+        tiny.outputs.rows_N,
+        tiny.outputs.labels_N,
+        tiny.outputs.logits_NC,
+        tiny.outputs.similarity_NP,
+        tiny.outputs.view_NP,
     )
     for wrong in (
-        ImageAnswers(rows_N, labels_N, logits_NC + 0.1, similarity_NP, view_NP),
-        ImageAnswers(rows_N[1:], labels_N, logits_NC, similarity_NP, view_NP),
+        StoredOutputs(rows_N, labels_N, logits_NC + 0.1, similarity_NP, view_NP),
+        StoredOutputs(rows_N[1:], labels_N, logits_NC, similarity_NP, view_NP),
     ):
         with pytest.raises(ProtoMaskError, match="dvc repro evaluate"):
             Report(

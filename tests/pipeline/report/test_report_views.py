@@ -114,7 +114,7 @@ def test_a_black_box_claims_no_prototypes(tiny: Any, pages: Any) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_scores_are_those_of_the_answers(tiny: Any, pages: Any, model: str) -> None:
-    logits_NC = tiny.seeing(MODELS[model]).answers.logits_NC
+    logits_NC = tiny.seeing(MODELS[model]).outputs.logits_NC
     shown = re.findall(r'<b class="score">([−\d.]+)</b>', pages[model][0])
     assert float(shown[0].replace("−", "-")) == pytest.approx(logits_NC[0].max(), abs=0.005)
 

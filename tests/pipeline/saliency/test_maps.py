@@ -9,7 +9,7 @@ from settings import model_settings
 from pipeline.metrics.evidence import Copies
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.head import PresenceHead
-from pipeline.model.base.inference import Answers, answers_of
+from pipeline.model.base.inference import ModelOutputs, outputs_of
 from pipeline.model.protopnet import ProtoPNet
 from pipeline.saliency.maps import (
     MaskSaliency,
@@ -87,17 +87,17 @@ def test_changed_crops_are_explained_instead_of_the_stored_ones(tiny, rows):
     assert seen[1].numpy().tolist() == tiny.crops.crops(rows[:1])[:, 2].tolist()
 
 
-def cells(*of_images: list[list[float]]) -> Answers:
+def cells(*of_images: list[list[float]]) -> ModelOutputs:
     """Images of 2×2 cells that are so much of prototype 0, and the rest of prototype 1."""
     first_NV1 = torch.tensor(of_images).flatten(1)[..., None]
     embedding_NVD = torch.cat([first_NV1, 1 - first_NV1], dim=-1)
-    return answers_of(
+    return outputs_of(
         PresenceHead(torch.ones(1, 2)), embedding_NVD, torch.ones(first_NV1.shape[:2]) > 0
     )
 
 
-def similar(answers: Answers) -> SimilaritySaliency:
-    return SimilaritySaliency(answers, PresenceHead(torch.ones(1, 2)), (2, 2), S)
+def similar(outputs: ModelOutputs) -> SimilaritySaliency:
+    return SimilaritySaliency(outputs, PresenceHead(torch.ones(1, 2)), (2, 2), S)
 
 
 def bicubic(values: list[list[float]]) -> np.ndarray:
@@ -174,8 +174,8 @@ def test_where_cells_are_most_similar_is_where_saliency_says() -> None:
     with torch.inference_mode():
         valid = torch.ones(3, 1, dtype=torch.bool)
         embedding = network.embed(network.features(crops[:, None], valid))
-        answers = answers_of(network.head(), embedding, torch.ones(embedding.shape[:2]) > 0)
-    saliency = SimilaritySaliency(answers, network.head(), network.grid(64), 64)
+        outputs = outputs_of(network.head(), embedding, torch.ones(embedding.shape[:2]) > 0)
+    saliency = SimilaritySaliency(outputs, network.head(), network.grid(64), 64)
     _, masks = saliency.maps(torch.arange(3), prototypes[:, None], torch.zeros(3, 1).long())
     found = SimilarPlaces(network)(crops, prototypes)
     assert found.dtype == torch.bool and (found == masks[:, 0]).float().mean() > 0.999

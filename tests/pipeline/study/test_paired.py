@@ -1,4 +1,4 @@
-"""Two runs' answers on the same images, worked by hand."""
+"""Two runs' outputs on the same images, worked by hand."""
 
 from math import comb
 

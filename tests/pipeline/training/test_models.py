@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from settings import crop_settings, finetune_settings, train_settings
 
-from pipeline.model.base.inference import answers
+from pipeline.model.base.inference import infer
 from pipeline.model.base.network import PrototypeNetwork, views
 from pipeline.model.base.saved import About, save_model
 from pipeline.training.features import stored_features
@@ -79,7 +79,7 @@ def test_learned_pushed_and_fine_tuned(
 
     features = stored_features(network, training.store, rows, training.fabric)
     valid, labels = views(training.valid[rows], features), training.labels[rows]
-    before = answers(network, features, valid)
+    before = infer(network, features, valid)
     assert (before.logits_NC.argmax(1) == labels).float().mean() > 0.9
     nearest = nearest_views(network, features, valid, labels)
     assert valid[nearest.image, nearest.view].all()
@@ -97,7 +97,7 @@ def test_learned_pushed_and_fine_tuned(
     }
     assert moved == ({"prototypes"} if network.pushes else set())
     assert (nearest.distance >= 0).all() if network.pushes else nearest.distance.isnan().all()
-    after = answers(network, features, valid)
+    after = infer(network, features, valid)
     assert network.pushes or torch.equal(after.logits_NC, before.logits_NC)
     assert network.finetunes or not network.prunes
     if network.finetunes:

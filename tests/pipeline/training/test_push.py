@@ -10,7 +10,7 @@ from torch import Tensor
 
 import pipeline.training.push
 from pipeline.errors import ProtoMaskError
-from pipeline.model.base.inference import answers
+from pipeline.model.base.inference import infer
 from pipeline.training.push import Nearest, nearest_views, push
 
 N, K = 13, 4
@@ -155,7 +155,7 @@ def test_pushed_prototypes_have_the_largest_similarity_there_is(
     found = nearest_views(network, features, valid, labels)
     assert (found.image >= 128).any() and (found.image < 128).any()
     push(network, found)
-    similarity_NP = answers(network, features, valid).similarity_NP
+    similarity_NP = infer(network, features, valid).similarity_NP
     largest = torch.full((201,), math.log(1 / epsilon))
     assert torch.equal(similarity_NP[found.image, torch.arange(201)], largest)
 

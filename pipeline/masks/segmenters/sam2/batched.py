@@ -176,9 +176,9 @@ class BatchedGenerator:
         found = []
         for place, job in enumerate(jobs):
             of_crop = slice(place * len(points_n2), (place + 1) * len(points_n2))
-            answers = Decoded(*(part[of_crop] for part in decoded))
+            outputs = Decoded(*(part[of_crop] for part in decoded))
             features = encoded.middle[place, None], encoded.fine[place, None]
-            logits, iou = self._passing(answers, *features)
+            logits, iou = self._passing(outputs, *features)
             logits = fill(logits, self.settings.min_mask_region_area)
             hopeful = may_be_stable(logits, job.crop, self.settings)
             logits, iou = logits[hopeful], iou[hopeful]
@@ -194,9 +194,9 @@ class BatchedGenerator:
         passes_BM = decoded.iou_BM > least if least > 0 else torch.ones_like(decoded.iou_BM).bool()
         rows = passes_BM.any(1).nonzero()[:, 0]
         passes_BM = passes_BM[rows]
-        answers = Decoded(*(part[rows] for part in decoded))
-        logits = self.upscaler(answers, middle, fine).float()
-        return logits[passes_BM], answers.iou_BM[passes_BM]
+        outputs = Decoded(*(part[rows] for part in decoded))
+        logits = self.upscaler(outputs, middle, fine).float()
+        return logits[passes_BM], outputs.iou_BM[passes_BM]
 
     def _finish(self, parts: list[Proposals]) -> list[Region]:
         proposals = Proposals.together(parts)

@@ -11,7 +11,7 @@ from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence, Subject
 from pipeline.metrics.groups import completeness, continuity
 from pipeline.metrics.perturbation import noise_outside, outside
 from pipeline.model.base.head import DistanceHead
-from pipeline.model.base.inference import Answers, answers_of
+from pipeline.model.base.inference import ModelOutputs, outputs_of
 
 METRICS = {"vlc", "vac", "plc", "palc", "pac", "psc", "prc"}
 
@@ -76,9 +76,9 @@ class Asked:
     def crops(self, images_B: Tensor) -> Tensor:
         return self.subject.crops(images_B)
 
-    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
         self.crops_asked.append(int(valid_BK.sum()))
-        return self.subject.ask(crops_BKSS3, valid_BK)
+        return self.subject.infer(crops_BKSS3, valid_BK)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def evidence(make_evidence) -> Evidence:
         made,
         subject=Asked(subject),
         valid_NK=valid_NK,
-        answers=subject.ask(subject.crops_NKSS3, valid_NK),
+        outputs=subject.infer(subject.crops_NKSS3, valid_NK),
         explanations=[CropBoxes(made.boxes_NK4, subject.crops_NKSS3)],
     )
 
@@ -116,16 +116,16 @@ def test_of_maps_against_a_loop_that_asks_about_whole_copies(evidence):
     explanation, subject = evidence.explanations[0], evidence.subject
     for image in range(5):
         one = torch.tensor([image])
-        valid_1K, first = evidence.valid_NK[one], Answers(*(t[one] for t in evidence.answers))
+        valid_1K, first = evidence.valid_NK[one], ModelOutputs(*(t[one] for t in evidence.outputs))
         of_prototypes: dict[str, list[float]] = {name: [] for name in METRICS}
         for j in evidence.top_Nk[image].view(-1, 1, 1):
             maps, masks = explanation.maps(one, j, first.view_NP[:, j[0]])
             box = completeness.bounding_boxes(maps) + torch.tensor([-1, -1, 1, 1])
             noisy = outside(evidence.boxes_NK4[one], box, 8)
             copy = noise_outside(subject.crops(one), noisy, subject.pixel_std_3, 0, one)[:, 0]
-            second = subject.ask(copy, valid_1K)
+            second = subject.infer(copy, valid_1K)
             maps2, masks2 = explanation.maps(one, j, second.view_NP[:, j[0]], Copies(copy, second))
-            changes = continuity.of_answers(evidence, first, second, valid_1K, j[0][None])
+            changes = continuity.of_outputs(evidence, first, second, valid_1K, j[0][None])
             changes |= {"vlc": continuity.vlc(masks, masks2), "vac": continuity.vac(maps, maps2)}
             for name, change in changes.items():
                 of_prototypes[name].append(change.item())
@@ -148,9 +148,9 @@ class Quarters:
         rows = crops_BKSS3.float().unflatten(3, (2, -1)).unflatten(2, (2, -1))
         return rows.mean(dim=(3, 5)).flatten(1, 3)  # B×K×2×s×2×s×3
 
-    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
         valid_BV = valid_BK.repeat_interleave(4, dim=1)
-        return answers_of(self.head, self.embedding(crops_BKSS3), valid_BV)
+        return outputs_of(self.head, self.embedding(crops_BKSS3), valid_BV)
 
 
 def test_only_the_cells_of_crops_that_changed_are_asked_about(make_evidence):
@@ -162,11 +162,11 @@ def test_only_the_cells_of_crops_that_changed_are_asked_about(make_evidence):
         images=3, head=head, grid=(2, 2), valid_NK=valid_NK, subject=Asked(quarters)
     )
     # What is stored differs from what the model would say, and is kept where nothing changed.
-    stored = answers_of(head, torch.rand(3, 16, 3), evidence.valid_views(valid_NK))
-    evidence = replace(evidence, answers=stored)
+    stored = outputs_of(head, torch.rand(3, 16, 3), evidence.valid_views(valid_NK))
+    evidence = replace(evidence, outputs=stored)
     changed_XK = torch.tensor([[False, True, False, True], [True, False, True, True]])
     images_X = torch.tensor([0, 1])
-    found = completeness._ask(evidence, crops_NKSS3[:2], changed_XK, images_X)
+    found = completeness._infer(evidence, crops_NKSS3[:2], changed_XK, images_X)
     # crops 1 and 3 of image 0, crop 0 of image 1; its crops 2 and 3 are missing
     assert evidence.subject.crops_asked == [3]
     fresh = quarters.embedding(crops_NKSS3[:2]).unflatten(1, (4, 4))
@@ -174,11 +174,11 @@ def test_only_the_cells_of_crops_that_changed_are_asked_about(make_evidence):
     got = found.embedding_NVD.unflatten(1, (4, 4))
     for image, crop, new in [(0, 0, 0), (0, 1, 1), (0, 2, 0), (0, 3, 1), (1, 0, 1), (1, 1, 0)]:
         torch.testing.assert_close(got[image, crop], (fresh if new else kept)[image, crop])
-    again = answers_of(head, found.embedding_NVD, evidence.valid_views(valid_NK[:2]))
+    again = outputs_of(head, found.embedding_NVD, evidence.valid_views(valid_NK[:2]))
     assert torch.equal(found.similarity_NP, again.similarity_NP)
     assert torch.equal(found.view_NP, again.view_NP)
     assert (found.view_NP[1] < 8).all(), "crops 0 and 1 alone have cells"
-    assert torch.equal(evidence.answers.embedding_NVD, stored.embedding_NVD)
+    assert torch.equal(evidence.outputs.embedding_NVD, stored.embedding_NVD)
 
 
 def test_batches_change_nothing(evidence):

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.metrics.evidence import Batch, Copies, Drawn, Evidence
 from pipeline.metrics.groups import completeness, continuity
 from pipeline.model.base.head import DistanceHead, LinearHead
-from pipeline.model.base.inference import Answers, answers_of
+from pipeline.model.base.inference import ModelOutputs, outputs_of
 
 LEFT = torch.tensor([[1, 0], [1, 0]], dtype=torch.bool)
 TOP = torch.tensor([[1, 1], [0, 0]], dtype=torch.bool)
@@ -308,9 +308,9 @@ def test_of_answers_in_cells_by_hand(make_evidence):
     for similarity in rows:
         embedding_NVD = torch.tensor([[distance[s] for s in row] for row in similarity])[..., None]
         valid_NV = evidence.valid_views(evidence.valid_NK)
-        found = answers_of(evidence.head, embedding_NVD.sqrt(), valid_NV)
+        found = outputs_of(evidence.head, embedding_NVD.sqrt(), valid_NV)
         both.append(found)
-    changes = continuity.of_answers(
+    changes = continuity.of_outputs(
         evidence, *both, evidence.valid_NK, torch.zeros(2, 1, dtype=torch.int64)
     )
     # Image 0: view 1, crop 0's (0, 1), to view 3, crop 1's (0, 1). Image 1, of whose second crop
@@ -328,8 +328,8 @@ def test_a_black_box_has_no_similarity_maps(make_evidence):
     evidence = make_evidence(images=2, head=LinearHead(torch.ones(2, 1), torch.zeros(2)))
     view_NP, embedding_NVD = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 1, 1)
     logits = torch.tensor([[-4.0, -9], [1, 2]]), torch.tensor([[-5.0, -3], [0, 1]])
-    both = [Answers(embedding_NVD, view_NP, logits_NC, logits_NC) for logits_NC in logits]
-    changes = continuity.of_answers(
+    both = [ModelOutputs(embedding_NVD, view_NP, logits_NC, logits_NC) for logits_NC in logits]
+    changes = continuity.of_outputs(
         evidence, *both, torch.ones(2, 1, dtype=torch.bool), torch.tensor([[0], [1]])
     )
     assert {name: value.flatten().tolist() for name, value in changes.items()} == {
@@ -354,7 +354,7 @@ def evidence(make_evidence) -> Evidence:
         made,
         subject=subject,
         valid_NK=valid_NK,
-        answers=subject.ask(crops_NKSS3, valid_NK),
+        outputs=subject.infer(crops_NKSS3, valid_NK),
         explanations=[CropBoxes(made.boxes_NK4, crops_NKSS3)],
     )
 
@@ -374,15 +374,15 @@ def measured(evidence: Evidence, batch_size: int) -> dict[str, Tensor]:
 def test_of_evidence_against_a_loop(evidence):
     values = measured(evidence, 6)
     batch = Batch(evidence, torch.arange(6))
-    first, second = batch.answers, batch.perturbed.answers
+    first, second = batch.outputs, batch.perturbed.outputs
     moved = 0
     for image in range(6):
         K = int(evidence.valid_NK[image].sum())
         plc, palc, psc, vlc = [], [], [], []
         for j in evidence.top_Nk[image]:
             maps = []
-            for answers in (first, second):
-                z_KD, p_D = answers.embedding_NVD[image, :K].double(), evidence.prototypes_PD[j]
+            for outputs in (first, second):
+                z_KD, p_D = outputs.embedding_NVD[image, :K].double(), evidence.prototypes_PD[j]
                 d_K = ((z_KD - p_D.double()) ** 2).sum(dim=1)
                 maps.append(((d_K + 1) / (d_K + evidence.head.epsilon)).log())
             places = [int(m.argmax()) for m in maps]

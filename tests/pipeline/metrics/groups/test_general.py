@@ -13,7 +13,7 @@ PREDICTED = torch.tensor([0, 0, 0, 1, 1, 0])
 LOGITS = torch.nn.functional.one_hot(PREDICTED, 4).float()
 
 
-def random_answers(seed: int, images: int = 60, classes: int = 5) -> tuple[Tensor, Tensor]:
+def random_outputs(seed: int, images: int = 60, classes: int = 5) -> tuple[Tensor, Tensor]:
     numbers = torch.Generator().manual_seed(seed)
     labels_N = (torch.rand(images, generator=numbers) ** 2 * classes).long()
     return torch.randn(images, classes, generator=numbers), labels_N
@@ -96,7 +96,7 @@ def test_keys(make_evidence):
 
 @given(seed=st.integers(0, 1000))
 def test_agrees_with_scikit_learn(seed):
-    logits_NC, labels_N = random_answers(seed)
+    logits_NC, labels_N = random_outputs(seed)
     predicted_N = logits_NC.argmax(1)
     weights_N = general.balanced_weights(labels_N)
     right_N = general.top_accuracy(logits_NC, labels_N, 1)
@@ -118,7 +118,7 @@ def test_agrees_with_scikit_learn(seed):
 
 @given(seed=st.integers(0, 1000))
 def test_top3_is_at_least_accuracy_and_order_of_images_is_free(seed):
-    logits_NC, labels_N = random_answers(seed)
+    logits_NC, labels_N = random_outputs(seed)
     assert (
         general.top_accuracy(logits_NC, labels_N, 3) >= general.top_accuracy(logits_NC, labels_N, 1)
     ).all()

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.metrics.evidence import Evidence
 from pipeline.metrics.groups import truth
 from pipeline.metrics.measuring import measure, unavailable
-from pipeline.model.base.inference import Answers
+from pipeline.model.base.inference import ModelOutputs
 
 seeds = st.integers(0, 1000)
 nan = math.nan
@@ -193,9 +193,9 @@ class Asked:
 
     after_NP: Tensor
 
-    def ask(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Answers:
+    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
         similarity_BP = self.after_NP[crops_BKSS3[:, 0, 0, 0, 0]]
-        return Answers(*[similarity_BP] * 4)
+        return ModelOutputs(*[similarity_BP] * 4)
 
 
 @dataclass
@@ -275,9 +275,9 @@ def test_negative_support_counts_as_none(known: Evidence) -> None:
 
 def test_classes_without_distinguishing_parts_and_a_single_class(known: Evidence) -> None:
     logits_NC = torch.tensor([[0.0, 2, 1], [0, 1, 2]])
-    evidence = replace(known, answers=known.answers._replace(logits_NC=logits_NC))
+    evidence = replace(known, outputs=known.outputs._replace(logits_NC=logits_NC))
     assert measured(evidence)["discrimination"].isnan().all()
-    single = replace(evidence, answers=known.answers._replace(logits_NC=logits_NC[:, :1]))
+    single = replace(evidence, outputs=known.outputs._replace(logits_NC=logits_NC[:, :1]))
     assert measured(single)["discrimination"].isnan().all()
 
 

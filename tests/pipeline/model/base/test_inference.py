@@ -1,4 +1,4 @@
-"""Answers in blocks are those of one direct computation."""
+"""Outputs in blocks are those of one direct computation."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 
 import pipeline.model.base.inference
 from pipeline.errors import ProtoMaskError
-from pipeline.model.base.inference import answers
+from pipeline.model.base.inference import infer
 from pipeline.model.base.network import PrototypeNetwork, views
 
 from ..conftest import SMALL
@@ -35,7 +35,7 @@ def features_NKF(network: PrototypeNetwork) -> torch.Tensor:
 def test_answers_against_a_loop(
     network: PrototypeNetwork, features_NKF: torch.Tensor, valid_NK: torch.Tensor
 ) -> None:
-    found = answers(network, features_NKF, valid_NK)
+    found = infer(network, features_NKF, valid_NK)
     for image in range(11):
         z_KD = network.embed(features_NKF[image]).double().detach()
         torch.testing.assert_close(found.embedding_NVD[image], z_KD.float())
@@ -52,7 +52,7 @@ def test_answers_against_a_loop(
 def test_kinds_and_shapes(
     network: PrototypeNetwork, features_NKF: torch.Tensor, valid_NK: torch.Tensor
 ) -> None:
-    found = answers(network, features_NKF, valid_NK)
+    found = infer(network, features_NKF, valid_NK)
     shapes = [(11, 4, 8), (11, 6), (11, 6), (11, 3)]
     assert [tuple(tensor.shape) for tensor in found] == shapes
     kinds = [torch.float32, torch.int64, torch.float32, torch.float32]
@@ -67,15 +67,15 @@ def test_blocks_change_nothing(
     size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = answers(network, features_NKF, valid_NK)
+    whole = infer(network, features_NKF, valid_NK)
     monkeypatch.setattr(pipeline.model.base.inference, "IMAGES_PER_BLOCK", size)
-    for one, other in zip(whole, answers(network, features_NKF, valid_NK), strict=True):
+    for one, other in zip(whole, infer(network, features_NKF, valid_NK), strict=True):
         torch.testing.assert_close(one, other)
 
 
 def test_no_images(network: PrototypeNetwork) -> None:
     F = network.backbone.num_features
-    found = answers(network, torch.zeros(0, 4, F), torch.zeros(0, 4, dtype=torch.bool))
+    found = infer(network, torch.zeros(0, 4, F), torch.zeros(0, 4, dtype=torch.bool))
     assert found.logits_NC.shape == (0, 3)
 
 
@@ -84,7 +84,7 @@ def test_prototype_equal_to_an_embedding_is_as_similar_as_can_be(
 ) -> None:
     with torch.no_grad():
         network.prototypes[3] = network.embed(features_NKF[5, 2])
-    found = answers(network, features_NKF, valid_NK)
+    found = infer(network, features_NKF, valid_NK)
     assert found.view_NP[5, 3] == 2
     # log(1 / ε) with ε = 1e-4.
     assert found.similarity_NP[5, 3].item() == pytest.approx(9.21034, abs=1e-4)
@@ -103,7 +103,7 @@ def test_logits_are_those_of_the_model_itself(
     with torch.inference_mode():
         features = network.features(crops, valid)
         output = network(crops, valid)
-    found = answers(network, features, views(valid, features))
+    found = infer(network, features, views(valid, features))
     assert features.shape[1] == (1 if name == "blackbox" else 4)
     torch.testing.assert_close(found.logits_NC, output.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.embedding_NVD, output.embedding)
@@ -116,4 +116,4 @@ def test_scores_that_are_no_numbers(
     with torch.no_grad():
         network.classifier.fill_(3e38)
     with pytest.raises(ProtoMaskError, match=r"scores are no finite numbers: .*finetune\.lr"):
-        answers(network, features_NKF, valid_NK)
+        infer(network, features_NKF, valid_NK)

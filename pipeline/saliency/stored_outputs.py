@@ -13,7 +13,7 @@ ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
-class ImageAnswers:
+class StoredOutputs:
     """A model's outputs on the N test images.
 
     Args:
