@@ -18,7 +18,7 @@ from pipeline.metrics.evidence import Evidence, Truth
 from pipeline.metrics.gathering import ExplanationName, gather_evidence
 from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.metrics.measuring import measure, plots, plotted, unavailable
-from pipeline.metrics.randomisation import controls
+from pipeline.metrics.randomisation import build_controls
 from pipeline.metrics.sanity import no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
 from pipeline.model.base.network import PrototypeNetwork
@@ -142,7 +142,7 @@ def evaluate(
     values, worse = measure(evidence, groups), {}
     if truth is not None and "truth" in groups:
         learned = dict(values["truth"])
-        made = controls(network, prototypes, crops, index.rows("train"), fabric, seed)
+        made = build_controls(network, prototypes, crops, index.rows("train"), fabric, seed)
         for name, control in made.items():
             found = measure(gather(control), ["truth"])["truth"]
             worse[name] = no_better(learned, found, seed)

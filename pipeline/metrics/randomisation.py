@@ -23,7 +23,7 @@ HEAD = ("prototypes", "classifier", "classifier.weight", "classifier.bias", "cla
 """Tensors copied from the trained model: the prototypes and their weights for the classes."""
 
 
-def controls(
+def build_controls(
     network: PrototypeNetwork,
     prototypes: Prototypes,
     crops: CropStore,

@@ -94,7 +94,7 @@ class Truth(MetricGroup):
         change_Bk = _changes(batch)
         return {
             "purity": purity(share_BkQ),
-            "discrimination": discrimination(share_BkQ, *_class_evidence(batch)),
+            "discrimination": discrimination(share_BkQ, *_class_support(batch)),
             "deletion_on": change_Bk.where(on_Bk, torch.nan).nanmean(dim=1),
             "deletion_off": change_Bk.where(~on_Bk, torch.nan).nanmean(dim=1),
             "main_part": main_part(share_BkQ),
@@ -239,8 +239,8 @@ def deletion_auc(change_Nk: Tensor, on_Nk: Tensor) -> float:
     return 100 * float(roc_auc_score(on_X.numpy(), change_X.numpy()))
 
 
-def _class_evidence(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Returns the k prototypes' evidence for the predicted class, and the distinguishing parts.
+def _class_support(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Returns the k prototypes' support for the predicted class, and the distinguishing parts.
 
     Returns:
         Similarity × weight, clamped at 0 (float B×k); and the parts that distinguish the predicted

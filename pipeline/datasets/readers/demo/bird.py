@@ -294,7 +294,7 @@ def _beak_outline(style: str) -> Points:
 
 @cache
 def _crest_outlines(style: str) -> tuple[Points, ...]:
-    return tuple(smooth(controls) for controls in CRESTS.get(style, ()))
+    return tuple(smooth(control_points) for control_points in CRESTS.get(style, ()))
 
 
 @cache
