@@ -10,7 +10,7 @@ from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_folder
 from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.finetune import classes_below_threshold, finetune_and_prune
-from pipeline.training.prototype_record import kept_rows, read_record, write_record
+from pipeline.training.prototype_sources import kept_rows, read_sources, write_sources
 from stages import provenance
 from stages.workspace import Workspace
 
@@ -21,14 +21,14 @@ def run(workspace: Workspace) -> None:
     network, about = load_model(workspace.push)
     about.refuse_unless(index.image_files)
     provenance.refuse_contradictions(about.made_with, params, workspace.push, "push")
-    record = read_record(workspace.push / "prototypes.csv")
+    sources = read_sources(workspace.push / "prototypes.csv")
     labels = torch.from_numpy(index.labels[index.rows("train")])
     similarities = _read_similarities(
         workspace.push / "similarities.safetensors", (len(labels), network.num_prototypes)
     )
-    if len(record) != network.num_prototypes:
+    if len(sources) != network.num_prototypes:
         raise ProtoMaskError(
-            f"{workspace.push / 'prototypes.csv'} lists {len(record)} prototypes, and the model "
+            f"{workspace.push / 'prototypes.csv'} lists {len(sources)} prototypes, and the model "
             f"has {network.num_prototypes}: {rerun('push')}"
         )
     kept, accuracy = finetune_and_prune(
@@ -37,9 +37,9 @@ def run(workspace: Workspace) -> None:
     made_with = {**about.made_with, "finetune": provenance.tracked("finetune", params)}
     with atomic_folder(workspace.finetune) as folder:
         save_model(folder, network, about.model_copy(update={"made_with": made_with}))
-        write_record(kept_rows(record, kept), folder / "prototypes.csv")
+        write_sources(kept_rows(sources, kept), folder / "prototypes.csv")
     if params.prune.enabled:
-        print(f"{len(kept)} of {len(record)} prototypes kept")
+        print(f"{len(kept)} of {len(sources)} prototypes kept")
         for label in classes_below_threshold(labels, network.class_of, params.prune):
             print(
                 f"{about.class_names[label]} has fewer training images than prune.threshold, "

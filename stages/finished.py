@@ -14,7 +14,7 @@ from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.saved import About, load_model
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.stored_outputs import StoredOutputs
-from pipeline.training.prototype_record import read_record
+from pipeline.training.prototype_sources import read_sources
 from stages import provenance
 from stages.params import Params
 from stages.workspace import Workspace
@@ -89,8 +89,8 @@ class Finished:
 
     def prototypes(self) -> Prototypes:
         """Returns the model's prototypes with where each came from."""
-        record = read_record(self.workspace.finetune / "prototypes.csv")
-        return Prototypes.of(self.network, record, self.index, self.crops.settings.side)
+        sources = read_sources(self.workspace.finetune / "prototypes.csv")
+        return Prototypes.of(self.network, sources, self.index, self.crops.settings.side)
 
     def outputs(self) -> StoredOutputs:
         """Reads what the model says of the test images.

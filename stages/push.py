@@ -6,7 +6,7 @@ from pipeline.crops.store import CropStore
 from pipeline.files import atomic_folder
 from pipeline.model.base.saved import load_model, save_model
 from pipeline.training.devices import make_fabric
-from pipeline.training.prototype_record import write_record
+from pipeline.training.prototype_sources import write_sources
 from pipeline.training.push import push_prototypes
 from stages import provenance
 from stages.workspace import Workspace
@@ -19,7 +19,7 @@ def run(workspace: Workspace) -> None:
     about.refuse_unless(index.image_files)
     provenance.refuse_contradictions(about.made_with, params, workspace.train, "train")
     store.refuse_unless(about.crops, index.image_files)
-    record, similarity_NP = push_prototypes(
+    sources, similarity_NP = push_prototypes(
         network,
         index,
         network.seen(store),
@@ -28,7 +28,7 @@ def run(workspace: Workspace) -> None:
     )
     with atomic_folder(workspace.push) as folder:
         save_model(folder, network, about)
-        write_record(record, folder / "prototypes.csv")
+        write_sources(sources, folder / "prototypes.csv")
         save_file({"similarity": similarity_NP}, folder / "similarities.safetensors")
-    distinct = len(record.drop_duplicates(["image", "crop", "cell"]))
-    print(f"{len(record)} prototypes from {distinct} different places")
+    distinct = len(sources.drop_duplicates(["image", "crop", "cell"]))
+    print(f"{len(sources)} prototypes from {distinct} different places")

@@ -105,29 +105,29 @@ class Prototypes:
 
     @classmethod
     def of(
-        cls, network: PrototypeNetwork, record: pd.DataFrame, index: Index, size: int
+        cls, network: PrototypeNetwork, sources: pd.DataFrame, index: Index, size: int
     ) -> "Prototypes":
-        """Joins a model, the record of its prototypes (see `write_record`) and the index.
+        """Joins a model, the sources of its prototypes (see `write_sources`) and the index.
 
         Args:
             network: the finished model, which gives the prototypes' classes and weights.
-            record: the table of the views that the prototypes came from, one row for each.
+            sources: the table of the views that the prototypes came from, one row for each.
             index: the data set's images, which gives class names and the images' rows.
             size: S, the side of the crops in pixels.
 
         Raises:
-            ProtoMaskError: the record is another model's, or names an image that is not in the
+            ProtoMaskError: the sources are another model's, or name an image that is not in the
                 index.
         """
         class_of_P = network.class_of.cpu().numpy().astype(np.int64)
         names = [index.class_names[label] for label in class_of_P.tolist()]
-        if record["class_name"].tolist() != names:
+        if sources["class_name"].tolist() != names:
             raise ProtoMaskError(
-                f"prototypes.csv names {len(record)} prototypes, which are not the model's "
+                f"prototypes.csv names {len(sources)} prototypes, which are not the model's "
                 f"{len(names)}: {rerun('finetune')}"
             )
         rows = {image: row for row, image in enumerate(index.ids)}
-        unknown = sorted(set(record["image"]) - set(rows))
+        unknown = sorted(set(sources["image"]) - set(rows))
         if unknown:
             raise ProtoMaskError(
                 f"prototypes.csv names the image {unknown[0]!r}, which is not in the index of "
@@ -137,10 +137,10 @@ class Prototypes:
             index.class_names,
             class_of_P,
             network.head().weights_CP.cpu().double().numpy(),
-            np.array([rows[image] for image in record["image"]], np.int64),
-            record["crop"].to_numpy(np.int64),
-            record["cell"].to_numpy(np.int64),
-            record["distance"].to_numpy(np.float64),
+            np.array([rows[image] for image in sources["image"]], np.int64),
+            sources["crop"].to_numpy(np.int64),
+            sources["cell"].to_numpy(np.int64),
+            sources["distance"].to_numpy(np.float64),
             Views.of(network, size),
         )
 

@@ -40,11 +40,11 @@ class Pushed(NamedTuple):
     """The result of a push.
 
     Args:
-        record: where each prototype came from, as `prototype_record.write_record` describes it.
+        sources: where each prototype came from, as `prototype_sources.write_sources` describes it.
         similarity_NP: s_j of the N training images to the pushed prototypes, float32 N×P.
     """
 
-    record: pd.DataFrame
+    sources: pd.DataFrame
     similarity_NP: Tensor
 
 
@@ -65,7 +65,7 @@ def push_prototypes(
         cache: folder of the cache of backbone features; None caches nothing.
 
     Returns:
-        The record of the P prototypes, and the similarities of the training images to them.
+        The sources of the P prototypes, and the similarities of the training images to them.
 
     Raises:
         ProtoMaskError: a prototype has no training image of its classes, or the backbone does not
@@ -79,8 +79,8 @@ def push_prototypes(
     labels_N = torch.from_numpy(index.labels[rows_N])
     nearest = nearest_views(network, features_NVF, valid_NV, labels_N)
     push(network, nearest)
-    record = _record(network, index, crops, rows_N, nearest, views_per_image=valid_NV.shape[1])
-    return Pushed(record, infer(network, features_NVF, valid_NV).similarity_NP)
+    sources = _sources(network, index, crops, rows_N, nearest, views_per_image=valid_NV.shape[1])
+    return Pushed(sources, infer(network, features_NVF, valid_NV).similarity_NP)
 
 
 @torch.inference_mode()
@@ -145,7 +145,7 @@ def push(network: PrototypeNetwork, nearest: Nearest) -> None:
     network.push(nearest.embedding)
 
 
-def _record(
+def _sources(
     network: PrototypeNetwork,
     index: Index,
     crops: CropStore,
@@ -153,7 +153,7 @@ def _record(
     nearest: Nearest,
     views_per_image: int,
 ) -> pd.DataFrame:
-    """Returns a row for each prototype, with the columns that `write_record` describes."""
+    """Returns a row for each prototype, with the columns that `write_sources` describes."""
     images_P = rows_N[nearest.image.numpy()]
     cells = views_per_image // crops.valid.shape[1]
     crop_P, cell_P = np.divmod(nearest.view.numpy(), cells)

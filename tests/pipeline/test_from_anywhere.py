@@ -25,7 +25,7 @@ from pipeline.model.base.saved import load_model
 from pipeline.report.predictor import Predictor
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.training.finetune import finetune_and_prune
-from pipeline.training.prototype_record import read_record
+from pipeline.training.prototype_sources import read_sources
 from pipeline.training.push import push_prototypes
 from pipeline.training.settings import FinetuneSettings
 
@@ -57,8 +57,8 @@ def finished(artifacts: Path) -> PrototypeNetwork:
 def prototypes(
     artifacts: Path, finished: PrototypeNetwork, index: Index, crops: CropStore
 ) -> Prototypes:
-    record = read_record(artifacts / "finetune" / "prototypes.csv")
-    return Prototypes.of(finished, record, index, crops.settings.side)
+    sources = read_sources(artifacts / "finetune" / "prototypes.csv")
+    return Prototypes.of(finished, sources, index, crops.settings.side)
 
 
 def same_weights(network: PrototypeNetwork, folder: Path) -> bool:
@@ -72,8 +72,8 @@ def test_push_and_finetuning(
     network, _ = load_model(artifacts / "train")
     pushed = push_prototypes(network, index, crops, FABRIC)
     assert same_weights(network, artifacts / "push")
-    record = read_record(artifacts / "push" / "prototypes.csv")
-    pd.testing.assert_frame_equal(pushed.record, record, check_dtype=False, check_exact=True)
+    sources = read_sources(artifacts / "push" / "prototypes.csv")
+    pd.testing.assert_frame_equal(pushed.sources, sources, check_dtype=False, check_exact=True)
     written = load_file(artifacts / "push" / "similarities.safetensors")["similarity"]
     assert torch.equal(pushed.similarity_NP, written)
 

@@ -139,14 +139,14 @@ def _check_metrics(model: str) -> None:
 
 
 def _check_prototypes(model: str) -> None:
-    record = pd.read_csv(workspace.finetune / "prototypes.csv")
+    sources = pd.read_csv(workspace.finetune / "prototypes.csv")
     found = load_file(workspace.evaluate / "answers.safetensors")
     views = {"protomask": 3, "blackbox": 1}.get(model, 4)
-    assert found["view_NP"].shape == (12, len(record)) and found["view_NP"].max() < views
-    assert record["cell"].max() < 4 and record["crop"].max() < 3
+    assert found["view_NP"].shape == (12, len(sources)) and found["view_NP"].max() < views
+    assert sources["cell"].max() < 4 and sources["crop"].max() < 3
     if model != "protomask":
-        assert (record["crop"] == 0).all() and (record["mask"] == -1).all()
-    assert record["distance"].isna().all() == (model in ("pipnet", "blackbox"))
+        assert (sources["crop"] == 0).all() and (sources["mask"] == -1).all()
+    assert sources["distance"].isna().all() == (model in ("pipnet", "blackbox"))
 
 
 def _check_pages(model: str) -> None:

@@ -20,7 +20,7 @@ from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.store import MaskStore
 from pipeline.model.base.saved import load_model
-from pipeline.training.prototype_record import read_record
+from pipeline.training.prototype_sources import read_sources
 from stages import provenance
 from stages.finished import Finished
 from stages.params import read_params
@@ -144,7 +144,7 @@ READERS: dict[str, tuple[str, Callable[[], object]]] = {
     "masks.zarr/regions/c/0/0": ("masks", lambda: MaskStore(workspace.masks).masks(0)),
     "crops.zarr/inside/c/0/0/0/0": ("crops", lambda: CropStore(workspace.crops).inside(0)),
     "train/model.json": ("train", lambda: load_model(workspace.train)),
-    "push/prototypes.csv": ("push", lambda: read_record(workspace.push / "prototypes.csv")),
+    "push/prototypes.csv": ("push", lambda: read_sources(workspace.push / "prototypes.csv")),
     "finetune/model.safetensors": ("finetune", Finished.read),
     "evaluate/answers.safetensors": ("evaluate", lambda: Finished.read(workspace).outputs()),
 }

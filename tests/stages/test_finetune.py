@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.saved import load_model
-from pipeline.training.prototype_record import read_record
+from pipeline.training.prototype_sources import read_sources
 from stages import evaluate, finetune
 from stages.workspace import Workspace
 
@@ -39,7 +39,7 @@ def test_same_bytes_again(run_folder: Path) -> None:
     assert (workspace.finetune / "model.safetensors").read_bytes() == before
 
 
-def test_pruning_renumbers_the_record_and_its_model_can_be_measured(
+def test_pruning_renumbers_the_sources_and_its_model_can_be_measured(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Prototype 1's and 4's nearest images are made to be of other classes."""
@@ -55,8 +55,8 @@ def test_pruning_renumbers_the_record_and_its_model_can_be_measured(
     kept = [0, 2, 3, 5]
     assert torch.equal(network.prototypes, pushed.prototypes[kept])
     assert network.class_of.tolist() == [0, 1, 1, 2]
-    before = read_record(workspace.push / "prototypes.csv")
-    after = read_record(workspace.finetune / "prototypes.csv")
+    before = read_sources(workspace.push / "prototypes.csv")
+    after = read_sources(workspace.finetune / "prototypes.csv")
     assert after["prototype"].tolist() == [0, 1, 2, 3]
     columns = ["class_name", "image", "crop", "cell", "mask", "distance"]
     assert after[columns].values.tolist() == before[columns].iloc[kept].values.tolist()
@@ -67,7 +67,7 @@ def test_pruning_renumbers_the_record_and_its_model_can_be_measured(
 def test_pruning_that_drops_nothing(run_folder: Path) -> None:
     set_section("prune", enabled=True, threshold=0)
     finetune.run(workspace)
-    assert len(read_record(workspace.finetune / "prototypes.csv")) == 6
+    assert len(read_sources(workspace.finetune / "prototypes.csv")) == 6
 
 
 def test_a_class_of_too_few_images_is_named(
@@ -94,10 +94,10 @@ def test_training_accuracy_is_that_of_the_written_model(
     finetune.run(workspace)
     said = float(capsys.readouterr().out.split()[-1])
     network, _ = load_model(workspace.finetune)
-    record = read_record(workspace.push / "prototypes.csv")
-    kept_record = read_record(workspace.finetune / "prototypes.csv")
+    sources = read_sources(workspace.push / "prototypes.csv")
+    kept_sources = read_sources(workspace.finetune / "prototypes.csv")
     kept = [
-        place for place, d in enumerate(record["distance"]) if d in set(kept_record["distance"])
+        place for place, d in enumerate(sources["distance"]) if d in set(kept_sources["distance"])
     ]
     similarity = load_file(workspace.push / "similarities.safetensors")["similarity"][:, kept]
     index = workspace.read_index()
@@ -123,7 +123,7 @@ def test_similarities_of_another_push(run_folder: Path, shape: tuple[int, ...]) 
         finetune.run(workspace)
 
 
-def test_record_of_another_push(run_folder: Path) -> None:
+def test_sources_of_another_push(run_folder: Path) -> None:
     path = workspace.push / "prototypes.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ProtoMaskError, match="lists 5 prototypes, and the model has 6"):

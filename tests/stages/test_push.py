@@ -15,23 +15,23 @@ from pipeline.model.base.inference import infer
 from pipeline.model.base.saved import load_model
 from pipeline.training.devices import make_fabric
 from pipeline.training.features import stored_features
-from pipeline.training.prototype_record import read_record
+from pipeline.training.prototype_sources import read_sources
 from stages import crops, finetune, push, train
 from stages.workspace import Workspace
 
 workspace = Workspace()
 
 
-def test_record_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None:
+def test_sources_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None:
     trained, _ = load_model(workspace.train)
     pushed, _ = load_model(workspace.push)
     index, store = workspace.read_index(), CropStore(workspace.crops)
-    record = read_record(workspace.push / "prototypes.csv")
+    sources = read_sources(workspace.push / "prototypes.csv")
     rows = index.rows("train")
     with torch.inference_mode():
         pixels = torch.from_numpy(store.crops(rows))
         z = trained.embed(trained.features(pixels, torch.from_numpy(store.valid[rows])))
-    assert record["prototype"].tolist() == list(range(6))
+    assert sources["prototype"].tolist() == list(range(6))
     for j, p in enumerate(trained.prototypes.detach()):
         label = j // 2
         candidates = {
@@ -41,7 +41,7 @@ def test_record_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None:
             if index.labels[row] == label and store.valid[row, crop]
         }
         (image, crop), distance = min(candidates.items(), key=lambda item: item[1])
-        found = record.iloc[j]
+        found = sources.iloc[j]
         assert found["image"] == index.ids[rows[image]]
         assert found["crop"] == crop and found["cell"] == 0
         assert found["mask"] == store.masks[rows[image], crop]
@@ -101,17 +101,17 @@ def test_models_of_whole_images_record_the_cell(run_folder: Path, name: str) -> 
         scores_NVP = trained.head().scores(z)
     assert scores_NVP.shape[1] == (1 if name == "blackbox" else 4)
     own_PN = trained.own_CP[torch.from_numpy(index.labels[rows])].T
-    record = read_record(workspace.push / "prototypes.csv")
-    assert len(record) == trained.num_prototypes
+    sources = read_sources(workspace.push / "prototypes.csv")
+    assert len(sources) == trained.num_prototypes
     places = {row: place for place, row in enumerate(rows)}
-    for j, found in enumerate(record.itertuples()):
+    for j, found in enumerate(sources.itertuples()):
         image = places[index.ids.index(found.image)]
         assert (found.crop, found.mask) == (0, -1) and own_PN[j, image]
         best = scores_NVP[own_PN[j], :, j].max().item()
         assert scores_NVP[image, found.cell, j].item() == pytest.approx(best, rel=1e-4)
         assert np.isnan(found.distance) == (not trained.pushes)
     finished, _ = load_model(workspace.finetune)
-    assert type(finished) is type(trained) and finished.num_prototypes == len(record)
+    assert type(finished) is type(trained) and finished.num_prototypes == len(sources)
     assert torch.equal(finished.class_of, trained.class_of)
 
 
@@ -132,9 +132,9 @@ def test_similarities_are_those_of_the_pushed_prototypes(run_folder: Path) -> No
     similarities = load_file(workspace.push / "similarities.safetensors")["similarity"]
     expected = infer(pushed, features, valid).similarity_NP
     torch.testing.assert_close(similarities, expected, rtol=1e-3, atol=1e-4)
-    record = read_record(workspace.push / "prototypes.csv")
+    sources = read_sources(workspace.push / "prototypes.csv")
     places = {row: place for place, row in enumerate(rows)}
-    for j, image in enumerate(record["image"]):
+    for j, image in enumerate(sources["image"]):
         # log(1 / ε) = 9.2103; a distance of 1e-6 takes log(1.01) = 0.01 off.
         assert similarities[places[index.ids.index(image)], j] > 9.2
 
@@ -180,7 +180,7 @@ def test_failed_push_leaves_what_was_there(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(push, "write_record", full)
+    monkeypatch.setattr(push, "write_sources", full)
     with pytest.raises(OSError, match="No space"):
         push.run(workspace)
     assert (workspace.push / "prototypes.csv").read_bytes() == before

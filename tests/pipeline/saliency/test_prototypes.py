@@ -95,21 +95,21 @@ def test_figures_have_a_true_minus_and_no_negative_zero() -> None:
     assert [figure(value) for value in (-1.005, -0.001, 2)] == ["−1.00", "0.00", "2.00"]
 
 
-def test_a_record_of_another_model_is_refused(tiny: Any) -> None:
+def test_sources_of_another_model_are_refused(tiny: Any) -> None:
     network = ProtoPNet(
         model_settings("protopnet", prototypes_per_class=1), 2, Backbone("test_resnet", "none")
     )
     names = tiny.index.class_names
-    record = pd.DataFrame(
+    sources = pd.DataFrame(
         {"class_name": [names[0], names[1]], "image": ["nowhere/1", tiny.index.ids[0]]}
     )
-    record["crop"], record["cell"], record["distance"] = 0, 3, 0.0
+    sources["crop"], sources["cell"], sources["distance"] = 0, 3, 0.0
     with pytest.raises(ProtoMaskError, match="nowhere/1"):
-        Prototypes.of(network, record, tiny.index, 64)
+        Prototypes.of(network, sources, tiny.index, 64)
     with pytest.raises(ProtoMaskError, match="not the model's 2"):
-        Prototypes.of(network, record[:1], tiny.index, 64)
-    record["image"] = tiny.index.ids[5]
-    found = Prototypes.of(network, record, tiny.index, 64)
+        Prototypes.of(network, sources[:1], tiny.index, 64)
+    sources["image"] = tiny.index.ids[5]
+    found = Prototypes.of(network, sources, tiny.index, 64)
     assert found.rows_P.tolist() == [5, 5]
     assert found.views == Views("cells", (2, 2))
     assert found.view_P.tolist() == [3, 3]

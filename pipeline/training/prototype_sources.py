@@ -1,4 +1,4 @@
-"""The record of prototypes: the training image and view that each prototype came from."""
+"""The sources of prototypes: the training image and view that each prototype came from."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from pipeline.files import atomic_file
 COLUMNS = ["prototype", "class_name", "image", "crop", "cell", "mask", "distance"]
 
 
-def write_record(record: pd.DataFrame, path: Path) -> None:
+def write_sources(sources: pd.DataFrame, path: Path) -> None:
     """Writes prototypes.csv.
 
     Args:
-        record: one row for each prototype, with the columns prototype (its index), class_name,
+        sources: one row for each prototype, with the columns prototype (its index), class_name,
             image (its id), crop (0..K−1), cell (of that crop's feature map in row-major order; 0
             where the map is pooled), mask (its index in the mask store, −1 for a whole image) and
             distance (squared Euclidean distance of the trained prototype to that view before the
@@ -23,11 +23,11 @@ def write_record(record: pd.DataFrame, path: Path) -> None:
         path: path of the CSV file, which is replaced.
     """
     with atomic_file(path) as part:
-        record[COLUMNS].to_csv(part, index=False, na_rep="nan")
+        sources[COLUMNS].to_csv(part, index=False, na_rep="nan")
 
 
-def read_record(path: Path) -> pd.DataFrame:
-    """Reads a record written by `write_record`.
+def read_sources(path: Path) -> pd.DataFrame:
+    """Reads a table written by `write_sources`.
 
     Args:
         path: path of prototypes.csv, in a folder named after the stage that made it: errors advise
@@ -37,27 +37,27 @@ def read_record(path: Path) -> pd.DataFrame:
         A table with the columns described there.
 
     Raises:
-        ProtoMaskError: the file is missing or is not such a record.
+        ProtoMaskError: the file is missing or is not such a table.
     """
     try:
-        record = pd.read_csv(
+        sources = pd.read_csv(
             path,
             dtype={"image": str, "class_name": str},
             keep_default_na=False,
             converters={"distance": float},  # exact to the last digit, as pandas 2 is not
         )
-        return record[COLUMNS]
+        return sources[COLUMNS]
     except (OSError, KeyError, ValueError) as error:
         raise ProtoMaskError(
             f"{path} is no record of prototypes ({error}): {rerun(path.parent.name)}"
         ) from None
 
 
-def kept_rows(record: pd.DataFrame, kept: Tensor) -> pd.DataFrame:
-    """Returns the record of the prototypes that pruning has kept, numbered anew.
+def kept_rows(sources: pd.DataFrame, kept: Tensor) -> pd.DataFrame:
+    """Returns the sources of the prototypes that pruning has kept, numbered anew.
 
     Args:
-        record: one row for each prototype, with the columns that `write_record` describes.
+        sources: one row for each prototype, with the columns that `write_sources` describes.
         kept: int64, the numbers of the prototypes that were kept, ascending.
     """
-    return record.iloc[kept.tolist()].assign(prototype=range(len(kept)))
+    return sources.iloc[kept.tolist()].assign(prototype=range(len(kept)))

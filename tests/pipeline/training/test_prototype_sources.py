@@ -1,4 +1,4 @@
-"""The record of prototypes comes back as it was written."""
+"""The sources of prototypes come back as they were written."""
 
 import math
 from pathlib import Path
@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from pipeline.errors import ProtoMaskError
-from pipeline.training.prototype_record import read_record, write_record
+from pipeline.training.prototype_sources import read_sources, write_sources
 
-RECORD = pd.DataFrame(
+SOURCES = pd.DataFrame(
     {
         "prototype": [0, 1, 2, 3],
         # Names that pandas likes to take for something else.
@@ -24,25 +24,25 @@ RECORD = pd.DataFrame(
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    write_record(RECORD, tmp_path / "prototypes.csv")
+    write_sources(SOURCES, tmp_path / "prototypes.csv")
     pd.testing.assert_frame_equal(
-        read_record(tmp_path / "prototypes.csv"), RECORD, check_exact=True
+        read_sources(tmp_path / "prototypes.csv"), SOURCES, check_exact=True
     )
 
 
 def test_models_without_distances(tmp_path: Path) -> None:
-    record = RECORD.assign(distance=math.nan)
-    write_record(record, tmp_path / "prototypes.csv")
+    sources = SOURCES.assign(distance=math.nan)
+    write_sources(sources, tmp_path / "prototypes.csv")
     assert (tmp_path / "prototypes.csv").read_text().count(",nan\n") == 4
-    pd.testing.assert_frame_equal(read_record(tmp_path / "prototypes.csv"), record)
+    pd.testing.assert_frame_equal(read_sources(tmp_path / "prototypes.csv"), sources)
 
 
 def test_written_again_same_bytes(tmp_path: Path) -> None:
-    """Fine-tuning hands the record on; distances must not drift by a digit each time."""
-    numbers = pd.concat([RECORD] * 50, ignore_index=True)
+    """Fine-tuning hands the sources on; distances must not drift by a digit each time."""
+    numbers = pd.concat([SOURCES] * 50, ignore_index=True)
     numbers["distance"] = [(place * 0.7312) ** 3 / 7 for place in range(len(numbers))]
-    write_record(numbers, tmp_path / "one.csv")
-    write_record(read_record(tmp_path / "one.csv"), tmp_path / "two.csv")
+    write_sources(numbers, tmp_path / "one.csv")
+    write_sources(read_sources(tmp_path / "one.csv"), tmp_path / "two.csv")
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
 
 
@@ -50,9 +50,9 @@ def test_written_again_same_bytes(tmp_path: Path) -> None:
 def test_another_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "prototypes.csv").write_bytes(content)
     with pytest.raises(ProtoMaskError, match=r"no record of prototypes .*run `dvc repro push`"):
-        read_record(tmp_path / "push" / "prototypes.csv")
+        read_sources(tmp_path / "push" / "prototypes.csv")
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ProtoMaskError, match="no record of prototypes"):
-        read_record(tmp_path / "prototypes.csv")
+        read_sources(tmp_path / "prototypes.csv")
