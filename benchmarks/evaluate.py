@@ -14,14 +14,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.crops.batches import read_batches
+from pipeline.crops.loading import load_batches
 from pipeline.datasets.dataset import DATASETS
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.gathering import ExplanationName, gather_evidence
 from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.metrics.measuring import measure
 from pipeline.metrics.summary import intervals, summarise
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 from pipeline.training.features import IMAGES_PER_BLOCK, in_passes
 from stages.finished import Finished
 from stages.workspace import Workspace
@@ -47,7 +47,7 @@ def main(
 
     @torch.inference_mode()
     def one_pass() -> None:
-        for batch in read_batches(crops, rows, IMAGES_PER_BLOCK, fabric.device):
+        for batch in load_batches(crops, rows, IMAGES_PER_BLOCK, fabric.device):
             with fabric.autocast():
                 in_passes(network, batch.crops_BKSS3, batch.valid_BK).float().cpu()
 

@@ -24,13 +24,13 @@ from rich.table import Table
 from torch import Tensor
 
 from pipeline.crops import writing
-from pipeline.crops.batches import read_batches
 from pipeline.crops.extraction import Crops, whole_image
+from pipeline.crops.loading import load_batches
 from pipeline.crops.settings import CropSettings
 from pipeline.crops.store import FORMAT, CropStore
 from pipeline.datasets.index import Image, Index
 from pipeline.model.base.models import build
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 from pipeline.training.train import Training
 from stages.params import Params, read_params
 
@@ -124,7 +124,7 @@ def _parts(training: Training) -> dict[str, Callable[[], object]]:
     return {
         "training": lambda: training._steps(0, order, True),
         "backbone alone": of_each_batch(backbone),
-        "reading": lambda: list(read_batches(store, order, size, fabric.device)),
+        "reading": lambda: list(load_batches(store, order, size, fabric.device)),
         "augmentation": of_each_batch(lambda: augmentation(crops_BKSS3, valid_BK)),
         "head and loss": of_each_batch(head),
         "optimiser": lambda: [training.optimizer.step() for _ in steps],

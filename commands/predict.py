@@ -12,7 +12,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
 from pipeline.report.image_page import write_image_page
 from pipeline.report.predictor import Predictor
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 from stages.finished import Finished
 from stages.params import Params
 from stages.workspace import Workspace

@@ -30,7 +30,7 @@ from pipeline.study.comparison_page import (
     write_comparison,
 )
 from pipeline.study.runs import Run
-from pipeline.training.devices import device_of
+from pipeline.training.fabric import device_of
 from pipeline.training.settings import Runtime
 from stages.finished import Finished
 from stages.workspace import Workspace

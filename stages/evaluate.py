@@ -13,7 +13,7 @@ from pipeline.datasets.dataset import DATASETS
 from pipeline.files import atomic_folder
 from pipeline.metrics.drawn_truth import DrawnTruth
 from pipeline.metrics.evaluation import Evaluation, evaluate
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 from stages import provenance
 from stages.finished import Finished
 from stages.workspace import Workspace

@@ -18,7 +18,7 @@ from pipeline.report.report import Report
 from pipeline.saliency.maps import SimilarPlaces
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.views import Views
-from pipeline.training.devices import device_of
+from pipeline.training.fabric import device_of
 from stages.finished import Finished
 from stages.params import Params
 from stages.workspace import Workspace

@@ -5,7 +5,7 @@ from safetensors.torch import save_file
 from pipeline.crops.store import CropStore
 from pipeline.files import atomic_folder
 from pipeline.model.base.saved import load_model, save_model
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 from pipeline.training.prototype_sources import write_sources
 from pipeline.training.push import push_prototypes
 from stages import provenance

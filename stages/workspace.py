@@ -150,7 +150,7 @@ class Workspace:
 
     def machine(self, params: Params) -> Machine:
         """Returns what masks are found with on this machine."""
-        from pipeline.training.devices import device_of  # `scan` does not wait for torch
+        from pipeline.training.fabric import device_of  # `scan` does not wait for torch
 
         return self._machine(params.runtime, device_of(params.runtime))
 

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.crops.batches import read_batches
+from pipeline.crops.loading import load_batches
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sweep
@@ -72,7 +72,7 @@ def stored_features(
     if missing:
         # Only the last part can be shorter than a block, so these batches are the missing parts.
         unknown = np.concatenate([parts[number] for number in missing])
-        batches = read_batches(store, unknown, IMAGES_PER_BLOCK, fabric.device)
+        batches = load_batches(store, unknown, IMAGES_PER_BLOCK, fabric.device)
         if fabric.is_global_zero:
             batches = track(batches, "Embedding", len(missing))
         for number, batch in zip(missing, batches, strict=True):

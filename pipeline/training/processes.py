@@ -22,7 +22,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
-from pipeline.training.devices import device_of, make_fabric, refuse_unsupported
+from pipeline.training.fabric import device_of, make_fabric, refuse_unsupported
 from pipeline.training.settings import Runtime
 
 LOOK = 0.5
@@ -93,7 +93,7 @@ def summed(values: Tensor, fabric: Fabric) -> Tensor:
     return values
 
 
-class SharedStep:
+class StepSynchroniser:
     """Synchronises gradients and batch-norm statistics across processes at an optimizer step.
 
     Gradients are summed. The running statistics of a batch norm become those that a single process

@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.crops.batches import read_batches
+from pipeline.crops.loading import load_batches
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
@@ -28,7 +28,7 @@ from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
 from pipeline.training.curve import announce
 from pipeline.training.features import stored_features
-from pipeline.training.processes import SharedStep, share, summed
+from pipeline.training.processes import StepSynchroniser, share, summed
 from pipeline.training.settings import TrainSettings
 
 
@@ -93,7 +93,7 @@ class Training:
             backbone = self.network.backbone.network
             backbone.forward_features = torch.compile(backbone.forward_features)
         self.optimizer = self._optimizer()
-        self.shared = SharedStep(self.network, self.optimizer, self.fabric)
+        self.synchroniser = StepSynchroniser(self.network, self.optimizer, self.fabric)
         self.augmentation = Augmentation() if self.settings.augment else None
         self._stored: Tensor | None = None
         self._best: dict[str, Tensor] | None = None
@@ -173,11 +173,11 @@ class Training:
         sums = torch.zeros(len(names), device=self.fabric.device)
         for step, own in zip(steps, shares, strict=True):
             self.optimizer.zero_grad()
-            self.shared.begin()
+            self.synchroniser.begin()
             for rows, seen in islice(inputs, len(own)):
                 values = self._backward(rows, seen, len(step))
                 sums += torch.stack([values[name] for name in names]) * len(rows)
-            self.shared.end(len(step))
+            self.synchroniser.end(len(step))
             self.optimizer.step()
             self.network.after_step()
         means = (summed(sums, self.fabric) / len(order)).tolist()
@@ -227,7 +227,7 @@ class Training:
         # Only an epoch's last batch can be shorter.
         rows = np.concatenate([self.train_rows[:0], *parts])
         for number, batch in zip(
-            numbers, read_batches(self.store, rows, size, device), strict=True
+            numbers, load_batches(self.store, rows, size, device), strict=True
         ):
             self._seed_batch(epoch, number)
             crops = batch.crops_BKSS3
@@ -283,7 +283,7 @@ class Training:
             if from_crops:
                 labels_X = self.labels[rows].unsqueeze(1).expand_as(valid_NV)[valid_NV]
                 self.network.start_from(features_XF, labels_X, self.seed)
-        self.shared.agree()
+        self.synchroniser.agree()
         if not self.settings.freeze_backbone and self.settings.warmup_epochs == 0:
             self._stored = None
 

@@ -13,7 +13,7 @@ from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.inference import infer
 from pipeline.model.base.saved import load_model
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 from pipeline.training.features import stored_features
 from pipeline.training.prototype_sources import read_sources
 from stages import crops, finetune, push, train

@@ -12,7 +12,7 @@ from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.models import build
 from pipeline.model.base.saved import load_model
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 from pipeline.training.train import Training
 from stages import crops, evaluate, finetune, push, train
 from stages.params import read_params

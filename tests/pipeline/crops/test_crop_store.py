@@ -12,8 +12,8 @@ from PIL import Image as Pillow
 from settings import crop_settings, patches
 
 from pipeline.crops import writing as module
-from pipeline.crops.batches import read_batches
 from pipeline.crops.extraction import cut_as_stored, extract_crops, whole_image
+from pipeline.crops.loading import load_batches
 from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.crops.writing import write_crops
@@ -119,7 +119,7 @@ def test_a_photograph_is_cut_as_those_of_the_store_were(made: Made) -> None:
 
 def test_batches_of_whole_images(made: Made) -> None:
     whole, rows = CropStore(made.path).whole(), np.array([9, 2, 4])
-    first, second = read_batches(whole, rows, 2, torch.device("cpu"))
+    first, second = load_batches(whole, rows, 2, torch.device("cpu"))
     assert first.crops_BKSS3.shape == (2, 1, 20, 20, 3) and first.valid_BK.all()
     assert np.array_equal(second.crops_BKSS3.numpy(), whole.crops([4]))
 
@@ -142,12 +142,12 @@ def test_images_come_in_the_order_asked_for(made: Made) -> None:
 
 def test_batches(made: Made) -> None:
     store, rows = CropStore(made.path), np.array([9, 2, 4, 1, 0])
-    batches = list(read_batches(store, rows, 2, torch.device("cpu")))
+    batches = list(load_batches(store, rows, 2, torch.device("cpu")))
     assert [batch.rows.tolist() for batch in batches] == [[9, 2], [4, 1], [0]]
     for batch in batches:
         assert np.array_equal(batch.crops_BKSS3.numpy(), store.crops(batch.rows))
         assert np.array_equal(batch.valid_BK.numpy(), store.valid[batch.rows])
-    assert list(read_batches(store, rows[:0], 2, torch.device("cpu"))) == []
+    assert list(load_batches(store, rows[:0], 2, torch.device("cpu"))) == []
 
 
 @pytest.mark.parametrize("per_chunk", [4, 11, 128])

@@ -9,7 +9,7 @@ from pipeline.metrics.randomisation import with_random_prototypes, with_random_w
 from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.models import build
 from pipeline.model.blackbox import BlackBox
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 
 C, M = 3, 2
 SMALL = {"backbone": "test_resnet", "pretrained": "none"}

@@ -12,7 +12,7 @@ from settings import runtime
 
 import pipeline.training.features
 from pipeline.errors import ProtoMaskError
-from pipeline.training.devices import make_fabric
+from pipeline.training.fabric import make_fabric
 from pipeline.training.features import stored_features
 
 

@@ -10,7 +10,7 @@ from settings import runtime
 from torch import nn
 
 from pipeline.errors import ProtoMaskError
-from pipeline.training.processes import SharedStep, in_processes, share
+from pipeline.training.processes import StepSynchroniser, in_processes, share
 
 
 def never(fabric: Fabric) -> None:
@@ -64,5 +64,5 @@ def test_norm_that_averages_over_all_batches_is_refused_by_name() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, momentum=None))
     optimizer = torch.optim.Adam(network.parameters())
     with pytest.raises(ProtoMaskError, match=r"1 \(BatchNorm2d\).*runtime.devices=1"):
-        SharedStep(network, optimizer, processes(0, 2))
-    SharedStep(network, optimizer, processes(0, 1))
+        StepSynchroniser(network, optimizer, processes(0, 2))
+    StepSynchroniser(network, optimizer, processes(0, 1))

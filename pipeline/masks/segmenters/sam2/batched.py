@@ -12,7 +12,7 @@ from sam2.utils.amg import build_all_layer_point_grids, generate_crop_boxes
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from pipeline.masks.batches import BatchSize, keep_memory
+from pipeline.masks.batch_size import BatchSize, limit_memory
 from pipeline.masks.masks import Region
 from pipeline.masks.segmenter import Machine
 from pipeline.masks.segmenters.sam2.decoder import Decoded, PointDecoder
@@ -82,7 +82,7 @@ class BatchedGenerator:
             settings.crop_n_layers,
             settings.crop_n_points_downscale_factor,
         )
-        keep_memory(self.device, machine.memory_fraction)
+        limit_memory(self.device, machine.memory_fraction)
         decoder = PointDecoder(model, self.dtype)
         self.encoder: Callable[[Tensor], dict] = model.forward_image
         self.decoder: Callable[[Tensor, Tensor], Decoded] = decoder

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.batches import BatchSize, keep_memory
+from pipeline.masks.batch_size import BatchSize, limit_memory
 from pipeline.masks.segmenter import Machine
 from pipeline.masks.segmenters.slit.settings import WEIGHTS, SlitSettings
 
@@ -45,7 +45,7 @@ class Boundaries:
         self.device = torch.device(machine.device)
         network = network.float().eval().to(self.device)
         self.network: Any = torch.compile(network) if machine.compile else network
-        keep_memory(self.device, machine.memory_fraction)
+        limit_memory(self.device, machine.memory_fraction)
         self.batch = BatchSize("photographs", _guess_batch(self.device, slit.side, machine))
 
     def probabilities(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32]]:

@@ -57,7 +57,7 @@ class BatchSize:
         self.value //= 2
 
 
-def keep_memory(device: torch.device, fraction: float) -> None:
+def limit_memory(device: torch.device, fraction: float) -> None:
     """Limits this process to a fraction of a GPU's memory.
 
     Args:

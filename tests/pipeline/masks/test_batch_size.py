@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.batches import BatchSize
+from pipeline.masks.batch_size import BatchSize
 
 
 def test_slices_cover_everything_once() -> None:

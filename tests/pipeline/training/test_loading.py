@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.crops.batches import read_batches
+from pipeline.crops.loading import load_batches
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def store(make_store: Callable[..., Any], make_index: Callable[..., Any]) -> Any
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 100])
 def test_all_rows_in_order(store: Any, size: int) -> None:
     rows = np.array([7, 3, 20, 0, 3])
-    batches = list(read_batches(store, rows, size, CPU))
+    batches = list(load_batches(store, rows, size, CPU))
     assert [len(batch.rows) for batch in batches[:-1]] == [size] * (len(batches) - 1)
     assert np.concatenate([batch.rows for batch in batches]).tolist() == rows.tolist()
     assert np.array_equal(torch.cat([b.crops_BKSS3 for b in batches]), store.pixels[rows])
@@ -29,12 +29,12 @@ def test_all_rows_in_order(store: Any, size: int) -> None:
 
 
 def test_no_rows(store: Any) -> None:
-    assert list(read_batches(store, np.zeros(0, np.int64), 4, CPU)) == []
+    assert list(load_batches(store, np.zeros(0, np.int64), 4, CPU)) == []
 
 
 def test_stopping_early_leaves_no_thread(store: Any) -> None:
     before = threading.active_count()
-    batches = read_batches(store, np.arange(12), 2, CPU)
+    batches = load_batches(store, np.arange(12), 2, CPU)
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
@@ -51,4 +51,4 @@ def test_error_while_reading_arrives(store: Any, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(store, "crops", broken)
     with pytest.raises(OSError, match="disk gone"):
-        list(read_batches(store, np.arange(12), 2, CPU))
+        list(load_batches(store, np.arange(12), 2, CPU))

@@ -6,7 +6,7 @@ from settings import runtime
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
-from pipeline.training.devices import make_fabric, refuse_unsupported
+from pipeline.training.fabric import make_fabric, refuse_unsupported
 
 
 def test_absent_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.crops.store import CropStore
 
 
-class Batch(NamedTuple):
+class CropBatch(NamedTuple):
     """The crops of B images.
 
     Args:
@@ -26,9 +26,9 @@ class Batch(NamedTuple):
     valid_BK: Tensor
 
 
-def read_batches(
+def load_batches(
     store: CropStore, rows: NDArray[np.int64], size: int, device: torch.device
-) -> Iterator[Batch]:
+) -> Iterator[CropBatch]:
     """Yields batches of at most `size` images, in the order of `rows`.
 
     Args:
@@ -55,4 +55,4 @@ def read_batches(
             crops, valid = (found.to(device, non_blocking=pinned) for found in ahead.result())
             if number + 1 < len(parts):
                 ahead = pool.submit(read, parts[number + 1])
-            yield Batch(part, crops, valid)
+            yield CropBatch(part, crops, valid)
