@@ -68,7 +68,7 @@ class Cut(NamedTuple):
     whole: bool
 
 
-class Overlay(NamedTuple):
+class HeatMap(NamedTuple):
     """A crop with a heat map of a prototype's relevance.
 
     Args:
@@ -114,9 +114,9 @@ def read_cut(store: CropStore, row: int, crop: int) -> Cut:
     return Cut(store.crops([row])[0, crop], store.inside(row)[crop], whole)
 
 
-def overlays(
+def draw_heat_maps(
     relevance: Relevance, cuts: Sequence[Cut], prototypes: Sequence[int], side: int
-) -> list[Overlay]:
+) -> list[HeatMap]:
     """Draws heat maps over crops: the relevance of their pixels for one prototype each.
 
     Args:
@@ -130,12 +130,12 @@ def overlays(
     crops_nSS3 = torch.from_numpy(np.stack([cut.pixels for cut in cuts]))
     relevance_nSS = relevance(crops_nSS3, torch.tensor(prototypes)).clamp_min(0).cpu().numpy()
     return [
-        Overlay(overlaid(cut, found, side), _share(found, cut.inside))
+        HeatMap(draw_heat_map(cut, found, side), _share(found, cut.inside))
         for cut, found in zip(cuts, relevance_nSS, strict=True)
     ]
 
 
-def overlaid(cut: Cut, relevance_SS: NDArray[np.float32], side: int) -> Image.Image:
+def draw_heat_map(cut: Cut, relevance_SS: NDArray[np.float32], side: int) -> Image.Image:
     """Draws a heat map over a crop in grey, which is darker outside its mask.
 
     Outside the mask, relevance is drawn only if the network sees the whole crop.

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.crops.store import CropStore
 from pipeline.report.drawing import COLOURS, Outline, colour_of, outlined, resized, web_colour
-from pipeline.report.heatmaps import Cut, Overlay, Places, Relevance, overlays, read_cut
+from pipeline.report.heatmaps import Cut, HeatMap, Places, Relevance, draw_heat_maps, read_cut
 from pipeline.report.pages import Picture, picture
 from pipeline.report.view_pictures import colour_of_view
 from pipeline.saliency.prototypes import Points, Prototypes, Score
@@ -22,13 +22,13 @@ class Side(NamedTuple):
 
     Args:
         crop: the crop as the network sees it; of a whole image, with the region outlined.
-        overlay: the same with a heat map of the relevance.
+        heat_map: the same with a heat map of the relevance.
         on_mask: share of the positive relevance that lies on the mask or region, in [0, 1]; None if
             there is no positive relevance.
     """
 
     crop: Picture
-    overlay: Picture
+    heat_map: Picture
     on_mask: float | None
 
 
@@ -197,14 +197,14 @@ class Looks:
         if self.places is not None and cuts:
             cuts = self._placed(self.places, cuts, prototypes)
         shown = [cut._replace(whole=cut.whole and not self.only_mask) for cut in cuts]
-        found = overlays(self.relevance, shown, prototypes, CROP)
+        found = draw_heat_maps(self.relevance, shown, prototypes, CROP)
         return [
             Side(
                 _drawn(cut, name, self.places is not None),
-                picture(overlay.image, f"{name}: {self._said(overlay, prototype)}"),
-                overlay.on_mask,
+                picture(heat_map.image, f"{name}: {self._said(heat_map, prototype)}"),
+                heat_map.on_mask,
             )
-            for cut, prototype, name, overlay in zip(cuts, prototypes, names, found, strict=True)
+            for cut, prototype, name, heat_map in zip(cuts, prototypes, names, found, strict=True)
         ]
 
     def named(self, prototype: int) -> str:
@@ -218,14 +218,14 @@ class Looks:
         found_nSS = places(crops_nSS3, torch.tensor(prototypes)).numpy()
         return [cut._replace(inside=inside) for cut, inside in zip(cuts, found_nSS, strict=True)]
 
-    def _said(self, overlay: Overlay, prototype: int) -> str:
+    def _said(self, heat_map: HeatMap, prototype: int) -> str:
         subject = f"prototype {prototype}" if self.views.kind != "image" else self.named(prototype)
-        if overlay.on_mask is None:
+        if heat_map.on_mask is None:
             return f"no pixel speaks for {subject}"
         if self.views.kind == "image":
             return f"its pixels' relevance for the {subject}"
         where = "on the mask" if self.views.kind == "crops" else "in the place outlined"
-        return f"its pixels' relevance for {subject}, {overlay.on_mask:.0%} of it {where}"
+        return f"its pixels' relevance for {subject}, {heat_map.on_mask:.0%} of it {where}"
 
     def _line(self, points: Points, this: Side, that: Side, most: float) -> Line:
         first = points.prototypes[0]

@@ -282,7 +282,7 @@ def _lines(tested: Tested, row: int, score: Score) -> list[Line]:
             points,
             tested.index.class_names[looks.prototypes.class_of_P[prototype]],
             abs(points.points) / most,
-            this.overlay,
+            this.heat_map,
             _prototype(tested, prototype),
         )
         for points, prototype, this in zip(

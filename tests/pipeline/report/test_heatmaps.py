@@ -7,7 +7,7 @@ from PIL import Image
 from settings import model_settings
 
 from pipeline.model.protomask import ProtoMask
-from pipeline.report.heatmaps import RAMP, Cut, overlaid, overlays, relevance_of
+from pipeline.report.heatmaps import RAMP, Cut, draw_heat_map, draw_heat_maps, relevance_of
 
 S = 64
 PIXELS = np.tile(np.array([40, 160, 90], np.uint8), (S, S, 1))
@@ -39,17 +39,17 @@ class Maps:
 
 
 def test_where_only_the_mask_is_seen_only_relevance_on_it_has_a_colour() -> None:
-    drawn = overlaid(Cut(PIXELS, half(), False), np.ones((S, S), np.float32), S)
+    drawn = draw_heat_map(Cut(PIXELS, half(), False), np.ones((S, S), np.float32), S)
     assert colourful(drawn)[:, : S // 2].all() and not colourful(drawn)[:, S // 2 :].any()
 
 
 def test_where_the_whole_crop_is_seen_relevance_has_a_colour_everywhere() -> None:
-    drawn = overlaid(Cut(PIXELS, half(), True), np.ones((S, S), np.float32), S)
+    drawn = draw_heat_map(Cut(PIXELS, half(), True), np.ones((S, S), np.float32), S)
     assert colourful(drawn).all()
 
 
 def test_a_crop_without_relevance_is_grey_and_darker_outside_its_mask() -> None:
-    drawn = overlaid(Cut(PIXELS, half(), True), np.zeros((S, S), np.float32), S)
+    drawn = draw_heat_map(Cut(PIXELS, half(), True), np.zeros((S, S), np.float32), S)
     assert not colourful(drawn).any()
     light = np.asarray(drawn)[..., 0].astype(int)
     assert light[:, :30].min() > light[:, 34:].max() + 20
@@ -57,10 +57,14 @@ def test_a_crop_without_relevance_is_grey_and_darker_outside_its_mask() -> None:
 
 def test_the_most_relevant_pixels_are_the_lightest() -> None:
     relevance = np.repeat(np.linspace(0, 1, S, dtype=np.float32)[:, None], S, axis=1)
-    light = np.asarray(overlaid(Cut(PIXELS, np.ones((S, S), bool), True), relevance, S)).sum(-1)
+    light = np.asarray(draw_heat_map(Cut(PIXELS, np.ones((S, S), bool), True), relevance, S)).sum(
+        -1
+    )
     assert light[-1].mean() == pytest.approx(sum(RAMP[-1]), abs=20)
     assert (np.diff(light[S // 2 :, 0].astype(int)) >= -2).all()
-    assert not colourful(overlaid(Cut(PIXELS, np.ones((S, S), bool), True), relevance, S))[0].any()
+    assert not colourful(draw_heat_map(Cut(PIXELS, np.ones((S, S), bool), True), relevance, S))[
+        0
+    ].any()
 
 
 def test_the_ramp_grows_lighter_step_by_step() -> None:
@@ -73,13 +77,13 @@ def test_the_share_on_the_mask_counts_what_speaks_for_the_prototype() -> None:
     relevance[0, 0, 0], relevance[0, 0, -1] = 3.0, 1.0  # 3 on the mask, 1 off it: 3/4
     relevance[1, 0, 0], relevance[1, 0, -1] = -3.0, 1.0  # against does not count: 0/1
     relevance[2, 0, 0] = -1.0
-    found = overlays(Maps(relevance), [Cut(PIXELS, half(), True)] * 3, [5, 6, 7], 32)
-    assert [overlay.on_mask for overlay in found] == [0.75, 0.0, None]
-    assert {overlay.image.size for overlay in found} == {(32, 32)}
+    found = draw_heat_maps(Maps(relevance), [Cut(PIXELS, half(), True)] * 3, [5, 6, 7], 32)
+    assert [heat_map.on_mask for heat_map in found] == [0.75, 0.0, None]
+    assert {heat_map.image.size for heat_map in found} == {(32, 32)}
 
 
 def test_without_crops_nothing_is_asked() -> None:
-    assert overlays(Maps(np.zeros((0, S, S), np.float32)), [], [], 32) == []
+    assert draw_heat_maps(Maps(np.zeros((0, S, S), np.float32)), [], [], 32) == []
 
 
 @pytest.mark.parametrize(("backbone", "rule"), [("test_resnet", "prp"), ("test_mambaout", "grad")])

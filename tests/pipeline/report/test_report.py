@@ -70,7 +70,7 @@ def test_relevance_may_be_drawn_on_the_mask_only(tiny) -> None:
     cut = Cut(np.full((24, 24, 3), 200, np.uint8), np.eye(24, dtype=bool), True)
     whole, masked = (look.sides([cut], [0], ["crop"])[0] for look in looks)
     assert whole.crop == masked.crop
-    assert whole.overlay != masked.overlay
+    assert whole.heat_map != masked.heat_map
 
 
 def test_every_score_adds_up_to_the_logit(tiny: Any) -> None:
