@@ -54,7 +54,7 @@ def write_page(workspace: Workspace, image: Path, out: Path) -> None:
     predictor = load_predictor(workspace, params)
     prediction = predictor.predict(image.name, pixels)
     with atomic_file(out) as part:
-        write_image_page(part, prediction, predictor.looks(params.explain.only_mask))
+        write_image_page(part, prediction, predictor.explainer(params.explain.only_mask))
     (name, score), *_ = prediction.ranking
     print(f"{image}: {name} {score:.2f} -> {out}")
 

@@ -18,8 +18,8 @@ from commands.experiments import IN_REPOSITORY, said_by_dvc, up_to_date
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_file
 from pipeline.report.heatmaps import relevance_of
-from pipeline.report.image_pictures import Gallery
-from pipeline.report.score_lines import Looks
+from pipeline.report.image_renderer import ImageRenderer
+from pipeline.report.score_lines import Explainer
 from pipeline.saliency.maps import SimilarPlaces
 from pipeline.study.comparison_page import (
     Compared,
@@ -90,8 +90,8 @@ def _tested(rev: str, workspace: Workspace, runtime: Runtime) -> Tested:
             index,
             outputs,
             _read_measured(workspace.evaluate / "images.parquet"),
-            Looks(prototypes, relevance, crops, index.ids, only_mask, places),
-            Gallery(
+            Explainer(prototypes, relevance, crops, index.ids, only_mask, places),
+            ImageRenderer(
                 index, workspace.images_root(params), finished.masks(), crops, prototypes.views
             ),
         )

@@ -12,7 +12,7 @@ from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore
 from pipeline.report.heatmaps import relevance_of
-from pipeline.report.image_pictures import Gallery
+from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.metric_table import Measured
 from pipeline.report.report import Report
 from pipeline.saliency.maps import SimilarPlaces
@@ -32,10 +32,10 @@ def run(workspace: Workspace) -> None:
     prototypes = finished.prototypes()
     network = finished.network.to(device_of(params.runtime))
     root = workspace.images_root(params)
-    gallery = Gallery(index, root, masks, crops, prototypes.views)
+    renderer = ImageRenderer(index, root, masks, crops, prototypes.views)
     report = Report(
         index,
-        gallery,
+        renderer,
         prototypes,
         network.head().prototypes_PD.cpu().numpy(),
         finished.outputs(),
@@ -52,10 +52,10 @@ def run(workspace: Workspace) -> None:
         f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(prototypes)} prototypes; "
         f"{len(sizes)} pages of classes, {max(sizes):.1f} MB at most, {sum(sizes):.1f} MB together"
     )
-    if gallery.missing:
+    if renderer.missing:
         print(
-            f"{len(gallery.missing)} photographs are not in {root}, or are others there; the pages "
-            "show only the crops of these"
+            f"{len(renderer.missing)} photographs are not in {root}, or are others there; the "
+            "pages show only the crops of these"
         )
 
 

@@ -22,10 +22,10 @@ from pipeline.datasets.prepare import build_index
 from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.report.image_page import Prediction, write_image_page
-from pipeline.report.image_pictures import Gallery
+from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.metric_table import Measured
 from pipeline.report.report import Report
-from pipeline.report.score_lines import Looks
+from pipeline.report.score_lines import Explainer
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.stored_outputs import StoredOutputs
 from pipeline.saliency.views import Views
@@ -94,12 +94,12 @@ class Tiny(NamedTuple):
     outputs: StoredOutputs
 
     def report(self, root: Path | None = None) -> Report:
-        gallery = Gallery(
+        renderer = ImageRenderer(
             self.index, root or self.root, self.masks, self.crops, self.prototypes.views
         )
         return Report(
             self.index,
-            gallery,
+            renderer,
             self.prototypes,
             self.embedding_PD,
             self.outputs,
@@ -159,8 +159,10 @@ class Tiny(NamedTuple):
         ]
         ranking = [(NAMES[score.label], score.score) for score in scores]
         prediction = Prediction("<photo>.png", image, masks, crops, ranking, scores)
-        looks = Looks(self.prototypes, Brightness(), self.crops, self.index.ids, places=self.places)
-        write_image_page(page, prediction, looks)
+        explainer = Explainer(
+            self.prototypes, Brightness(), self.crops, self.index.ids, places=self.places
+        )
+        write_image_page(page, prediction, explainer)
         return page
 
 

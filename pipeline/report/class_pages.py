@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.index import Index
 from pipeline.report.drawing import QUALITY_SMALL
-from pipeline.report.image_pictures import Gallery
+from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.pages import Picture, picture, write_page
-from pipeline.report.score_lines import Looks, Side
+from pipeline.report.score_lines import Explainer, Side
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.stored_outputs import StoredOutputs
 
@@ -99,22 +99,22 @@ class ClassPages:
 
     Args:
         index: the data set's images, with ids and classes.
-        gallery: draws these images and their views.
+        renderer: draws these images and their views.
         prototypes: the finished model's prototypes and weights.
         outputs: the model's outputs on the test images.
-        looks: draws crops with the relevance of their pixels.
+        explainer: draws crops with the relevance of their pixels.
     """
 
     def __init__(
         self,
         index: Index,
-        gallery: Gallery,
+        renderer: ImageRenderer,
         prototypes: Prototypes,
         outputs: StoredOutputs,
-        looks: Looks,
+        explainer: Explainer,
     ) -> None:
-        self.index, self.gallery, self.prototypes = index, gallery, prototypes
-        self.outputs, self.looks = outputs, looks
+        self.index, self.renderer, self.prototypes = index, renderer, prototypes
+        self.outputs, self.explainer = outputs, explainer
 
     def write(self, path: Path, label: int) -> None:
         """Writes the page of a class, which links to index.html in the parent folder.
@@ -126,12 +126,12 @@ class ClassPages:
         own_N, named_N = self.outputs.labels_N == label, self.outputs.predicted_N == label
         names = self.prototypes.class_names
         groups = self.prototypes.distinct(label)
-        sources = self.looks.sources([group[0] for group in groups])
+        sources = self.explainer.sources([group[0] for group in groups])
         write_page(
             path,
             "class_page.html.jinja",
             dataset=self.index.dataset,
-            rule=self.looks.relevance.rule,
+            rule=self.explainer.relevance.rule,
             label=label,
             names=names,
             num_prototypes=sum(len(group) for group in groups),
@@ -174,7 +174,7 @@ class ClassPages:
         first = group[0]
         row, view = int(self.prototypes.rows_P[first]), int(self.prototypes.view_P[first])
         views, image = self.prototypes.views, self.index.ids[row]
-        drawn = self.gallery.outlined(row, {view: ""}, IMAGE_SIDE, DIM)
+        drawn = self.renderer.outlined(row, {view: ""}, IMAGE_SIDE, DIM)
         outlined = {
             "crops": f", the mask of {views.called(view)} outlined",
             "cells": f", {views.called(view)} outlined",
@@ -208,5 +208,5 @@ class ClassPages:
             self.prototypes.class_names[label],
             float(self.outputs.similarity_NP[place, prototype]),
             bool(self.outputs.predicted_N[place] == of),
-            picture(self.gallery.view(row, view, THUMBNAIL), alt, QUALITY_SMALL),
+            picture(self.renderer.view(row, view, THUMBNAIL), alt, QUALITY_SMALL),
         )

@@ -13,8 +13,8 @@ from pipeline.masks.masks import Masks
 from pipeline.report.drawing import Outline, outlined
 from pipeline.report.heatmaps import Cut
 from pipeline.report.pages import Picture, picture, write_page
-from pipeline.report.score_lines import Looks, Segmented, numbered
-from pipeline.report.view_pictures import outlines_of_views
+from pipeline.report.score_lines import Explainer, Segmented, numbered
+from pipeline.report.view_drawing import outlines_of_views
 from pipeline.saliency.prototypes import Score
 from pipeline.saliency.views import Views
 
@@ -57,16 +57,16 @@ class Prediction(NamedTuple):
         return None if self.masks is None or number == NO_MASK else self.masks.full(number)
 
 
-def write_image_page(path: Path, prediction: Prediction, looks: Looks) -> None:
+def write_image_page(path: Path, prediction: Prediction, explainer: Explainer) -> None:
     """Writes the page; the same inputs give the same bytes.
 
     Args:
         path: path of the HTML file.
         prediction: the image and the prediction.
-        looks: draws crops with the relevance of their pixels.
+        explainer: draws crops with the relevance of their pixels.
     """
     pixels, inside = prediction.crops.pixels, prediction.crops.inside
-    whole = looks.crops.settings.background == "original"
+    whole = explainer.crops.settings.background == "original"
     valid = np.flatnonzero(prediction.crops.valid).tolist()
     cuts = {crop: Cut(pixels[crop], inside[crop], whole) for crop in valid}
     used = {points.view for score in prediction.scores for points in score.rows}
@@ -74,14 +74,14 @@ def write_image_page(path: Path, prediction: Prediction, looks: Looks) -> None:
         path,
         "image_page.html.jinja",
         name=prediction.name,
-        rule=looks.relevance.rule,
-        views=looks.views,
-        num_classes=len(looks.prototypes.class_names),
-        num_prototypes=len(looks.prototypes),
+        rule=explainer.relevance.rule,
+        views=explainer.views,
+        num_classes=len(explainer.prototypes.class_names),
+        num_prototypes=len(explainer.prototypes),
         ranking=prediction.ranking,
-        outlined=_outlined(prediction, looks.views, sorted(used)),
-        sums=looks.sums(prediction.name, cuts, prediction.scores),
-        segmented=_segmented(prediction, looks.views, cuts),
+        outlined=_outlined(prediction, explainer.views, sorted(used)),
+        sums=explainer.sums(prediction.name, cuts, prediction.scores),
+        segmented=_segmented(prediction, explainer.views, cuts),
     )
 
 

@@ -16,7 +16,7 @@ from pipeline.report.drawing import (
     resized,
     writable,
 )
-from pipeline.report.view_pictures import colour_of_view
+from pipeline.report.view_drawing import colour_of_view
 from pipeline.saliency.prototypes import Points, Score, figure
 from pipeline.saliency.views import Views
 

@@ -15,8 +15,8 @@ from pipeline.model.base.saved import About
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_page import Prediction
 from pipeline.report.prediction_picture import Reason, draw_reasons
-from pipeline.report.score_lines import Looks
-from pipeline.report.view_pictures import draw_view
+from pipeline.report.score_lines import Explainer
+from pipeline.report.view_drawing import draw_view
 from pipeline.saliency.maps import SimilarPlaces
 from pipeline.saliency.prototypes import Points, Prototypes
 
@@ -96,7 +96,7 @@ class Predictor:
         outlines = prediction.outlines(views, sorted({points.view for points in rows}))
         return draw_reasons(prediction.image, outlines, prediction.ranking, score, reasons, views)
 
-    def looks(self, only_mask: bool = False) -> Looks:
+    def explainer(self, only_mask: bool = False) -> Explainer:
         """Returns what draws the lines of an image's page.
 
         Args:
@@ -104,7 +104,7 @@ class Predictor:
         """
         places = SimilarPlaces(self.network) if self.network.in_cells else None
         relevance = relevance_of(self.network)
-        return Looks(self.prototypes, relevance, self.crops, self.ids, only_mask, places)
+        return Explainer(self.prototypes, relevance, self.crops, self.ids, only_mask, places)
 
     @torch.inference_mode()
     def _infer(self, crops: Crops) -> ModelOutputs:

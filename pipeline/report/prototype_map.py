@@ -47,7 +47,7 @@ class Cluster(NamedTuple):
     narrow: bool = False
 
 
-class Scatter(NamedTuple):
+class PrototypeMap(NamedTuple):
     """A map of prototypes.
 
     Args:
@@ -64,7 +64,9 @@ class Scatter(NamedTuple):
     clusters: list[Cluster]
 
 
-def scatter(prototypes: Prototypes, embedding_PD: NDArray[np.floating], seed: int) -> Scatter:
+def map_prototypes(
+    prototypes: Prototypes, embedding_PD: NDArray[np.floating], seed: int
+) -> PrototypeMap:
     """Draws a map of a model's prototypes; those of the same view share a point.
 
     Args:
@@ -75,13 +77,13 @@ def scatter(prototypes: Prototypes, embedding_PD: NDArray[np.floating], seed: in
     labels = range(len(prototypes.class_names))
     first_X = [group[0] for label in labels for group in prototypes.distinct(label)]
     label_X = prototypes.class_of_P[first_X]
-    place_X2 = _fit(spread(np.asarray(embedding_PD, np.float64)[first_X], seed))
+    place_X2 = _fit(project(np.asarray(embedding_PD, np.float64)[first_X], seed))
     clusters = [
         _cluster(label, prototypes.class_names[label], place_X2[label_X == label], place_X2)
         for label in np.unique(label_X).tolist()
     ]
     wide, narrow = _with_room(clusters, WIDE), _with_room(clusters, NARROW)
-    return Scatter(
+    return PrototypeMap(
         WIDTH,
         HEIGHT,
         round(min(LARGEST_DOT, SPREAD_DOT / len(first_X) ** 0.5)),
@@ -93,7 +95,7 @@ def scatter(prototypes: Prototypes, embedding_PD: NDArray[np.floating], seed: in
     )
 
 
-def spread(embedding_XD: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+def project(embedding_XD: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Projects embeddings X×D to the plane: float64 X×2.
 
     By t-SNE (van der Maaten and Hinton, 2008), or by PCA where there are fewer than `FEW`.
@@ -146,7 +148,7 @@ def _dots(box: Box, place_X2: NDArray[np.float64]) -> int:
 def _with_room(clusters: Sequence[Cluster], size: float) -> set[int]:
     """Returns the classes whose names fit without overlap.
 
-    Classes whose prototypes have the smallest spread take precedence.
+    Classes whose prototypes have the smallest standard deviation take precedence.
     """
     taken: list[Box] = []
     room = set()

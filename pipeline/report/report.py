@@ -13,12 +13,12 @@ from pipeline.progress import track
 from pipeline.report.class_pages import THUMBNAIL, ClassPages
 from pipeline.report.drawing import QUALITY_SMALL
 from pipeline.report.heatmaps import Places, Relevance, read_cut
-from pipeline.report.image_pictures import Gallery
+from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.mask_charts import mask_charts
 from pipeline.report.metric_table import Measured, tables
 from pipeline.report.pages import Picture, picture, write_page
-from pipeline.report.prototype_map import scatter
-from pipeline.report.score_lines import Looks, Segmented, Sum, numbered
+from pipeline.report.prototype_map import map_prototypes
+from pipeline.report.score_lines import Explainer, Segmented, Sum, numbered
 from pipeline.saliency.prototypes import Prototypes, Score
 from pipeline.saliency.stored_outputs import StoredOutputs
 
@@ -76,7 +76,7 @@ class Report:
 
     Args:
         index: the data set's images, with ids and classes.
-        gallery: draws these images and their views.
+        renderer: draws these images and their views.
         prototypes: the finished model's prototypes and weights.
         embedding_PD: the prototypes' embeddings, float P×D.
         outputs: the model's outputs on the test images.
@@ -93,7 +93,7 @@ class Report:
     def __init__(
         self,
         index: Index,
-        gallery: Gallery,
+        renderer: ImageRenderer,
         prototypes: Prototypes,
         embedding_PD: NDArray[np.floating],
         outputs: StoredOutputs,
@@ -102,9 +102,11 @@ class Report:
         places: Places | None = None,
     ) -> None:
         outputs.refuse_unless(prototypes)
-        self.index, self.gallery, self.views = index, gallery, prototypes.views
+        self.index, self.renderer, self.views = index, renderer, prototypes.views
         self.prototypes, self.embedding_PD, self.outputs = prototypes, embedding_PD, outputs
-        self.looks = Looks(prototypes, relevance, gallery.crops, index.ids, only_mask, places)
+        self.explainer = Explainer(
+            prototypes, relevance, renderer.crops, index.ids, only_mask, places
+        )
 
     def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
         """Writes index.html and classes/; the same inputs give the same bytes.
@@ -116,7 +118,7 @@ class Report:
             seed: seed of the map of prototypes.
         """
         (folder / "classes").mkdir()
-        pages = ClassPages(self.index, self.gallery, self.prototypes, self.outputs, self.looks)
+        pages = ClassPages(self.index, self.renderer, self.prototypes, self.outputs, self.explainer)
         labels = range(len(self.prototypes.class_names))
         for label in track(labels, "Drawing prototypes"):
             pages.write(folder / "classes" / f"{label}.html", label)
@@ -127,7 +129,7 @@ class Report:
             dataset=self.index.dataset,
             views=self.views,
             facts=facts,
-            rule=self.looks.relevance.rule,
+            rule=self.explainer.relevance.rule,
             num_test=len(self.outputs.rows_N),
             num_right=int((self.outputs.labels_N == self.outputs.predicted_N).sum()),
             num_prototypes=len(self.prototypes),
@@ -138,9 +140,9 @@ class Report:
             if self.views.kind == "crops"
             else [],
             charts=mask_charts(measured.plots),
-            map=scatter(self.prototypes, self.embedding_PD, seed) if self.has_map else None,
+            map=map_prototypes(self.prototypes, self.embedding_PD, seed) if self.has_map else None,
             classes=[self._best(label) for label in labels],
-            missing=self.gallery.missing,
+            missing=self.renderer.missing,
         )
 
     @property
@@ -202,7 +204,7 @@ class Report:
         scores = [self.score(place, label, top).rounded() for label in shown]
         used = sorted({points.view for score in scores for points in score.rows})
         image, views = self.index.ids[row], self.views
-        drawn = self.gallery.outlined(row, {view: views.mark(view) for view in used}, IMAGE_SIDE)
+        drawn = self.renderer.outlined(row, {view: views.mark(view) for view in used}, IMAGE_SIDE)
         outlined = {
             "crops": f", the masks of crops {_and(used)} outlined",
             "cells": f", {_and(map(views.called, used))} outlined",
@@ -210,25 +212,25 @@ class Report:
         }[views.kind]
         alt = f"Test photograph {image}{outlined}"
         crops = {views.crop(view) for view in used}
-        cuts = {crop: read_cut(self.gallery.crops, row, crop) for crop in crops}
+        cuts = {crop: read_cut(self.renderer.crops, row, crop) for crop in crops}
         return Decision(
             image,
             names[actual],
             right,
             _maybe(drawn, alt),
-            self.looks.sums(image, cuts, scores),
+            self.explainer.sums(image, cuts, scores),
             names[ranking[1]] if len(ranking) > 1 else "",
             round(float(logits_C[ranking[1]]), 2) if len(ranking) > 1 else 0.0,
         )
 
     def _segmented(self, place: int) -> Segmented:
         row = int(self.outputs.rows_N[place])
-        image, crops = self.index.ids[row], self.gallery.crops
+        image, crops = self.index.ids[row], self.renderer.crops
         valid = np.flatnonzero(crops.valid[row]).tolist()
-        drawn = self.gallery.outlined(row, {crop: str(crop) for crop in valid}, SEGMENTED)
+        drawn = self.renderer.outlined(row, {crop: str(crop) for crop in valid}, SEGMENTED)
         return Segmented(
             image,
-            int(self.gallery.masks.num_masks()[row]),
+            int(self.renderer.masks.num_masks()[row]),
             _maybe(drawn, f"Photograph {image} with the masks of its {len(valid)} crops outlined"),
             numbered(image, {crop: read_cut(crops, row, crop) for crop in valid}),
         )
@@ -248,8 +250,8 @@ class Report:
 
     def _small(self, prototype: int) -> Picture:
         row, view = self.prototypes.rows_P[prototype], int(self.prototypes.view_P[prototype])
-        drawn = self.gallery.view(int(row), view, THUMBNAIL)
-        named = self.looks.named(prototype)
+        drawn = self.renderer.view(int(row), view, THUMBNAIL)
+        named = self.explainer.named(prototype)
         shown = named if self.views.kind == "image" else f"Prototype {prototype}"
         alt = f"{shown}: {self.views.called(view)} of {self.index.ids[row]}"
         return picture(drawn, alt, QUALITY_SMALL)

@@ -11,7 +11,7 @@ from pipeline.crops.store import CropStore
 from pipeline.report.drawing import COLOURS, Outline, colour_of, outlined, resized, web_colour
 from pipeline.report.heatmaps import Cut, HeatMap, Places, Relevance, draw_heat_maps, read_cut
 from pipeline.report.pages import Picture, picture
-from pipeline.report.view_pictures import colour_of_view
+from pipeline.report.view_drawing import colour_of_view
 from pipeline.saliency.prototypes import Points, Prototypes, Score
 
 CROP = 128
@@ -105,7 +105,7 @@ class Segmented(NamedTuple):
     crops: list[Numbered]
 
 
-class Looks:
+class Explainer:
     """Draws the lines of images, and the prototypes in them.
 
     Args:

@@ -17,9 +17,9 @@ from pipeline.parameters import flat
 from pipeline.progress import track
 from pipeline.report.drawing import resized
 from pipeline.report.heatmaps import read_cut
-from pipeline.report.image_pictures import Gallery
+from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.pages import Picture, page_templates, picture
-from pipeline.report.score_lines import CROP, Looks
+from pipeline.report.score_lines import CROP, Explainer
 from pipeline.saliency.prototypes import Points, Score
 from pipeline.saliency.stored_outputs import StoredOutputs
 from pipeline.study.comparison import FEW
@@ -55,16 +55,16 @@ class Tested:
         index: the data set's images, with ids and classes.
         outputs: the model's outputs on the test images.
         measured: a value for each image and metric, see `pipeline.metrics.summary.per_image`.
-        looks: draws the contributions to its scores.
-        gallery: draws the data set's images.
+        explainer: draws the contributions to its scores.
+        renderer: draws the data set's images.
     """
 
     run: Run
     index: Index
     outputs: StoredOutputs
     measured: pd.DataFrame
-    looks: Looks
-    gallery: Gallery
+    explainer: Explainer
+    renderer: ImageRenderer
 
     @property
     def ids(self) -> list[str]:
@@ -234,10 +234,10 @@ def draw_images(tested: Tested, places: Sequence[int]) -> list[tuple[Picture, bo
 
 def _draw_image(tested: Tested, row: int) -> tuple[Picture, bool]:
     image = tested.index.ids[row]
-    drawn = tested.gallery.outlined(row, {}, IMAGE_SIDE)
+    drawn = tested.renderer.outlined(row, {}, IMAGE_SIDE)
     if drawn is not None:
         return picture(drawn, f"Test photograph {image}"), False
-    pixels = tested.gallery.crops.whole().crops([row])[0, 0]
+    pixels = tested.renderer.crops.whole().crops([row])[0, 0]
     return picture(resized(pixels, min(IMAGE_SIDE, len(pixels))), f"Test image {image}"), True
 
 
@@ -252,11 +252,11 @@ def verdicts(tested: Tested, places: Sequence[int]) -> list[Verdict]:
 
 
 def _verdict(tested: Tested, place: int) -> Verdict:
-    outputs, looks = tested.outputs, tested.looks
+    outputs, explainer = tested.outputs, tested.explainer
     row, actual = int(outputs.rows_N[place]), int(outputs.labels_N[place])
     logits_C = outputs.logits_NC[place]
     named, following = np.argsort(-logits_C, kind="stable")[:2].tolist()
-    score = looks.prototypes.score(
+    score = explainer.prototypes.score(
         named, outputs.similarity_NP[place], outputs.view_NP[place], NUM_LINES
     ).rounded()
     names = tested.index.class_names
@@ -272,33 +272,35 @@ def _verdict(tested: Tested, place: int) -> Verdict:
 
 
 def _lines(tested: Tested, row: int, score: Score) -> list[Line]:
-    looks, image = tested.looks, tested.index.ids[row]
+    explainer, image = tested.explainer, tested.index.ids[row]
     first = [points.prototypes[0] for points in score.rows]
-    cuts = [read_cut(looks.crops, row, looks.views.crop(points.view)) for points in score.rows]
-    called = [f"{looks.views.called(points.view)} of {image}" for points in score.rows]
+    cuts = [
+        read_cut(explainer.crops, row, explainer.views.crop(points.view)) for points in score.rows
+    ]
+    called = [f"{explainer.views.called(points.view)} of {image}" for points in score.rows]
     most = max((abs(points.points) for points in score.rows), default=0.0) or 1.0
     return [
         Line(
             points,
-            tested.index.class_names[looks.prototypes.class_of_P[prototype]],
+            tested.index.class_names[explainer.prototypes.class_of_P[prototype]],
             abs(points.points) / most,
             this.heat_map,
             _prototype(tested, prototype),
         )
         for points, prototype, this in zip(
-            score.rows, first, looks.sides(cuts, first, called), strict=True
+            score.rows, first, explainer.sides(cuts, first, called), strict=True
         )
     ]
 
 
 def _prototype(tested: Tested, prototype: int) -> Picture | None:
     """Draws a prototype's training view without relevance, which would take twice the time."""
-    looks, prototypes = tested.looks, tested.looks.prototypes
-    if looks.views.kind == "image":
+    explainer, prototypes = tested.explainer, tested.explainer.prototypes
+    if explainer.views.kind == "image":
         return None
     row, view = int(prototypes.rows_P[prototype]), int(prototypes.view_P[prototype])
-    drawn = tested.gallery.view(row, view, CROP)
-    alt = f"{looks.named(prototype)}: {looks.views.called(view)} of {tested.index.ids[row]}"
+    drawn = tested.renderer.view(row, view, CROP)
+    alt = f"{explainer.named(prototype)}: {explainer.views.called(view)} of {tested.index.ids[row]}"
     return picture(drawn, alt)
 
 
@@ -355,8 +357,8 @@ def write_comparison(
             groups=list(zip(groups, compared.chosen, strict=True)),
             filters=_filters(cards),
             classes=[(of, a.index.class_names[of.label]) for of in compared.classes[:NUM_CLASSES]],
-            kinds=list(dict.fromkeys(of.looks.views.kind for of in (a, b))),
-            rules=list(dict.fromkeys(of.looks.relevance.rule for of in (a, b))),
+            kinds=list(dict.fromkeys(of.explainer.views.kind for of in (a, b))),
+            rules=list(dict.fromkeys(of.explainer.relevance.rule for of in (a, b))),
         ).dump(file, encoding="utf-8")
 
 
@@ -390,7 +392,7 @@ def _notes(a: Tested, b: Tested, metrics: Sequence[Difference]) -> list[str]:
     if not any(of.column.name.partition(".")[0] in BY_EXPLANATION for of in metrics):
         return []
     notes = []
-    kinds = [run.looks.views.kind for run in (a, b)]
+    kinds = [run.explainer.views.kind for run in (a, b)]
     if kinds[0] != kinds[1]:
         shown = [SHOWN[kind] for kind in kinds]
         notes.append(

@@ -56,15 +56,12 @@ def test_a_crop_without_relevance_is_grey_and_darker_outside_its_mask() -> None:
 
 
 def test_the_most_relevant_pixels_are_the_lightest() -> None:
+    whole = Cut(PIXELS, np.ones((S, S), bool), True)
     relevance = np.repeat(np.linspace(0, 1, S, dtype=np.float32)[:, None], S, axis=1)
-    light = np.asarray(draw_heat_map(Cut(PIXELS, np.ones((S, S), bool), True), relevance, S)).sum(
-        -1
-    )
+    light = np.asarray(draw_heat_map(whole, relevance, S)).sum(-1)
     assert light[-1].mean() == pytest.approx(sum(RAMP[-1]), abs=20)
     assert (np.diff(light[S // 2 :, 0].astype(int)) >= -2).all()
-    assert not colourful(draw_heat_map(Cut(PIXELS, np.ones((S, S), bool), True), relevance, S))[
-        0
-    ].any()
+    assert not colourful(draw_heat_map(whole, relevance, S))[0].any()
 
 
 def test_the_ramp_grows_lighter_step_by_step() -> None:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from pipeline.report import prototype_map as module
-from pipeline.report.prototype_map import HEIGHT, LETTER, WIDE, WIDTH, Scatter, scatter, spread
+from pipeline.report.prototype_map import (
+    HEIGHT,
+    LETTER,
+    WIDE,
+    WIDTH,
+    PrototypeMap,
+    map_prototypes,
+    project,
+)
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.views import Views
 
@@ -31,28 +39,28 @@ def clusters(C: int, M: int, seed: int = 0) -> tuple[Prototypes, np.ndarray]:
 
 def test_few_are_laid_out_by_their_principal_components() -> None:
     """Points on a line of direction (3, 4): the first coordinate is the distance along it."""
-    place = spread(np.outer([-2.0, 0.0, 2.0], [0.6, 0.8, 0.0]), 0)
+    place = project(np.outer([-2.0, 0.0, 2.0], [0.6, 0.8, 0.0]), 0)
     assert np.abs(place[:, 0]) == pytest.approx([2, 0, 2])
     assert place[:, 1] == pytest.approx([0, 0, 0])
 
 
 @pytest.mark.parametrize(("X", "D"), [(1, 4), (2, 4), (5, 1)])
 def test_the_smallest_models_have_a_map(X: int, D: int) -> None:
-    place = spread(np.random.default_rng(0).random((X, D)), 0)
+    place = project(np.random.default_rng(0).random((X, D)), 0)
     assert place.shape == (X, 2) and np.isfinite(place).all()
 
 
 def test_many_keep_their_neighbours_and_every_run_is_the_same() -> None:
     prototypes, embedding_PD = clusters(6, 10)
-    place = spread(embedding_PD, 3)
-    assert np.array_equal(place, spread(embedding_PD, 3))
+    place = project(embedding_PD, 3)
+    assert np.array_equal(place, project(embedding_PD, 3))
     distance = np.linalg.norm(place[:, None] - place, axis=-1)
     np.fill_diagonal(distance, np.inf)
     assert (prototypes.class_of_P[distance.argmin(1)] == prototypes.class_of_P).all()
 
 
-def drawn(C: int, M: int) -> Scatter:
-    return scatter(*clusters(C, M), seed=0)
+def drawn(C: int, M: int) -> PrototypeMap:
+    return map_prototypes(*clusters(C, M), seed=0)
 
 
 def test_every_dot_and_name_lies_on_the_map() -> None:
@@ -88,7 +96,7 @@ def test_prototypes_of_one_crop_are_one_dot_and_a_class_without_any_has_none() -
         np.zeros(3),
         Views("crops", (1, 1)),
     )
-    found = scatter(prototypes, np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), 0)
+    found = map_prototypes(prototypes, np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), 0)
     assert [(cluster.name, len(cluster.points)) for cluster in found.clusters] == [
         ("wren", 1),
         ("owl", 1),

@@ -13,9 +13,9 @@ from PIL import Image
 from pipeline.errors import ProtoMaskError
 from pipeline.report.class_pages import NUM_NEAREST, NUM_WRONG
 from pipeline.report.heatmaps import Cut
-from pipeline.report.image_pictures import Gallery
+from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.report import NUM_DECISIONS, Report
-from pipeline.report.score_lines import Looks
+from pipeline.report.score_lines import Explainer
 from pipeline.saliency.stored_outputs import StoredOutputs
 
 
@@ -63,12 +63,14 @@ def said(page: str) -> str:
 
 def test_relevance_may_be_drawn_on_the_mask_only(tiny) -> None:
     report = tiny.report()
-    looks = [
-        Looks(tiny.prototypes, report.looks.relevance, tiny.crops, tiny.index.ids, only_mask)
+    renderers = [
+        Explainer(
+            tiny.prototypes, report.explainer.relevance, tiny.crops, tiny.index.ids, only_mask
+        )
         for only_mask in (False, True)
     ]
     cut = Cut(np.full((24, 24, 3), 200, np.uint8), np.eye(24, dtype=bool), True)
-    whole, masked = (look.sides([cut], [0], ["crop"])[0] for look in looks)
+    whole, masked = (renderer.sides([cut], [0], ["crop"])[0] for renderer in renderers)
     assert whole.crop == masked.crop
     assert whole.heat_map != masked.heat_map
 
@@ -226,10 +228,10 @@ def test_a_photograph_of_another_size_is_not_drawn_on(tiny: Any, tmp_path: Path)
     root = tmp_path / "photographs"
     shutil.copytree(tiny.root, root)
     Image.new("RGB", (61, 40)).save(root / tiny.index.table["path"][0])
-    gallery = Gallery(tiny.index, root, tiny.masks, tiny.crops, tiny.prototypes.views)
-    assert gallery.outlined(0, {0: ""}, 100) is None
-    assert gallery.outlined(1, {0: ""}, 100) is not None
-    assert gallery.missing == {0}
+    renderer = ImageRenderer(tiny.index, root, tiny.masks, tiny.crops, tiny.prototypes.views)
+    assert renderer.outlined(0, {0: ""}, 100) is None
+    assert renderer.outlined(1, {0: ""}, 100) is not None
+    assert renderer.missing == {0}
 
 
 def test_answers_of_another_model_are_refused(tiny: Any) -> None:
@@ -248,11 +250,11 @@ def test_answers_of_another_model_are_refused(tiny: Any) -> None:
         with pytest.raises(ProtoMaskError, match="dvc repro evaluate"):
             Report(
                 tiny.index,
-                report.gallery,
+                report.renderer,
                 tiny.prototypes,
                 tiny.embedding_PD,
                 wrong,
-                report.looks.relevance,
+                report.explainer.relevance,
             )
 
 

@@ -131,8 +131,8 @@ def test_the_page_of_a_photograph(tiny: Any, tmp_path: Path, model: str) -> None
 
 def test_the_place_is_outlined_in_the_picture(tiny: Any) -> None:
     cells = tiny.seeing(CELLS["protopnet"])
-    sides = cells.report().looks.sources(range(6))
-    plain = tiny.seeing(IMAGE).report().looks.sources(range(3))
+    sides = cells.report().explainer.sources(range(6))
+    plain = tiny.seeing(IMAGE).report().explainer.sources(range(3))
     assert all(side.crop.src != other.crop.src for side, other in zip(sides, plain, strict=False))
     shares = []
     for side, row in zip(sides, cells.prototypes.rows_P, strict=True):

@@ -6,7 +6,7 @@ from settings import model_settings
 
 from pipeline.model.base.models import build
 from pipeline.report.drawing import COLOURS
-from pipeline.report.view_pictures import colour_of_view, draw_view, outlines_of_views
+from pipeline.report.view_drawing import colour_of_view, draw_view, outlines_of_views
 from pipeline.saliency.views import Views
 
 CELLS = Views("cells", (2, 3))

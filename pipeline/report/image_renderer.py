@@ -14,11 +14,11 @@ from pipeline.datasets.image_file import UnreadableImageError, read_image
 from pipeline.datasets.index import Index
 from pipeline.masks.store import MaskStore
 from pipeline.report.drawing import outlined
-from pipeline.report.view_pictures import draw_view, outlines_of_views
+from pipeline.report.view_drawing import draw_view, outlines_of_views
 from pipeline.saliency.views import Views
 
 
-class Gallery:
+class ImageRenderer:
     """Draws the images of an index and their views.
 
     An image whose file is missing, or has another size than the one segmented, has no picture; its
