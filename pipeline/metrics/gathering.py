@@ -16,7 +16,7 @@ from pipeline.masks.store import MaskStore
 from pipeline.metrics.evidence import Evidence, Segmented, Truth
 from pipeline.model.base.head import on_cpu
 from pipeline.model.base.inference import ModelOutputs, infer
-from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.saliency.canonizers import NoRuleError
 from pipeline.saliency.maps import (
     Explanation,
@@ -79,7 +79,7 @@ class Examined:
         device = self.fabric.device
         with self.fabric.autocast():
             features = in_passes(self.network, crops_BKSS3.to(device), valid_BK.to(device))
-        return infer(self.network, features.float(), views(valid_BK, features))
+        return infer(self.network, features.float(), valid_views(valid_BK, features))
 
     def segmented(self, image: int) -> Segmented:
         """Returns an image's masks, object mask and part locations.
@@ -130,7 +130,7 @@ def gather_evidence(
     """
     valid_NK = torch.from_numpy(crops.valid[rows_N])
     features_NVF = stored_features(network, crops, rows_N, fabric, cache)
-    found = infer(network, features_NVF, views(valid_NK, features_NVF))
+    found = infer(network, features_NVF, valid_views(valid_NK, features_NVF))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
     size, head = crops.settings.side, on_cpu(network.head())
     drawn, unexplained = _explanations(explanations, network, found, rows_N, sides_N2, crops, masks)

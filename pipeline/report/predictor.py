@@ -10,7 +10,7 @@ from pipeline.crops.extraction import Crops, cut_as_stored, whole_image
 from pipeline.crops.store import CropStore
 from pipeline.masks.segmenter import Machine, with_fingerprint
 from pipeline.model.base.inference import ModelOutputs, infer
-from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.model.base.saved import About
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_page import Prediction
@@ -113,7 +113,7 @@ class Predictor:
         device = self.fabric.device
         with self.fabric.autocast():
             features_1VF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
-        return infer(self.network, features_1VF.float().cpu(), views(valid_1K, features_1VF))
+        return infer(self.network, features_1VF.float().cpu(), valid_views(valid_1K, features_1VF))
 
     def _reason(self, points: Points, crops: Crops) -> Reason:
         first, views = points.prototypes[0], self.prototypes.views

@@ -14,7 +14,7 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.inference import IMAGES_PER_BLOCK, infer
-from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.training.features import stored_features
 
 
@@ -75,7 +75,7 @@ def push_prototypes(
     features_NVF = stored_features(
         network, crops, rows_N, fabric, cache, index.rows("train", "val")
     )
-    valid_NV = views(torch.from_numpy(crops.valid[rows_N]), features_NVF)
+    valid_NV = valid_views(torch.from_numpy(crops.valid[rows_N]), features_NVF)
     labels_N = torch.from_numpy(index.labels[rows_N])
     nearest = nearest_views(network, features_NVF, valid_NV, labels_N)
     push(network, nearest)

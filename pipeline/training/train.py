@@ -23,7 +23,7 @@ from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file
 from pipeline.model.base.losses import class_weights, weighted
-from pipeline.model.base.network import Output, PrototypeNetwork, views
+from pipeline.model.base.network import Output, PrototypeNetwork, valid_views
 from pipeline.progress import track
 from pipeline.training.augmentation import Augmentation
 from pipeline.training.curve import announce
@@ -277,7 +277,7 @@ class Training:
         if self.network.settings.standardise or from_crops:
             rows = torch.from_numpy(self.train_rows)
             features_NVF = self._stored_features()[rows]
-            valid_NV = views(self.valid[rows], features_NVF)
+            valid_NV = valid_views(self.valid[rows], features_NVF)
             features_XF = features_NVF[valid_NV]
             self.network.standardise(features_XF)
             if from_crops:

@@ -187,7 +187,7 @@ class PrototypeNetwork(nn.Module, ABC):
         features_BVF = inputs if inputs.ndim == 3 else self.features(inputs, valid_BK)
         with torch.autocast(features_BVF.device.type, enabled=False):
             embedding_BVD = self.embed(features_BVF.to(self.feature_mean.dtype))
-            return self.score(embedding_BVD, views(valid_BK, embedding_BVD))
+            return self.score(embedding_BVD, valid_views(valid_BK, embedding_BVD))
 
     @abstractmethod
     def embed(self, features_F: Tensor) -> Tensor:
@@ -317,7 +317,7 @@ class PrototypeNetwork(nn.Module, ABC):
         """
 
 
-def views(valid_BK: Tensor, embedding_BVD: Tensor) -> Tensor:
+def valid_views(valid_BK: Tensor, embedding_BVD: Tensor) -> Tensor:
     """Returns which views exist, those of valid crops: bool B×V.
 
     Args:

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from settings import crop_settings, finetune_settings, train_settings
 
 from pipeline.model.base.inference import infer
-from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.model.base.saved import About, save_model
 from pipeline.training.features import stored_features
 from pipeline.training.finetune import finetune
@@ -78,7 +78,7 @@ def test_learned_pushed_and_fine_tuned(
     assert progress.history[progress.best_epoch]["val/accuracy"] == 1.0
 
     features = stored_features(network, training.store, rows, training.fabric)
-    valid, labels = views(training.valid[rows], features), training.labels[rows]
+    valid, labels = valid_views(training.valid[rows], features), training.labels[rows]
     before = infer(network, features, valid)
     assert (before.logits_NC.argmax(1) == labels).float().mean() > 0.9
     nearest = nearest_views(network, features, valid, labels)

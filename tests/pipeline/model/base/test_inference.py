@@ -9,7 +9,7 @@ import torch
 import pipeline.model.base.inference
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.inference import infer
-from pipeline.model.base.network import PrototypeNetwork, views
+from pipeline.model.base.network import PrototypeNetwork, valid_views
 
 from ..conftest import SMALL
 
@@ -103,7 +103,7 @@ def test_logits_are_those_of_the_model_itself(
     with torch.inference_mode():
         features = network.features(crops, valid)
         output = network(crops, valid)
-    found = infer(network, features, views(valid, features))
+    found = infer(network, features, valid_views(valid, features))
     assert features.shape[1] == (1 if name == "blackbox" else 4)
     torch.testing.assert_close(found.logits_NC, output.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.embedding_NVD, output.embedding)
