@@ -38,7 +38,7 @@ def info(store: Path) -> None:
         "data set": f"{about['dataset']}, {len(masks)} images",
         **{name: _said(value) for name, value in about["segmenter"].items() if value is not None},
         "masks": str(per_image.sum()),
-        "masks an image": _spread(per_image),
+        "masks an image": _summary(per_image),
         "on disk": f"{size / 1e6:.2f} MB in {len(files)} files, "
         f"{size / max(len(masks), 1):.0f} bytes an image",
     }.items():
@@ -241,7 +241,7 @@ def _files(store: Path) -> list[Path]:
     return [path for path in store.rglob("*") if path.is_file()]
 
 
-def _spread(values: NDArray[np.int64]) -> str:
+def _summary(values: NDArray[np.int64]) -> str:
     if len(values) == 0:
         return "none"
     return (
