@@ -9,7 +9,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.files import whole_file
+from pipeline.files import atomic_file
 from stages.params import Params
 from stages.workspace import Workspace
 
@@ -33,7 +33,7 @@ def refuse_unusable_backbone(workspace: Workspace) -> None:
 
     backbone = Backbone(params.model.backbone, "none" if weights == "imagenet" else weights)
     backbone.grid(params.crops.side)
-    with whole_file(good) as part:
+    with atomic_file(good) as part:
         part.touch()
 
 
