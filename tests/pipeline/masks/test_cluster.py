@@ -94,10 +94,11 @@ class Cluster:
         self, command: str, *options: str, code: Path = HERE.parents[2]
     ) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-m", "dask", command, "--host", "127.0.0.1", "--no-dashboard"]
+        folders = HERE, HERE.parents[1], code  # this module, those that it imports, the package
         process = subprocess.Popen(
             [*words, "--scheduler-file", str(self.file), *options],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{code}"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))},
             stderr=(self.folder / f"{len(self.processes)}.log").open("wb"),
         )
         self.processes.append(process)
