@@ -186,9 +186,12 @@ def test_another_segmenter(tmp_path: Path) -> None:
         (
             {"segmenter.name": "sam3"},
             r"segmenter\.name: there is no segmenter 'sam3'; did you mean sam2\? "
-            r"\(there are: felzenszwalb, .*, slit\)",
+            r"\(there are: drawn, felzenszwalb, .*, slit\)",
         ),
-        ({"segmenter.name": REMOVED}, r"segmenter\.name: .* None \(there are: felzenszwalb, "),
+        (
+            {"segmenter.name": REMOVED},
+            r"segmenter\.name: .* None \(there are: drawn, felzenszwalb, ",
+        ),
         ({"model.name": REMOVED}, r"model\.name: .* None \(there are: blackbox, "),
         ({"segmenter.name": ["sam2"]}, r"segmenter\.name: there is no segmenter \['sam2'\]"),
         (
