@@ -56,7 +56,7 @@ def scan() -> None:
     """
     from stages import scan
 
-    scan.run(here())
+    scan.run(checked())
 
 
 @app.command(rich_help_panel=STAGES)

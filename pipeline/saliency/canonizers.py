@@ -98,7 +98,7 @@ def _not_understood(name: str, what: str) -> NoRuleError:
     return NoRuleError(
         f"relevance propagation has no rule for {what} of {name}: it knows the ResNets, "
         "EfficientNets and ConvNeXts that are made of convolutions, batch or layer norms and "
-        "squeeze-and-excitation alone. The `grad` explanation works with any backbone."
+        "squeeze-and-excitation alone. The `grad` explanation works with any backbone"
     )
 
 

@@ -60,7 +60,7 @@ def test_more_processes_than_batches_of_a_step(workspace: Workspace) -> None:
         read_params(workspace.params_file)
 
 
-@pytest.mark.parametrize("stage", ["prepare", "masks", "crops"])
+@pytest.mark.parametrize("stage", ["scan", "prepare", "masks", "crops"])
 def test_stages_ask_before_they_compute(workspace: Workspace, stage: str) -> None:
     """The folder has no photographs, index or masks: what is said first is about the backbone."""
     write(workspace, model={"backbone": "test_resnett"})

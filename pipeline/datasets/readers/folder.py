@@ -17,6 +17,8 @@ from pipeline.errors import ProtoMaskError
 LIKE_SPLIT = re.compile(
     r"(train(ing)?|test(ing)?|val(id(ation)?)?|dev|eval(uation)?)(set|data|split|images)?"
 )
+FILE_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,4}")
+"""What ends a file's name, and not a class's such as `001.Black_footed_Albatross`."""
 NO_IMAGE = "no photograph by its content, and passed over"
 NO_IMAGES = "a folder without a photograph: no class"
 NO_CLASS = "beside the class folders: of no class, and passed over"
@@ -137,7 +139,7 @@ def _shared_folders(images: list[PurePosixPath]) -> list[str]:
 
 def _refuse_lost_folders(root: Path, links: list[PurePosixPath]) -> None:
     """Raises if a link to what is not there may be one to a class's folder."""
-    lost = sorted(str(path) for path in links if not path.suffix)
+    lost = sorted(str(path) for path in links if not FILE_SUFFIX.fullmatch(path.suffix))
     if lost:
         raise ProtoMaskError(
             f"dataset.root: {root} has links to what is not there ({counted(lost)}). If they are "
