@@ -29,6 +29,8 @@ FEW_VALUES = 32
 # Of edges blurred by Gaussians of 0.5 to 40 pixels less than 0.15 are even, of labels of 5×5 0.36.
 EVEN = 0.25
 BLACK, WHITE = 0, 255
+WIDE = 128
+"""How far apart the darkest and the lightest of a palette's greys are at least in a picture."""
 
 
 class FolderMasks:
@@ -211,6 +213,8 @@ def _one_mask(image: Image.Image) -> Numbers:
     if visible is not None:
         return visible.view(np.uint8)
     values, top = _values(image)
+    if top is not None:
+        values = _stretched(values, top)
     largest, gradual = values.max(initial=0), _is_gradual(values)
     if top is not None and (largest == top or (gradual and largest > top // 2)):
         _refuse_labels(values, top // 2)
@@ -220,6 +224,23 @@ def _one_mask(image: Image.Image) -> Numbers:
             "is to be one mask, but its values vary like a photograph's: save it in black and white"
         )
     return (values != 0).view(np.uint8)
+
+
+def _stretched(values: Numbers, top: int) -> Numbers:
+    """Stretches shades of grey to the whole range, if they were saved as nearly black and white.
+
+    That is, if none is black, and the darkest and the lightest are more than half the range apart.
+
+    Args:
+        values: shades of grey, height×width.
+        top: what white is.
+    """
+    if values.size == 0:
+        return values
+    low, high = int(values.min()), int(values.max())
+    if low == 0 or high - low <= top // 2:
+        return values
+    return (values.astype(np.int64) - low) * top // (high - low)
 
 
 def _is_gradual(values: Numbers) -> bool:
@@ -298,8 +319,10 @@ def _values(image: Image.Image) -> tuple[Numbers, int | None]:
 def _greys(image: Image.Image, used: NDArray[np.uint8]) -> Numbers | None:
     """Returns the grey of each of a palette's numbers, int64 256; None if numbers are labels.
 
-    Colours count, not numbers, if those in use are black and white, or black, white and different
-    greys, or a single black or white number: which one comes first is its writer's choice.
+    Colours count, not numbers, if those in use are two different greys, or more that are wide
+    apart, or a single black or white number: which one comes first is its writer's choice. The
+    darkest counts as black and the lightest as white, since a writer that chooses few colours for a
+    blurred mask averages both away.
 
     Args:
         image: an image with a palette.
@@ -309,10 +332,14 @@ def _greys(image: Image.Image, used: NDArray[np.uint8]) -> Numbers | None:
     colours = np.array(image.getpalette("RGB"), np.int64).reshape(-1, 3)
     palette[: len(colours)] = colours
     greys = palette[used, 0]
-    found = set(greys.tolist())
-    picture = (
-        found == {BLACK, WHITE}
-        or (len(used) == len(found) and found >= {BLACK, WHITE})
-        or (len(used) == 1 and found <= {BLACK, WHITE})
-    )
-    return palette[:, 0] if picture and (palette[used] == greys[:, None]).all() else None
+    found = np.unique(greys)
+    if not len(used) or (palette[used] != greys[:, None]).any():
+        return None
+    low, high = int(found[0]), int(found[-1])
+    if low == high:
+        return palette[:, 0] if len(used) == 1 and low in (BLACK, WHITE) else None
+    different, only_two = len(found) == len(used), len(found) == 2
+    black_and_white = only_two and (low, high) == (BLACK, WHITE)
+    if not (black_and_white or (different and (only_two or high - low >= WIDE))):
+        return None
+    return (palette[:, 0] - low) * WHITE // (high - low)

@@ -85,6 +85,12 @@ KINDS: dict[str, Image.Image] = {
     "palette of greys, black last": _palette(
         255 - _soft(), {255 - grey: (grey, grey, grey) for grey in range(256)}
     ),
+    "nearly white first": _palette(_rectangle(0, 1), {0: (254, 254, 254), 1: (1, 1, 1)}),
+    "two colours of a blurred mask": Image.fromarray(_rectangle())
+    .filter(ImageFilter.GaussianBlur(0.5))
+    .convert("RGB")
+    .quantize(2),
+    "nearly black and white": Image.fromarray(_rectangle(254, 1)),
     "labels, black inside": _palette(_rectangle(1, 0), {0: RED, 1: BLACK}),
     "labels, no colours": _palette(_rectangle(1, 0), {0: BLACK, 1: BLACK}),
     "labels, dark greys": _palette(_rectangle(2, 0), {0: BLACK, 2: (2, 2, 2)}),
