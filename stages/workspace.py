@@ -150,7 +150,9 @@ class Workspace:
 
     def machine(self, params: Params) -> Machine:
         """Returns what masks are found with on this machine."""
-        from pipeline.training.fabric import device_of  # `scan` does not wait for torch
+        if not params.segmenter.uses_device:
+            return self._machine(params.runtime, "cpu")
+        from pipeline.training.fabric import device_of  # imports torch
 
         return self._machine(params.runtime, device_of(params.runtime))
 
