@@ -28,7 +28,7 @@ from pipeline.metrics.drawn_truth import DrawnTruth, sister
 from pipeline.metrics.evidence import ranking
 from pipeline.metrics.groups import truth
 from pipeline.model.base.backbone import Backbone
-from pipeline.model.blackbox import LogitTarget
+from pipeline.model.blackbox.model import LogitTarget
 from pipeline.progress import track
 from pipeline.saliency.maps import strongest
 from pipeline.saliency.relevance import Propagator, Rule

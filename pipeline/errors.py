@@ -1,4 +1,4 @@
-"""The exception for errors that the user can resolve, and advice on outputs of stages."""
+"""The exceptions for errors that the user can resolve, and advice on outputs of stages."""
 
 
 class ProtoMaskError(Exception):
@@ -6,6 +6,10 @@ class ProtoMaskError(Exception):
 
     The command line prints the message without a stack trace and exits with status 1.
     """
+
+
+class NoRuleError(ProtoMaskError):
+    """Relevance cannot be propagated through a network, since it has layers without a rule."""
 
 
 def make(stage: str) -> str:

@@ -23,10 +23,13 @@ class Registry(Generic[T]):
         package: the package whose modules register components, mostly under the module's name.
         group: the group of entry points by which other packages add components: a component's name
             and the module that registers it.
+        module: the module that registers a component, where that is a package in `package`; by
+            default it is called like the kind, as in `sam2.segmenter`.
     """
 
-    def __init__(self, kind: str, package: str, group: str) -> None:
+    def __init__(self, kind: str, package: str, group: str, module: str | None = None) -> None:
         self.kind, self.package, self.group = kind, package, group
+        self.module = module or kind.replace(" ", "_")
         self._known: dict[str, T] = {}
 
     def add(self, name: str, component: T) -> None:
@@ -87,13 +90,9 @@ class Registry(Generic[T]):
         )
 
     def _own_modules(self) -> dict[str, str]:
-        """Returns the modules of the package by their names, without `base`.
-
-        Of a package in it, it is the module that is called like the kind: `sam2.segmenter`.
-        """
-        inner = self.kind.replace(" ", "_")
+        """Returns the modules of the package by their names, without `base`."""
         return {
-            module.name: ".".join([self.package, module.name, *[inner] * module.ispkg])
+            module.name: ".".join([self.package, module.name, *[self.module] * module.ispkg])
             for module in iter_modules(import_module(self.package).__path__)
             if module.name != "base"
         }

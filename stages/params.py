@@ -22,12 +22,12 @@ from pipeline.datasets.dataset import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import SEGMENTERS, Segmenter
 from pipeline.metrics.group import METRIC_GROUPS
-from pipeline.model.base.models import MODELS
+from pipeline.model.base.models import MODEL_SETTINGS
 from pipeline.model.base.settings import BackboneSettings
 from pipeline.registry import Registry
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
-REGISTRIES: dict[str, Registry[Any]] = {"segmenter": SEGMENTERS, "model": MODELS}
+REGISTRIES: dict[str, Registry[Any]] = {"segmenter": SEGMENTERS, "model": MODEL_SETTINGS}
 """The sections that have other parameters for each `name`."""
 
 
@@ -151,7 +151,7 @@ class Params(BaseModel):
                 f"loss of {self.model.name} has {', '.join(known)}; choose the model with "
                 f"`dvc exp run -S model={self.model.name}`, which sets both"
             )
-        if self.prune.enabled and not MODELS[self.model.name].prunes:
+        if self.prune.enabled and not self.model.prunes:
             raise ValueError(
                 f"prune.enabled is for models whose prototypes belong to one class each, and "
                 f"{self.model.name} is none: set it to false"
@@ -219,8 +219,7 @@ def params_type(values: Any) -> type[Params]:
 def _parameters_of(name: Any, registry: Registry[Any]) -> type[BaseModel]:
     if name not in registry:
         return _refused_by(registry)
-    component = registry[name]
-    parameters: type[BaseModel] = getattr(component, "settings_type", component)
+    parameters: type[BaseModel] = registry[name]
     return parameters
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from lightning_fabric import Fabric
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
@@ -21,6 +20,7 @@ from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.saved import About, save_model
 from pipeline.parameters import flat
 from pipeline.training.curve import VARIABLE
+from pipeline.training.fabric import Fabric
 from pipeline.training.processes import in_processes
 from pipeline.training.train import Training
 from stages import provenance

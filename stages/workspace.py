@@ -150,7 +150,7 @@ class Workspace:
 
     def machine(self, params: Params) -> Machine:
         """Returns what masks are found with on this machine."""
-        from pipeline.training.fabric import device_of  # `scan` does not wait for torch
+        from pipeline.training.fabric import device_of  # imports torch
 
         return self._machine(params.runtime, device_of(params.runtime))
 
@@ -158,6 +158,8 @@ class Workspace:
         """Returns what the stage `masks` finds masks with: on a cluster, each worker's own device,
         of which this machine knows nothing."""
         runtime = params.runtime
+        if not params.segmenter.uses_device:
+            return self._machine(runtime, "cpu")
         if runtime.scheduler is None or runtime.scheduler.startswith("local:"):
             return self.machine(params)
         return self._machine(runtime, "cpu" if runtime.device == "cpu" else "cuda")

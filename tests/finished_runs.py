@@ -20,7 +20,7 @@ segmenter: {name: patches, version: 1, grid: 2}
 crops: {version: 2, side: 32, per_image: 3, background: original, min_box_area: 0.0,
   max_box_area: 1.0}
 model: {backbone: test_resnet, pretrained: none, name: protomask,
-  code: pipeline/model/protomask.py, embedding_dim: 8,
+  code: pipeline/model/protomask, embedding_dim: 8,
   prototypes_per_class: 2, standardise: true, epsilon: 0.0001}
 train: {precision: float32,
   epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batch_size: 8,

@@ -11,7 +11,7 @@ from pipeline.masks.png import Reading
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
 from pipeline.masks.segmenters.imported import Imported
 from pipeline.masks.segmenters.patches import Patches
-from pipeline.model.base.models import MODELS
+from pipeline.model.base.models import MODEL_SETTINGS
 from pipeline.model.base.settings import BackboneSettings
 from pipeline.training.settings import FinetuneSettings, PruneSettings, Runtime, TrainSettings
 
@@ -116,8 +116,8 @@ def crop_settings(**changes: Any) -> CropSettings:
 
 
 def model_settings(name: str, **changes: Any) -> BackboneSettings:
-    about = {"name": name, "code": f"pipeline/model/{name}.py", **BACKBONE, **MODEL[name]}
-    return MODELS[name].settings_type.model_validate(about | changes)
+    about = {"name": name, "code": f"pipeline/model/{name}", **BACKBONE, **MODEL[name]}
+    return MODEL_SETTINGS[name].model_validate(about | changes)
 
 
 def train_settings(**changes: Any) -> TrainSettings:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from lightning_fabric import Fabric
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
@@ -23,6 +22,7 @@ from pipeline.metrics.sanity import no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.prototypes import Prototypes
+from pipeline.training.fabric import Fabric
 
 
 @dataclass(frozen=True)

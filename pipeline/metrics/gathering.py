@@ -6,18 +6,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
+from pipeline.errors import NoRuleError
 from pipeline.masks.store import MaskStore
 from pipeline.metrics.evidence import Evidence, Segmented, Truth
 from pipeline.model.base.head import on_cpu
 from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
-from pipeline.saliency.canonizers import NoRuleError
 from pipeline.saliency.maps import (
     Explanation,
     MaskSaliency,
@@ -25,7 +24,7 @@ from pipeline.saliency.maps import (
     SimilaritySaliency,
     resize_mask,
 )
-from pipeline.saliency.relevance import PrototypeRelevance
+from pipeline.training.fabric import Fabric
 from pipeline.training.features import in_passes, stored_features
 
 ExplanationName = Literal["mask", "prp", "grad"]
@@ -186,6 +185,8 @@ def _explanation(
     if name == "mask" and network.in_cells:
         head = on_cpu(network.head())
         return SimilaritySaliency(found, head, network.grid(size), size)
+    from pipeline.saliency.relevance import PrototypeRelevance  # imports zennit and timm
+
     rule = "grad" if name == "mask" else name
     return RelevanceSaliency(PrototypeRelevance(network, rule), rows_N, sides_N2, crops, name)
 

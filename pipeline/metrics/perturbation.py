@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 COLOUR_FACTOR = 1.125
 HUE_TURNS = 0.05
@@ -107,6 +106,8 @@ def normal_noise(shape: torch.Size, seed: int, image: int) -> Tensor:
 
 def _perturb(crops_KSS3: Tensor, noise_KSS3: Tensor) -> Tensor:
     copy = crops_KSS3.permute(0, 3, 1, 2) / 255
+    from torchvision.transforms.v2 import functional as transforms
+
     copy = transforms.adjust_brightness(copy, COLOUR_FACTOR)
     copy = transforms.adjust_contrast(copy, COLOUR_FACTOR)
     copy = transforms.adjust_saturation(copy, COLOUR_FACTOR)

@@ -8,7 +8,6 @@ import copy
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.prototypes import Prototypes
+from pipeline.training.fabric import Fabric
 from pipeline.training.features import in_passes
 
 HEAD = ("prototypes", "classifier", "classifier.weight", "classifier.bias", "class_of", "own")

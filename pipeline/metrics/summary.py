@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import Tensor
 
 from pipeline.metrics import Values
@@ -111,6 +110,8 @@ def wilson(values_N: NDArray[np.float64]) -> tuple[float, float]:
     Returns:
         The lower and the upper limit, 0..1.
     """
+    from scipy.stats import binomtest
+
     finite = values_N[np.isfinite(values_N)]
     test = binomtest(int(finite.sum()), len(finite))
     low, high = test.proportion_ci(CONFIDENCE, method="wilson")

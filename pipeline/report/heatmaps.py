@@ -14,7 +14,6 @@ from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.report.drawing import Colour, resized
-from pipeline.saliency.relevance import PrototypeRelevance
 
 RAMP: tuple[Colour, ...] = (
     (86, 15, 109),
@@ -96,6 +95,8 @@ class Places(Protocol):
 
 def relevance_of(network: PrototypeNetwork) -> Relevance:
     """Returns the relevance of a model's prototypes by `prp`; by `grad` if a layer has no rule."""
+    from pipeline.saliency.relevance import PrototypeRelevance  # imports zennit and timm
+
     try:
         return PrototypeRelevance(network, "prp")
     except ProtoMaskError:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,6 +18,7 @@ from pipeline.report.score_lines import Explainer
 from pipeline.report.view_drawing import draw_view
 from pipeline.saliency.maps import SimilarPlaces
 from pipeline.saliency.prototypes import Points, Prototypes
+from pipeline.training.fabric import Fabric
 
 RANKS, ROWS, EXPLAINED = 3, 5, 2
 

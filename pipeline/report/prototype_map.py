@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from pipeline.saliency.prototypes import Prototypes
@@ -100,6 +98,9 @@ def project(embedding_XD: NDArray[np.float64], seed: int) -> NDArray[np.float64]
 
     By t-SNE (van der Maaten and Hinton, 2008), or by PCA where there are fewer than `FEW`.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     X, D = embedding_XD.shape
     if _method(X) == "t-SNE":
         tsne = TSNE(perplexity=min(PERPLEXITY, (X - 1) // 3), init="pca", random_state=seed)

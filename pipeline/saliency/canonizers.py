@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from zennit.layer import Sum
 from zennit.types import Activation
 
-from pipeline.errors import ProtoMaskError
+from pipeline.errors import NoRuleError
 
 _FAMILIES = (ResNet, EfficientNet, ConvNeXt)
 _HEADS = ("global_pool", "fc", "classifier", "head")
@@ -34,10 +34,6 @@ _MOBILE = (ConvBnAct, DepthwiseSeparableConv, EdgeResidual, InvertedResidual)
 _LAYERS = (nn.Conv2d, nn.Linear, nn.LayerNorm, nn.MaxPool2d, nn.AvgPool2d, *ACTIVATIONS)
 _BLOCKS = (*_MOBILE, BasicBlock, Bottleneck, ConvNeXtBlock, ConvNeXtStage, Downsample, Mlp)
 _KNOWN = (*_FAMILIES, *_LAYERS, *_BLOCKS, *GATES, nn.Sequential, nn.Identity, nn.Dropout, DropPath)
-
-
-class NoRuleError(ProtoMaskError):
-    """Relevance cannot be propagated through a network, since it has layers without a rule."""
 
 
 class Residual(nn.Module):

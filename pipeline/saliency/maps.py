@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from pipeline.masks.store import MaskStore
 from pipeline.model.base.head import Head, on_cpu
 from pipeline.model.base.inference import ModelOutputs
 from pipeline.model.base.network import PrototypeNetwork
-from pipeline.saliency.relevance import PrototypeRelevance, put_back
 from pipeline.training.features import in_passes
+
+if TYPE_CHECKING:
+    from pipeline.saliency.relevance import PrototypeRelevance
 
 STRONGEST = 0.95
 """The quantile of a map's values at and above which pixels belong to the saliency mask."""
@@ -128,7 +130,7 @@ class RelevanceSaliency:
 
     def __init__(
         self,
-        relevance: PrototypeRelevance,
+        relevance: "PrototypeRelevance",
         rows_N: NDArray[np.int64],
         sides_N2: NDArray[np.int64],
         crops: CropStore,
@@ -284,3 +286,39 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     """
     grey = Image.fromarray(mask.astype(np.uint8) * 255)
     return upper_half(np.asarray(grey.resize((size, size), Image.Resampling.BILINEAR)))
+
+
+def put_back(relevance_nSS: Tensor, boxes_n4: Tensor, sizes_n2: Tensor, side: int) -> Tensor:
+    """Puts maps of crops into their boxes in the image resized to side×side.
+
+    The relevance of a crop's pixel is spread evenly over the area that the pixel covers.
+
+    Args:
+        relevance_nSS: relevance maps of crops, float n×S×S.
+        boxes_n4: int n×4, the crops' boxes, half-open (x0, y0, x1, y1) in pixels of the image.
+        sizes_n2: int n×2, the images' width and height in pixels.
+        side: side of the result in pixels.
+
+    Returns:
+        float n×side×side, zero outside the box; each map keeps its sum.
+    """
+    S = relevance_nSS.shape[-1]
+    x0, y0, x1, y1 = boxes_n4.long().unbind(1)
+    width, height = sizes_n2.long().unbind(1)
+    rows = _overlap(y0, y1, height, S, side).to(relevance_nSS)
+    columns = _overlap(x0, x1, width, S, side).to(relevance_nSS)
+    return rows.mT @ relevance_nSS @ columns
+
+
+def _overlap(start_n: Tensor, stop_n: Tensor, length_n: Tensor, S: int, side: int) -> Tensor:
+    """Returns the overlap of S equal steps from start to stop with `side` equal cells of a length.
+
+    The overlaps, n×S×side, are fractions of a step. They are computed in integers, so that nothing
+    falls outside the box.
+    """
+    start, extent, length = start_n[:, None], (stop_n - start_n)[:, None], length_n[:, None]
+    steps = (start * S + extent * torch.arange(S + 1, device=start.device)) * side
+    cells = length * S * torch.arange(side + 1, device=start.device)
+    low = torch.maximum(steps[:, :-1, None], cells[:, None, :-1])
+    high = torch.minimum(steps[:, 1:, None], cells[:, None, 1:])
+    return (high - low).clamp_min(0) / (extent * side)[..., None]

@@ -154,42 +154,6 @@ class PrototypeRelevance:
         return self._propagator.maps(crops_nSS3, network.relevance_target(prototypes_n), pooling)
 
 
-def put_back(relevance_nSS: Tensor, boxes_n4: Tensor, sizes_n2: Tensor, side: int) -> Tensor:
-    """Puts maps of crops into their boxes in the image resized to side×side.
-
-    The relevance of a crop's pixel is spread evenly over the area that the pixel covers.
-
-    Args:
-        relevance_nSS: relevance maps of crops, float n×S×S.
-        boxes_n4: int n×4, the crops' boxes, half-open (x0, y0, x1, y1) in pixels of the image.
-        sizes_n2: int n×2, the images' width and height in pixels.
-        side: side of the result in pixels.
-
-    Returns:
-        float n×side×side, zero outside the box; each map keeps its sum.
-    """
-    S = relevance_nSS.shape[-1]
-    x0, y0, x1, y1 = boxes_n4.long().unbind(1)
-    width, height = sizes_n2.long().unbind(1)
-    rows = _overlap(y0, y1, height, S, side).to(relevance_nSS)
-    columns = _overlap(x0, x1, width, S, side).to(relevance_nSS)
-    return rows.mT @ relevance_nSS @ columns
-
-
-def _overlap(start_n: Tensor, stop_n: Tensor, length_n: Tensor, S: int, side: int) -> Tensor:
-    """Returns the overlap of S equal steps from start to stop with `side` equal cells of a length.
-
-    The overlaps, n×S×side, are fractions of a step. They are computed in integers, so that nothing
-    falls outside the box.
-    """
-    start, extent, length = start_n[:, None], (stop_n - start_n)[:, None], length_n[:, None]
-    steps = (start * S + extent * torch.arange(S + 1, device=start.device)) * side
-    cells = length * S * torch.arange(side + 1, device=start.device)
-    low = torch.maximum(steps[:, :-1, None], cells[:, None, :-1])
-    high = torch.minimum(steps[:, 1:, None], cells[:, None, 1:])
-    return (high - low).clamp_min(0) / (extent * side)[..., None]
-
-
 def _unpool(map_nFHW: Tensor, target: RelevanceTarget, pooling: Pooling) -> Tensor:
     """Shares the relevance of features among the cells in proportion to what they add to them."""
     parts_nFHW = map_nFHW * pooling(map_nFHW)

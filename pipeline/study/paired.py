@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics.names import taken_apart
@@ -61,6 +60,8 @@ class Outcome(NamedTuple):
         Only images that exactly one run classified correctly count; under the hypothesis each of
         them is a fair coin toss. 1 if there are none.
         """
+        from scipy.stats import binomtest
+
         tossed = self.only_a + self.only_b
         return float(binomtest(self.only_a, tossed).pvalue) if tossed else 1.0
 

@@ -1,25 +1,55 @@
-"""The device and the precision that networks compute with."""
+"""Where networks compute: the device, the precision, and the processes that share the work."""
 
 import contextlib
 import ctypes
-from typing import Any
+from dataclasses import dataclass
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
 from pipeline.training.settings import Runtime
 
 
-def make_fabric(runtime: Runtime, precision: Precision, **processes: Any) -> Fabric:
-    """Returns a Fabric on the configured device.
+@dataclass(frozen=True)
+class Fabric:
+    """Where networks compute.
+
+    Args:
+        device: the device of this process.
+        precision: dtype of the backbone's computation.
+        global_rank: the number of this process, from 0.
+        world_size: the number of processes.
+    """
+
+    device: torch.device
+    precision: Precision
+    global_rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is the first process, which writes."""
+        return self.global_rank == 0
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Returns the context in which the backbone computes in the precision."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+
+def make_fabric(
+    runtime: Runtime, precision: Precision, place: int = 0, rank: int = 0, processes: int = 1
+) -> Fabric:
+    """Returns a fabric on the configured device.
 
     Args:
         runtime: the device.
         precision: dtype of the backbone's computation (`train.precision`).
-        processes: Fabric's arguments for several processes; one process without them.
+        place: the number of this process, from 0, among those on this machine: which GPU is its.
+        rank: the number of this process, from 0, among all.
+        processes: the number of all processes.
 
     Raises:
         ProtoMaskError: the device is not available, or does not compute in this precision.
@@ -28,13 +58,8 @@ def make_fabric(runtime: Runtime, precision: Precision, **processes: Any) -> Fab
     refuse_unsupported(device, precision)
     if device == "cpu":
         _keep_freed_memory()
-    # One process, whatever Slurm has allotted: Fabric would refuse a job with `--ntasks=4`.
-    processes = processes or {"devices": 1, "plugins": LightningEnvironment()}
-    return Fabric(
-        accelerator=device,
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
-        **processes,
-    )
+    of_process = torch.device(device, place) if device == "cuda" else torch.device(device)
+    return Fabric(of_process, precision, rank, processes)
 
 
 def device_of(runtime: Runtime) -> str:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,10 +15,13 @@ from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sweep
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.progress import track
+from pipeline.training.fabric import Fabric
 from pipeline.training.processes import summed
 
 IMAGES_PER_BLOCK = 32
 CROPS_PER_PASS_ON_CPU = 64
+PRECISION_IN_KEY = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+"""What the cache's keys call a precision; other names would make the features there are unknown."""
 
 
 @torch.inference_mode()
@@ -151,7 +153,7 @@ def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
         f"in cells: {network.in_cells}",
         about,
         fabric.device.type,
-        fabric.strategy.precision.precision,
+        PRECISION_IN_KEY[fabric.precision],
         torch.__version__,
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -51,7 +51,7 @@ def finetune_and_prune(
         ProtoMaskError: the model's prototypes are to be pruned and cannot be, or the fine-tuning
             diverges.
     """
-    if prune.enabled and not network.prunes:
+    if prune.enabled and not network.settings.prunes:
         raise ProtoMaskError(
             f"the prototypes of {network.label} do not belong to one class each and cannot be "
             "pruned: set prune.enabled to false"

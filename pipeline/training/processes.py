@@ -10,20 +10,17 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from torch import Tensor, nn
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
-from pipeline.training.fabric import device_of, make_fabric, refuse_unsupported
+from pipeline.training.fabric import Fabric, device_of, make_fabric, refuse_unsupported
 from pipeline.training.settings import Runtime
+
+T = TypeVar("T")
 
 LOOK = 0.5
 """Seconds between two checks whether the process that started this one is alive."""
@@ -41,7 +38,7 @@ def in_processes(
     all others are ended.
 
     Args:
-        work: what each process does, given its Fabric.
+        work: what each process does, given its fabric.
         runtime: the device and the number of processes.
         precision: dtype of the backbone's computation.
         most: the largest useful number of processes (batches in an optimizer step).
@@ -52,14 +49,14 @@ def in_processes(
         SystemExit: a process that was started has failed and has said why, or this process was
             asked to end.
     """
-    by_torch = TorchElasticEnvironment.detect()
+    by_torch = torch.distributed.is_torchelastic_launched()
     count = int(os.environ["WORLD_SIZE"]) if by_torch else runtime.devices
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if by_torch else count
     _refuse_idle_processes(count, most)
     _refuse_missing_gpus(runtime, here)
     refuse_unsupported(device_of(runtime), precision)
     if by_torch:
-        _join(work, runtime, precision, here, count // here)
+        _join(work, runtime, precision)
     elif count > 1:
         _start(count)
     else:
@@ -91,6 +88,24 @@ def summed(values: Tensor, fabric: Fabric) -> Tensor:
     with _gone_processes_named():
         torch.distributed.all_reduce(values)
     return values
+
+
+def from_first(value: T, fabric: Fabric) -> T:
+    """Returns the first process's value, in all processes.
+
+    Args:
+        value: anything that can be pickled; counts in the first process alone.
+        fabric: the processes.
+
+    Raises:
+        ProtoMaskError: another process has died.
+    """
+    if fabric.world_size == 1:
+        return value
+    values = [value]
+    with _gone_processes_named():
+        torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 class StepSynchroniser:
@@ -187,21 +202,19 @@ class StepSynchroniser:
                         yield values, 1 - norm.momentum
 
 
-def _join(
-    work: Callable[[Fabric], None], runtime: Runtime, precision: Precision, here: int, machines: int
-) -> None:
+def _join(work: Callable[[Fabric], None], runtime: Runtime, precision: Precision) -> None:
     """Does the work as one of the processes that torch has started."""
     parent = int(os.environ.get(STARTED_BY, os.getppid()))
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    fabric = make_fabric(
-        runtime,
-        precision,
-        devices=here,
-        num_nodes=machines,
-        strategy="ddp",
-        plugins=TorchElasticEnvironment(),
+    place, rank, processes = (
+        int(os.environ[name]) for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE")
     )
-    fabric.launch()
+    fabric = make_fabric(runtime, precision, place, rank, processes)
+    if fabric.device.type == "cuda":
+        torch.cuda.set_device(fabric.device)
+        torch.distributed.init_process_group("nccl", device_id=fabric.device)
+    else:
+        torch.distributed.init_process_group("gloo")
     work(fabric)
     with _gone_processes_named():
         torch.distributed.barrier()
@@ -217,6 +230,10 @@ def _end_with(parent: int) -> None:
 
 def _start(count: int) -> None:
     """Runs this process's command in so many processes, to their end."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     os.environ[STARTED_BY] = str(os.getpid())
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
     with tempfile.TemporaryDirectory() as folder, _torch_silent():

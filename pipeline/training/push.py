@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.inference import IMAGES_PER_BLOCK, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
+from pipeline.training.fabric import Fabric
 from pipeline.training.features import stored_features
 
 

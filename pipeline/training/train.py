@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from dvclive import Live
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,11 +23,16 @@ from pipeline.files import atomic_file
 from pipeline.model.base.losses import class_weights, weighted
 from pipeline.model.base.network import Output, PrototypeNetwork, valid_views
 from pipeline.progress import track
-from pipeline.training.augmentation import Augmentation
 from pipeline.training.curve import announce
+from pipeline.training.fabric import Fabric
 from pipeline.training.features import stored_features
-from pipeline.training.processes import StepSynchroniser, share, summed
+from pipeline.training.processes import StepSynchroniser, from_first, share, summed
 from pipeline.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from dvclive import Live
+
+    from pipeline.training.augmentation import Augmentation
 
 
 @dataclass
@@ -94,7 +97,7 @@ class Training:
             backbone.forward_features = torch.compile(backbone.forward_features)
         self.optimizer = self._optimizer()
         self.synchroniser = StepSynchroniser(self.network, self.optimizer, self.fabric)
-        self.augmentation = Augmentation() if self.settings.augment else None
+        self.augmentation = _augmentation() if self.settings.augment else None
         self._stored: Tensor | None = None
         self._best: dict[str, Tensor] | None = None
 
@@ -191,7 +194,7 @@ class Training:
         with self.fabric.autocast():
             output = self.network(seen, self.valid[rows].repeat(copies, 1))
         values = self._losses(output, self.labels[rows])
-        self.fabric.backward(values["loss"] / batches)
+        (values["loss"] / batches).backward()
         return {name: value.detach() for name, value in values.items()}
 
     def _losses(self, output: Output, labels_B: Tensor) -> dict[str, Tensor]:
@@ -327,7 +330,8 @@ class Training:
         Damaged checkpoints count as missing.
         """
         at_first = copy.deepcopy(self.network.state_dict())
-        found = self.fabric.broadcast(self._checkpoints() if self.fabric.is_global_zero else None)
+        mine = self._checkpoints() if self.fabric.is_global_zero else None
+        found = from_first(mine, self.fabric)
         if found is None:
             return Progress()
         last, best = found
@@ -349,7 +353,7 @@ class Training:
         except Exception:  # a damaged file makes torch and pickle raise all kinds of errors
             return None
 
-    def _show(self, live: Live | None, epoch: int, values: dict[str, float]) -> None:
+    def _show(self, live: "Live | None", epoch: int, values: dict[str, float]) -> None:
         if live is None:
             return
         for name, value in values.items():
@@ -369,7 +373,15 @@ class Training:
             )
 
 
-def _live(curves: Path | None) -> contextlib.AbstractContextManager[Live | None]:
+def _augmentation() -> "Augmentation":
+    from pipeline.training.augmentation import Augmentation  # imports Kornia
+
+    return Augmentation()
+
+
+def _live(curves: Path | None) -> "contextlib.AbstractContextManager[Live | None]":
     if curves is None:
         return contextlib.nullcontext()
+    from dvclive import Live
+
     return Live(str(curves), save_dvc_exp=False, dvcyaml=None)

@@ -46,7 +46,7 @@ STAGES = {
 }
 BLACK_BOX = {
     "name": "blackbox",
-    "code": "pipeline/model/blackbox.py",
+    "code": "pipeline/model/blackbox",
     "backbone": "test_resnet",
     "pretrained": "none",
     "standardise": True,

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from settings import prune_settings
 
@@ -24,12 +23,13 @@ from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.saved import load_model
 from pipeline.report.predictor import Predictor
 from pipeline.saliency.prototypes import Prototypes
+from pipeline.training.fabric import Fabric
 from pipeline.training.finetune import finetune_and_prune
 from pipeline.training.prototype_sources import read_sources
 from pipeline.training.push import push_prototypes
 from pipeline.training.settings import FinetuneSettings
 
-FABRIC = Fabric(accelerator="cpu", devices=1)
+FABRIC = Fabric(torch.device("cpu"), "float32")
 
 
 @pytest.fixture

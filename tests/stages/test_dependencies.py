@@ -101,11 +101,14 @@ def test_models_and_data_sets_are_dependencies_by_their_presets(
         assert "pipeline.model.base.models" in upstream
     for preset in (REPOSITORY / "conf" / "model").glob("*.yaml"):
         code = yaml.safe_load(preset.read_text())["code"]
-        assert code == f"pipeline/model/{preset.stem}.py" and (REPOSITORY / code).is_file()
+        assert code == f"pipeline/model/{preset.stem}" and (REPOSITORY / code).is_dir()
         # A model stands on what all have in common, which is a dependency as a whole.
-        own = graph.find_upstream_modules(f"pipeline.model.{preset.stem}") - WITHOUT_EFFECT
+        model = f"pipeline.model.{preset.stem}"
+        own = graph.find_upstream_modules(f"{model}.model") - WITHOUT_EFFECT
         others = {name for name in own if not name.startswith("pipeline.model.base")}
         assert others <= {
+            model,
+            f"{model}.settings",
             "pipeline.model",
             "pipeline.crops.settings",
             "pipeline.crops.store",

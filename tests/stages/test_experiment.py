@@ -217,8 +217,12 @@ def test_another_fold_leaves_masks_and_crops_alone(clone: Clone) -> None:
 @pytest.mark.parametrize(
     ("file", "comment", "rerun"),
     [
-        ("pipeline/model/pipnet.py", "# a comment", []),
-        ("pipeline/model/protomask.py", "# a comment", ["train", "push", "finetune", "evaluate"]),
+        ("pipeline/model/pipnet/model.py", "# a comment", []),
+        (
+            "pipeline/model/protomask/model.py",
+            "# a comment",
+            ["train", "push", "finetune", "evaluate"],
+        ),
         ("pipeline/report/templates/report.html.jinja", "{# a comment #}", ["explain"]),
         ("pipeline/datasets/readers/demo/bird.py", "# a comment", ["evaluate"]),
         ("commands/predict.py", "# a comment", []),

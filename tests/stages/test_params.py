@@ -16,7 +16,7 @@ from pipeline.datasets.dataset import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import SEGMENTERS
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
-from pipeline.model.base.models import MODELS
+from pipeline.model.base.models import MODEL_SETTINGS
 from pipeline.parameters import flat
 from stages.params import Params, read_params
 
@@ -86,7 +86,7 @@ def test_every_preset_is_valid(tmp_path: Path, preset: str) -> None:
     read_params(tmp_path / "composed.yaml")
 
 
-@pytest.mark.parametrize("model", MODELS.names())
+@pytest.mark.parametrize("model", MODEL_SETTINGS.names())
 @pytest.mark.parametrize("experiment", ["frozen", "joint"])
 def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, experiment: str) -> None:
     _compose(tmp_path, f"model={model}", f"experiment={experiment}")
@@ -99,12 +99,12 @@ def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, exper
 def test_there_is_a_preset_for_everything_with_a_name() -> None:
     assert {f"dataset={name}" for name in DATASETS.names()} <= set(PRESETS)
     assert {f"segmenter={name}" for name in SEGMENTERS.names()} <= set(PRESETS)
-    assert {f"model={name}" for name in MODELS.names()} <= set(PRESETS)
+    assert {f"model={name}" for name in MODEL_SETTINGS.names()} <= set(PRESETS)
 
 
 COMPONENTS: list[type[BaseModel]] = [
     *(SEGMENTERS[name] for name in SEGMENTERS.names()),
-    *(MODELS[name].settings_type for name in MODELS.names()),
+    *(MODEL_SETTINGS[name] for name in MODEL_SETTINGS.names()),
 ]
 SECTIONS = [field.annotation for name, field in Params.model_fields.items() if name != "seed"]
 

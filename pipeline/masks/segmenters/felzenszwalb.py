@@ -6,9 +6,6 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.ndimage import find_objects
-from skimage.segmentation import felzenszwalb
-from skimage.transform import resize
 
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.segmenter import Machine, Segmenter, register
@@ -59,6 +56,8 @@ class Felzenszwalb(Segmenter):
         return Masks.of(height, width, self._distinct(regions), len(self.score_names))
 
     def _labels(self, image: NDArray[np.float64], scale: float) -> NDArray[np.int64]:
+        from skimage.segmentation import felzenszwalb
+
         smallest = round(self.min_area * image.shape[0] * image.shape[1])
         return felzenszwalb(image, scale, self.sigma, min_size=smallest, channel_axis=-1)
 
@@ -87,10 +86,14 @@ def _shrink(image: NDArray[np.uint8], max_side: int) -> NDArray[np.float64]:
     size = [max(1, round(side * factor)) for side in image.shape[:2]]
     if factor == 1.0:
         return image / 255.0
+    from skimage.transform import resize
+
     return resize(image, size, order=1, anti_aliasing=True)
 
 
 def _regions(labels: NDArray[np.int64], scale: int) -> Iterator[Region]:
+    from scipy.ndimage import find_objects
+
     for number, place in enumerate(find_objects(labels + 1)):
         if place is not None:
             rows, columns = place

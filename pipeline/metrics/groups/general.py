@@ -8,7 +8,6 @@ accuracies; macro F1 averages over the classes that occur or are predicted.
 from typing import ClassVar
 
 import torch
-from sklearn.metrics import f1_score
 from torch import Tensor
 
 from pipeline.metrics import Values
@@ -117,6 +116,8 @@ def f1_macro(logits_NC: Tensor, labels_N: Tensor, weights_N: Tensor | None = Non
         labels_N: int64 N, the images' classes, 0..C−1.
         weights_N: float N, the weight of each image in true and false positives; None: 1 each.
     """
+    from sklearn.metrics import f1_score
+
     predicted_N = torch.sort(logits_NC, dim=1, descending=True, stable=True).indices[:, 0]
     return float(
         f1_score(

@@ -10,7 +10,6 @@ Dimensions: those of `evidence`.
 from typing import ClassVar
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from pipeline.metrics import Values
@@ -232,6 +231,8 @@ def deletion_auc(change_Nk: Tensor, on_Nk: Tensor) -> float:
             finite are excluded.
         on_Nk: bool N×k, whether the prototype was found mainly on the replaced part.
     """
+    from sklearn.metrics import roc_auc_score
+
     known_Nk = change_Nk.isfinite()
     on_X, change_X = on_Nk[known_Nk], change_Nk[known_Nk]
     if on_X.all() or not on_X.any():

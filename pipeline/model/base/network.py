@@ -56,8 +56,6 @@ class PrototypeNetwork(nn.Module, ABC):
         pushes: whether prototypes are points in the embedding space, which the push replaces by
             training views; otherwise a view only illustrates a prototype.
         finetunes: whether V is fine-tuned after the push; such a model implements `last_layer`.
-        prunes: whether prototypes can be pruned, since V is fine-tuned and each belongs to one
-            class; such a model implements `keep`.
         feature_mean: float F, the mean of the training views' features; 0 until `standardise`.
         feature_std: float F, the standard deviation of these features; 1 until `standardise`.
         class_of: int64 P, the class of each prototype, 0..C−1.
@@ -75,7 +73,6 @@ class PrototypeNetwork(nn.Module, ABC):
     focal: ClassVar[bool] = False
     pushes: ClassVar[bool] = False
     finetunes: ClassVar[bool] = False
-    prunes: ClassVar[bool] = False
 
     feature_mean: Tensor
     feature_std: Tensor

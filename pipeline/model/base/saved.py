@@ -13,7 +13,7 @@ from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import atomic_file, sha256
 from pipeline.model.base.backbone import Backbone
-from pipeline.model.base.models import MODELS, build
+from pipeline.model.base.models import MODEL_SETTINGS, build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.settings import BackboneSettings, Precision
 
@@ -99,10 +99,10 @@ def _settings_of(values: dict[str, Any]) -> BackboneSettings:
         ValueError: there is no such model, or it has no such settings.
     """
     try:
-        network = MODELS[values.get("name", "")]
+        settings_type = MODEL_SETTINGS[values.get("name", "")]
     except ProtoMaskError as error:
         raise ValueError(str(error)) from None
-    return network.settings_type.model_validate(values)
+    return settings_type.model_validate(values)
 
 
 def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:

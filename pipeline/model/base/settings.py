@@ -24,9 +24,12 @@ class BackboneSettings(BaseModel):
 
     Attributes:
         loss_terms: names of the terms of the loss besides cross-entropy.
+        prunes: whether prototypes can be pruned, since V is fine-tuned and each belongs to one
+            class; such a model implements `keep`.
     """
 
     loss_terms: ClassVar[tuple[str, ...]] = ()
+    prunes: ClassVar[bool] = False
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str

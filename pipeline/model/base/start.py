@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 SHRINKAGE = 0.3
@@ -47,7 +46,6 @@ def _directions(features: NDArray[np.float64], labels: NDArray[np.int64]) -> NDA
         within[labels == label] -= features[labels == label].mean(axis=0)
     if np.linalg.norm(within) <= NOTHING * np.linalg.norm(centred):
         return np.linalg.svd(centred, full_matrices=False).Vh
-    # Takes a second, which checking parameters does not need.
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE)
@@ -66,6 +64,8 @@ def centres(embeddings_XD: Tensor, count: int, seed: int) -> Tensor:
         float32 count×D. If there are at most `count` distinct embeddings, these are the centres,
         repeated cyclically.
     """
+    from scipy.cluster.vq import kmeans2
+
     distinct = np.unique(embeddings_XD.double().numpy(), axis=0)
     if len(distinct) <= count:
         return torch.from_numpy(np.resize(distinct, (count, distinct.shape[1]))).float()

@@ -8,7 +8,7 @@ from settings import model_settings, runtime
 from pipeline.metrics.randomisation import with_random_prototypes, with_random_weights
 from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.models import build
-from pipeline.model.blackbox import BlackBox
+from pipeline.model.blackbox.model import BlackBox
 from pipeline.training.fabric import make_fabric
 
 C, M = 3, 2

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 
 from pipeline.model.base.inference import infer
 from pipeline.model.base.losses import class_weights
-from pipeline.model.blackbox import BlackBox
+from pipeline.model.blackbox.model import BlackBox
 
 from .backbones import MeanColour
 

@@ -9,7 +9,7 @@ from settings import model_settings
 from torch import Tensor
 
 from pipeline.model.base.network import Output
-from pipeline.model.pipnet import PipNet
+from pipeline.model.pipnet.model import PipNet
 
 from .backbones import FourCells
 

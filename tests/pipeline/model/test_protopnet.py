@@ -9,7 +9,7 @@ from settings import model_settings
 
 from pipeline.model.base.losses import off_class_penalty
 from pipeline.model.base.network import Output
-from pipeline.model.protopnet import ProtoPNet
+from pipeline.model.protopnet.model import ProtoPNet
 
 from .backbones import FourCells
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.model.base.losses import off_class_penalty
 from pipeline.model.base.network import Output
 from pipeline.model.base.saved import About, load_model, save_model
-from pipeline.model.protopool import ProtoPool
+from pipeline.model.protopool.model import ProtoPool
 
 from .backbones import FourCells
 

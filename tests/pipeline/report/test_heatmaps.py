@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from settings import model_settings
 
-from pipeline.model.protomask import ProtoMask
+from pipeline.model.protomask.model import ProtoMask
 from pipeline.report.heatmaps import RAMP, Cut, draw_heat_map, draw_heat_maps, relevance_of
 
 S = 64

@@ -1,8 +1,12 @@
 """Saliency: masks as they are, relevance where its crop lies in the image, similar cells."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from settings import model_settings
 
@@ -10,13 +14,14 @@ from pipeline.metrics.evidence import Copies
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.head import PresenceHead
 from pipeline.model.base.inference import ModelOutputs, outputs_of
-from pipeline.model.protopnet import ProtoPNet
+from pipeline.model.protopnet.model import ProtoPNet
 from pipeline.saliency.maps import (
     MaskSaliency,
     RelevanceSaliency,
     SimilaritySaliency,
     SimilarPlaces,
     enlarged,
+    put_back,
     resize_mask,
     strongest,
 )
@@ -198,3 +203,50 @@ def test_without_relevance_nothing_is_found():
 @pytest.mark.parametrize("value", [False, True])
 def test_a_mask_without_an_edge_stays_as_it_is(value):
     assert (resize_mask(np.full((9, 7), value), 5) == value).all()
+
+
+def test_put_back_by_hand() -> None:
+    """A crop of 2×2 from the box (0, 1)–(6, 3) of an image of 8×4, resized to 4×4."""
+    relevance = torch.tensor([[[1.0, 2.0], [4.0, -8.0]]])
+    found = put_back(relevance, torch.tensor([[0, 1, 6, 3]]), torch.tensor([[8, 4]]), 4)
+    # A cell is 2×1 pixels of the image. Each column of the crop covers 3 of them: one cell and a
+    # half; each row covers 1, the cells of rows 1 and 2.
+    expected = [
+        [0, 0, 0, 0],
+        [2 / 3, 1 / 3 + 2 / 3, 4 / 3, 0],
+        [8 / 3, 4 / 3 - 8 / 3, -16 / 3, 0],
+        [0, 0, 0, 0],
+    ]
+    torch.testing.assert_close(found, torch.tensor([expected]))
+
+
+def test_put_back_of_a_whole_image_is_the_crop() -> None:
+    relevance = torch.randn(2, 7, 7)
+    sizes = torch.tensor([[301, 199], [7, 5000]])
+    boxes = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
+    assert torch.equal(put_back(relevance, boxes, sizes, 7), relevance)
+
+
+@st.composite
+def boxes_in_images(draw: Callable) -> tuple[list[int], list[int]]:
+    width, height = draw(st.integers(2, 700)), draw(st.integers(2, 700))
+    x0, y0 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    x1, y1 = draw(st.integers(x0 + 1, width)), draw(st.integers(y0 + 1, height))
+    return [x0, y0, x1, y1], [width, height]
+
+
+@settings(deadline=None)
+@given(st.lists(boxes_in_images(), min_size=1, max_size=4), st.integers(1, 20), st.integers(1, 20))
+def test_put_back_keeps_the_sum_and_the_box(
+    places: list[tuple[list[int], list[int]]], S: int, side: int
+) -> None:
+    relevance = torch.rand(len(places), S, S, generator=torch.Generator().manual_seed(S)) + 0.1
+    boxes, sizes = (torch.tensor(values) for values in zip(*places, strict=True))
+    found = put_back(relevance, boxes, sizes, side)
+    assert found.shape == (len(places), side, side)
+    torch.testing.assert_close(found.sum((1, 2)), relevance.sum((1, 2)))
+    for map_ss, ((x0, y0, x1, y1), (width, height)) in zip(found, places, strict=True):
+        at = np.arange(side)
+        rows = ((at + 1) * height > y0 * side) & (at * height < y1 * side)
+        columns = ((at + 1) * width > x0 * side) & (at * width < x1 * side)
+        assert np.array_equal(map_ss.numpy() > 0, np.outer(rows, columns))

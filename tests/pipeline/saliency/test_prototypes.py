@@ -11,7 +11,7 @@ from settings import model_settings
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.backbone import Backbone
-from pipeline.model.protopnet import ProtoPNet
+from pipeline.model.protopnet.model import ProtoPNet
 from pipeline.saliency.prototypes import Points, Prototypes, Score, figure
 from pipeline.saliency.views import Views
 

@@ -1,14 +1,11 @@
 """Relevance: all of a score arrives at the pixels, by the rules, and the network stays as it is."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import skimage
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from settings import model_settings
 from timm.models.convnext import ConvNeXt, ConvNeXtBlock
@@ -23,9 +20,9 @@ from pipeline.model.base.distances import similarity
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.relevance_target import SMALLEST
-from pipeline.model.blackbox import BlackBox, LogitTarget
-from pipeline.model.pipnet import PipNet, PresenceTarget
-from pipeline.model.protomask import ProtoMask
+from pipeline.model.blackbox.model import BlackBox, LogitTarget
+from pipeline.model.pipnet.model import PipNet, PresenceTarget
+from pipeline.model.protomask.model import ProtoMask
 from pipeline.saliency.canonizers import canonical
 from pipeline.saliency.relevance import (
     MARGIN,
@@ -36,7 +33,6 @@ from pipeline.saliency.relevance import (
     SameSign,
     at_best,
     evenly,
-    put_back,
 )
 
 BACKBONES = ["efficientnet_lite0", "efficientnet_b0", "resnet18", "resnet50", "convnext_atto"]
@@ -571,50 +567,3 @@ def test_backbone_without_rules_is_told_what_has_them(name: str, what: str) -> N
     pattern = rf"{what}.* of {name}.*ResNets.*EfficientNets.*ConvNeXts.*`grad`"
     with pytest.raises(ProtoMaskError, match=pattern):
         Propagator(Backbone(name), "prp")
-
-
-def test_put_back_by_hand() -> None:
-    """A crop of 2×2 from the box (0, 1)–(6, 3) of an image of 8×4, resized to 4×4."""
-    relevance = torch.tensor([[[1.0, 2.0], [4.0, -8.0]]])
-    found = put_back(relevance, torch.tensor([[0, 1, 6, 3]]), torch.tensor([[8, 4]]), 4)
-    # A cell is 2×1 pixels of the image. Each column of the crop covers 3 of them: one cell and a
-    # half; each row covers 1, the cells of rows 1 and 2.
-    expected = [
-        [0, 0, 0, 0],
-        [2 / 3, 1 / 3 + 2 / 3, 4 / 3, 0],
-        [8 / 3, 4 / 3 - 8 / 3, -16 / 3, 0],
-        [0, 0, 0, 0],
-    ]
-    torch.testing.assert_close(found, torch.tensor([expected]))
-
-
-def test_put_back_of_a_whole_image_is_the_crop() -> None:
-    relevance = torch.randn(2, 7, 7)
-    sizes = torch.tensor([[301, 199], [7, 5000]])
-    boxes = torch.cat([torch.zeros_like(sizes), sizes], dim=1)
-    assert torch.equal(put_back(relevance, boxes, sizes, 7), relevance)
-
-
-@st.composite
-def boxes_in_images(draw: Callable) -> tuple[list[int], list[int]]:
-    width, height = draw(st.integers(2, 700)), draw(st.integers(2, 700))
-    x0, y0 = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
-    x1, y1 = draw(st.integers(x0 + 1, width)), draw(st.integers(y0 + 1, height))
-    return [x0, y0, x1, y1], [width, height]
-
-
-@settings(deadline=None)
-@given(st.lists(boxes_in_images(), min_size=1, max_size=4), st.integers(1, 20), st.integers(1, 20))
-def test_put_back_keeps_the_sum_and_the_box(
-    places: list[tuple[list[int], list[int]]], S: int, side: int
-) -> None:
-    relevance = torch.rand(len(places), S, S, generator=torch.Generator().manual_seed(S)) + 0.1
-    boxes, sizes = (torch.tensor(values) for values in zip(*places, strict=True))
-    found = put_back(relevance, boxes, sizes, side)
-    assert found.shape == (len(places), side, side)
-    torch.testing.assert_close(found.sum((1, 2)), relevance.sum((1, 2)))
-    for map_ss, ((x0, y0, x1, y1), (width, height)) in zip(found, places, strict=True):
-        at = np.arange(side)
-        rows = ((at + 1) * height > y0 * side) & (at * height < y1 * side)
-        columns = ((at + 1) * width > x0 * side) & (at * width < x1 * side)
-        assert np.array_equal(map_ss.numpy() > 0, np.outer(rows, columns))

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from settings import crop_settings, model_settings
 
@@ -15,6 +14,7 @@ from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import Image, Index
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
+from pipeline.training.fabric import Fabric
 
 CLASSES = ["blue", "green", "red"]
 SIDE, CROPS = 32, 3
@@ -96,4 +96,4 @@ def make_network() -> Callable[..., PrototypeNetwork]:
 
 @pytest.fixture(scope="session")
 def fabric() -> Fabric:
-    return Fabric(accelerator="cpu", devices=1)
+    return Fabric(torch.device("cpu"), "float32")

@@ -35,9 +35,3 @@ def test_gpu_without_bfloat16_is_refused_for_it_alone(monkeypatch: pytest.Monkey
             make_fabric(runtime(device=name), "bfloat16")
     refuse_unsupported("cuda", "float32")
     refuse_unsupported("cpu", "bfloat16")
-
-
-def test_a_clusters_job_of_several_tasks_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"NTASKS": "4", "JOB_NAME": "birds", "JOB_ID": "7"}.items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    assert make_fabric(runtime(device="cpu"), "float32").world_size == 1

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from settings import runtime
 
 import pipeline.training.features
 from pipeline.errors import ProtoMaskError
-from pipeline.training.fabric import make_fabric
+from pipeline.training.fabric import Fabric, make_fabric
 from pipeline.training.features import stored_features
 
 

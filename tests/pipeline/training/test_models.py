@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 from settings import crop_settings, finetune_settings, train_settings
 
 from pipeline.model.base.inference import infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.model.base.saved import About, save_model
+from pipeline.training.fabric import Fabric
 from pipeline.training.features import stored_features
 from pipeline.training.finetune import finetune
 from pipeline.training.push import nearest_views, push
@@ -99,7 +99,7 @@ def test_learned_pushed_and_fine_tuned(
     assert (nearest.distance >= 0).all() if network.pushes else nearest.distance.isnan().all()
     after = infer(network, features, valid)
     assert network.pushes or torch.equal(after.logits_NC, before.logits_NC)
-    assert network.finetunes or not network.prunes
+    assert network.finetunes or not network.settings.prunes
     if network.finetunes:
         V = network.last_layer().detach().clone()
         finetune(network, after.similarity_NP, labels, finetune_settings(), 0)

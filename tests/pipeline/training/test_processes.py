@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from settings import runtime
 from torch import nn
 
 from pipeline.errors import ProtoMaskError
+from pipeline.training.fabric import Fabric
 from pipeline.training.processes import StepSynchroniser, in_processes, share
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from lightning_fabric import Fabric
 from settings import train_settings
 from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.losses import class_weights, cluster, diversity, separation
+from pipeline.training.fabric import Fabric
 from pipeline.training.train import Training
 
 QUICK = {

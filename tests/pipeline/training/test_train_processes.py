@@ -20,7 +20,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from settings import crop_settings, model_settings, runtime, train_settings
 from torch import Tensor
@@ -30,6 +29,7 @@ from pipeline.datasets.index import Image, Index
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base import models
 from pipeline.model.base.network import PrototypeNetwork
+from pipeline.training.fabric import Fabric
 from pipeline.training.processes import in_processes
 from pipeline.training.train import Training
 
@@ -341,7 +341,7 @@ def make_training(tmp_path: Path) -> Callable[..., Training]:
         index, store = colours(crop_settings(side=32, per_image=1), validation=4)
         torch.manual_seed(0)
         network = small_network("protomask", "test_resnet")
-        fabric, folder = Fabric(accelerator="cpu", devices=1), tmp_path / name
+        fabric, folder = Fabric(torch.device("cpu"), "float32"), tmp_path / name
         return Training(network, store, index, settings, 0, fabric, folder, folder, compile)
 
     return make

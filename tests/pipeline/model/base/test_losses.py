@@ -19,7 +19,7 @@ from pipeline.model.base.losses import (
     weighted,
 )
 from pipeline.model.base.network import Output
-from pipeline.model.protomask import ProtoMask
+from pipeline.model.protomask.model import ProtoMask
 
 from ..backbones import MeanColour
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from settings import model_settings
 from torch import Tensor
 
-from pipeline.model.protomask import ProtoMask
+from pipeline.model.protomask.model import ProtoMask
 
 from ..backbones import MeanColour
 

@@ -15,7 +15,7 @@ from pipeline.files import sha256
 from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.saved import ABOUT, WEIGHTS, About, load_model, save_model
-from pipeline.model.protomask import ProtoMask
+from pipeline.model.protomask.model import ProtoMask
 
 from ..conftest import SMALL
 

@@ -1,7 +1,7 @@
 """PIP-Net: each cell of the feature map is softly assigned to D prototypes; V is sparse."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +12,10 @@ from pipeline.model.base.head import PresenceHead, largest_score
 from pipeline.model.base.models import register
 from pipeline.model.base.network import Output, PrototypeNetwork
 from pipeline.model.base.relevance_target import SMALLEST
-from pipeline.model.base.settings import BackboneSettings, Count
+from pipeline.model.pipnet.settings import PipNetSettings
 
 PRETRAINING = {"presence": 5.0, "cross_entropy": 0.0}
 SHRINKAGE = 1e-3
-
-
-class PipNetSettings(BackboneSettings):
-    """Parameters of PIP-Net.
-
-    Args:
-        name: name that the model is registered under.
-        code: path of the model's code relative to the repository; a dependency of DVC stages.
-        prototypes: D, the number of prototypes, ≥ 1; None takes the number of backbone features F.
-    """
-
-    loss_terms = ("alignment", "presence")
-    name: Literal["pipnet"] = "pipnet"
-    prototypes: Count | None
 
 
 @register

@@ -1,23 +1,9 @@
 """ProtoPNet: classifies an image by the distances of its feature map's cells to prototypes."""
 
-from typing import Literal
-
 from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.distance_network import OwnPrototypes
 from pipeline.model.base.models import register
-from pipeline.model.base.settings import PrototypeSettings
-
-
-class ProtoPNetSettings(PrototypeSettings):
-    """Parameters of ProtoPNet.
-
-    Args:
-        name: name that the model is registered under.
-        code: path of the model's code relative to the repository; a dependency of DVC stages.
-    """
-
-    loss_terms = ("cluster", "separation")
-    name: Literal["protopnet"] = "protopnet"
+from pipeline.model.protopnet.settings import ProtoPNetSettings
 
 
 @register
@@ -38,7 +24,6 @@ class ProtoPNet(OwnPrototypes):
 
     settings_type = ProtoPNetSettings
     label = "ProtoPNet"
-    prunes = True
 
     def __init__(
         self, settings: ProtoPNetSettings, num_classes: int, backbone: Backbone | None = None

@@ -1,6 +1,6 @@
 """Black box baseline: a linear classifier of the pooled features of the whole image."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,7 @@ from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.head import LinearHead
 from pipeline.model.base.models import register
 from pipeline.model.base.network import Output, PrototypeNetwork
-from pipeline.model.base.settings import BackboneSettings
-
-
-class BlackBoxSettings(BackboneSettings):
-    """Parameters of the black box.
-
-    Args:
-        name: name that the model is registered under.
-        code: path of the model's code relative to the repository; a dependency of DVC stages.
-    """
-
-    name: Literal["blackbox"] = "blackbox"
+from pipeline.model.blackbox.settings import BlackBoxSettings
 
 
 @register

@@ -1,7 +1,5 @@
 """ProtoMask: classifies an image by the distances of its crops to prototypes."""
 
-from typing import Literal
-
 from torch import Tensor
 
 from pipeline.model.base import losses
@@ -9,19 +7,7 @@ from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.distance_network import OwnPrototypes
 from pipeline.model.base.models import register
 from pipeline.model.base.network import Output
-from pipeline.model.base.settings import PrototypeSettings
-
-
-class ProtoMaskSettings(PrototypeSettings):
-    """Parameters of ProtoMask.
-
-    Args:
-        name: name that the model is registered under.
-        code: path of the model's code relative to the repository; a dependency of DVC stages.
-    """
-
-    loss_terms = ("cluster", "separation", "diversity")
-    name: Literal["protomask"] = "protomask"
+from pipeline.model.protomask.settings import ProtoMaskSettings
 
 
 @register
@@ -42,7 +28,6 @@ class ProtoMask(OwnPrototypes):
 
     settings_type = ProtoMaskSettings
     label = "ProtoMask"
-    prunes = True
     sees = "crops"
     in_cells = False
 

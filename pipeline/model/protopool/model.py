@@ -1,10 +1,8 @@
 """ProtoPool: all classes share a pool of prototypes, and each class selects K of them."""
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,8 +13,8 @@ from pipeline.model.base.distances import crop_distances, similarity, smallest_d
 from pipeline.model.base.head import largest_score, mean_score
 from pipeline.model.base.models import register
 from pipeline.model.base.network import Output
-from pipeline.model.base.settings import BackboneSettings, Count, Epsilon
 from pipeline.model.base.start import centres
+from pipeline.model.protopool.settings import ProtoPoolSettings
 
 SHARPEST = 1000.0
 LEAN = 10.0
@@ -24,41 +22,6 @@ LEAN = 10.0
 STRONGEST = 0.05
 """Share of a class's views (the most similar ones) whose mean similarity ranks its prototypes."""
 GUMBEL_TEMPERATURE = 0.5
-
-
-class ProtoPoolSettings(BackboneSettings):
-    """Parameters of ProtoPool.
-
-    Args:
-        name: name that the model is registered under.
-        code: path of the model's code relative to the repository; a dependency of DVC stages.
-        embedding_dim: D, the size of an embedding, ≥ 1.
-        prototypes: P, the number of prototypes that all classes share; larger than `slots`.
-        slots: K, the number of prototypes that each class selects, ≥ 1.
-        gumbel_epochs: E, the number of epochs, including the warm-up, over which the sharpness of
-            the Gumbel-softmax increases to its maximum, ≥ 1.
-        epsilon: ε of the similarity log((d + 1) / (d + ε)), in (0, 1).
-
-    Raises:
-        ValueError: `slots` is not smaller than `prototypes`.
-    """
-
-    loss_terms = ("cluster", "separation", "orthogonality")
-    name: Literal["protopool"] = "protopool"
-    embedding_dim: Count
-    prototypes: Count
-    slots: Count
-    gumbel_epochs: Count
-    epsilon: Epsilon
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "ProtoPoolSettings":
-        if self.slots >= self.prototypes:
-            raise ValueError(
-                f"slots is {self.slots} and must be below prototypes, which is {self.prototypes}: "
-                "a class is told from others by prototypes that it does not choose"
-            )
-        return self
 
 
 @register

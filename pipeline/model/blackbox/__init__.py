@@ -1,0 +1,1 @@
+"""Black box baseline: its parameters and its network."""

@@ -1,0 +1,1 @@
+"""PIP-Net: its parameters and its network."""

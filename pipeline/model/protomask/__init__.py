@@ -1,0 +1,1 @@
+"""ProtoMask: its parameters and its network."""

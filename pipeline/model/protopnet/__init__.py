@@ -1,0 +1,1 @@
+"""ProtoPNet: its parameters and its network."""

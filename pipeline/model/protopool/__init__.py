@@ -1,0 +1,1 @@
+"""ProtoPool: its parameters and its network."""
