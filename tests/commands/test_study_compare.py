@@ -224,7 +224,7 @@ def test_missing_in_the_cache(without_outputs: Path, monkeypatch: pytest.MonkeyP
 def test_other_data_sets(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
     params = read_params(Path("params.yaml"))
-    tested = study_compare._tested("workspace", repository, params.runtime)
+    tested = study_compare._tested("workspace", Workspace(), params.runtime)
     index = tested.index
     renamed = replace(tested, index=replace(index, dataset="birds"))
     with pytest.raises(ProtoMaskError, match=r"data sets: 'folder' with 3 .* 'birds' with 3"):
