@@ -122,7 +122,8 @@ def _outputs(rev: str) -> Iterator[Workspace]:
     """Yields a workspace with a revision's parameters and outputs; it is gone after the block.
 
     The outputs are links to the files in DVC's cache. The folder lies where DVC's own copies of the
-    repository do, so that `Workspace.origin` finds the repository from it.
+    repository do, so that `Workspace.origin` finds the repository from it; its dvc.yaml is empty
+    and says that parameters may be read here.
 
     Raises:
         ProtoMaskError: there is no such revision, or it was not evaluated, or outputs are missing.
@@ -149,6 +150,7 @@ def _outputs(rev: str) -> Iterator[Workspace]:
     with tempfile.TemporaryDirectory(prefix="compare-", dir=copies) as name:
         folder = Path(name)
         (folder / IN_REPOSITORY.params_file).write_bytes(params)
+        (folder / "dvc.yaml").touch()
         for path, target in cached.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).symlink_to(target)

@@ -1,13 +1,17 @@
 """A small experiment, run through its stages once in this process."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
+from PIL import Image as Pillow
 
 from pipeline.datasets.readers.demo import data_set as demo
+from pipeline.datasets.readers.demo.classes import CLASS_NAMES
 from stages import crops, evaluate, finetune, masks, prepare, push, scan, train
 from stages.workspace import Workspace
 
@@ -60,10 +64,35 @@ def run_folder(finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of three classes with 14 drawings each."""
-    drawn = tmp_path_factory.mktemp("drawn")
-    demo.draw(drawn, seed=1, train_per_class=12, test_per_class=2)
-    kept = tmp_path_factory.mktemp("photographs")
-    for folder in sorted((drawn / "images").iterdir())[:3]:
-        shutil.copytree(folder, kept / folder.name)
-    return kept
+    """A folder of three classes with 14 drawings each, one for all of pytest-xdist's workers."""
+    return once(tmp_path_factory, "photographs", draw_classes)
+
+
+def draw_classes(folder: Path) -> None:
+    """Draws 14 photographs of each of three classes into a folder, one folder a class."""
+    for name in CLASS_NAMES[:3]:
+        (folder / name).mkdir(parents=True)
+        for number in range(1, 15):
+            picture = Pillow.fromarray(demo.draw_image(1, name, number).image)
+            picture.save(folder / name / f"{number:03d}.jpg")
+
+
+def once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """Returns a folder that the first worker of pytest-xdist who asks for it makes, and all share.
+
+    Args:
+        tmp_path_factory: of the worker.
+        name: of the folder.
+        make: fills the folder, which does not exist yet.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / f"{name}.lock"):
+        finished = shared / f"{name}.finished"
+        if not finished.exists():
+            shutil.rmtree(shared / name, ignore_errors=True)
+            make(shared / name)
+            finished.touch()
+    return shared / name

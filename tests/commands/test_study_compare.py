@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from commands import study_compare, study_table
+from commands import study_check, study_compare, study_table
 from pipeline.errors import ProtoMaskError
 from pipeline.study.comparison_page import compare
 from stages import evaluate, finetune, push, train
@@ -203,23 +203,28 @@ def test_refused(
     assert not copies(repository)
 
 
-def test_missing_in_the_cache(repository: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def without_outputs(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the repository in whose cache of DVC's no outputs are left."""
     copy = tmp_path / "copy"
     shutil.copytree(repository, copy)
     shutil.rmtree(copy / ".dvc" / "cache" / "files")
-    command = ["study", "compare", "crops", "whole", "--out", "other.html"]
-    said = run(copy, "commands", *command, ok=False)
-    assert re.search(
-        r"artifacts/crops.zarr, .* of crops are not in DVC's cache: .*`dvc pull`", said
-    )
-    assert "Traceback" not in said
+    return copy
+
+
+def test_missing_in_the_cache(without_outputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = without_outputs
+    monkeypatch.chdir(copy)
+    missing = r"artifacts/crops.zarr, .* of crops are not in DVC's cache: .*`dvc pull`"
+    with pytest.raises(ProtoMaskError, match=missing):
+        study_compare.run(("crops", "whole"), Path("other.html"))
     assert not copies(copy) and not (copy / "other.html").exists()
 
 
 def test_other_data_sets(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
     params = read_params(Path("params.yaml"))
-    tested = study_compare._tested("workspace", repository, params.runtime)
+    tested = study_compare._tested("workspace", Workspace(), params.runtime)
     index = tested.index
     renamed = replace(tested, index=replace(index, dataset="birds"))
     with pytest.raises(ProtoMaskError, match=r"data sets: 'folder' with 3 .* 'birds' with 3"):
@@ -240,17 +245,26 @@ def test_the_table_leaves_out_what_contradicts_itself(
     assert table.count("| ProtoMask") == table.count("| Black box") == 1 and "48" not in table
 
 
-def test_check(repository: Path) -> None:
+def test_check(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     said = run(repository, "commands", "study", "check", ok=False)
     assert "lying: made with crops.side=32 instead of 48\n" in said
     # The fixture committed the first model's metrics as if they were this one's.
     assert "half: made with model.name=protomask instead of blackbox" in said
     assert "2 of 5 runs are not what their parameters say: half, lying; remove them" in said
-    agreeing = run(repository, "commands", "study", "check", "--rev", "crops")
+    monkeypatch.chdir(repository)
+    study_check.run(["crops"])
+    agreeing = capsys.readouterr().out
     assert "agrees with its parameters; the code that ran crops may be other" in agreeing
 
 
-def test_check_of_models_of_an_older_version(repository: Path, tmp_path: Path) -> None:
+def test_check_of_models_of_an_older_version(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """Older models name the settings that they are built from and the crops that they see."""
     copy = tmp_path / "copy"
     shutil.copytree(repository, copy)
@@ -269,13 +283,16 @@ def test_check_of_models_of_an_older_version(repository: Path, tmp_path: Path) -
     (copy / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages, "metrics": METRICS}))
     (copy / "dvc.lock").unlink()
     save(copy, "old")
-    said = run(copy, "commands", "study", "check", "--rev", "old", ok=False)
-    assert "made with crops.size=32 instead of 96" in said
+    monkeypatch.chdir(copy)
+    with pytest.raises(ProtoMaskError, match="1 of 1 runs"):
+        study_check.run(["old"])
+    assert "made with crops.size=32 instead of 96" in capsys.readouterr().out
 
 
-def test_check_without_outputs(repository: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(repository, copy)
-    shutil.rmtree(copy / ".dvc" / "cache" / "files")
-    said = run(copy, "commands", "study", "check", "--rev", "crops")
+def test_check_without_outputs(
+    without_outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(without_outputs)
+    study_check.run(["crops"])
+    said = capsys.readouterr().out
     assert "cannot be told: its outputs are neither in DVC's cache nor in a remote" in said

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
@@ -16,6 +17,9 @@ import psutil
 import pytest
 from dvc.utils.hydra import compose_and_dump
 from optuna.trial import TrialState
+
+from commands import study_tune
+from pipeline.errors import ProtoMaskError
 
 pytestmark = pytest.mark.slow
 
@@ -63,9 +67,10 @@ for name, column in rows.items():
 SETTINGS = ["train.epochs=10"]
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    root = tmp_path / "repository"
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository in which nothing has run; not to be changed."""
+    root = tmp_path_factory.mktemp("start") / "repository"
     shutil.copytree(REPOSITORY / "conf", root / "conf")
     (root / "dvc.yaml").write_text(DVC_YAML)
     (root / "train.py").write_text(TRAIN)
@@ -84,6 +89,11 @@ def repository(tmp_path: Path) -> Path:
         subprocess.run(shlex.split(command), cwd=root, check=True)
     (root / ".protomask").mkdir()
     return root
+
+
+@pytest.fixture
+def repository(tmp_path: Path, start: Path) -> Path:
+    return shutil.copytree(start, tmp_path / "repository")
 
 
 def _command(*arguments: str) -> list[str]:
@@ -262,20 +272,31 @@ def test_what_dvc_has_trained_before_is_read_from_its_experiment(repository: Pat
     ]
 
 
-def test_refused(repository: Path) -> None:
+@pytest.fixture
+def tune(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """The command in this process, for what ends before a trial."""
+    monkeypatch.chdir(repository)
+    before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    yield lambda *settings, name="s": study_tune.run(name, 1, 0, [*SETTINGS, *settings])
+    for sign, handler in before.items():
+        signal.signal(sign, handler)
+
+
+def test_refused(repository: Path, tune: Callable[..., None]) -> None:
     """Another search under the same name, names in use, and settings that make no parameters."""
     assert _tune(repository, "--trials", "1")[0] == 0
     # What differs from machine to machine may differ.
-    assert _tune(repository, "--trials", "1", "-S", "runtime.workers=7")[0] == 0
-    for arguments, said in (
-        (["-S", "train.epochs=11"], "train.epochs: 10 then, 11 now"),
-        (["-S", "train.step_size=20"], "range of step_size: 10 to 50 in steps of 5 then, None now"),
-        (["-S", "train.epoch=3"], "train.epoch"),
-        (["-S", "train.epochs=-3"], "params.yaml, as `dvc exp run` composes it:\n  train.epochs"),
-        (["--name", "a/b"], "only letters"),
+    tune("runtime.workers=7")
+    for setting, said in (
+        ("train.epochs=11", "train.epochs: 10 then, 11 now"),
+        ("train.step_size=20", "range of step_size: 10 to 50 in steps of 5 then, None now"),
+        ("train.epoch=3", "train.epoch"),
+        ("train.epochs=-3", "params.yaml, as `dvc exp run` composes it:\n  train.epochs"),
     ):
-        code, _, err = _tune(repository, *arguments)
-        assert code == 1 and said in err and "Traceback" not in err, err
+        with pytest.raises(ProtoMaskError, match=re.escape(said)):
+            tune(setting)
+    with pytest.raises(ProtoMaskError, match="only letters"):
+        tune(name="a/b")
     (repository / ".protomask" / "tune" / "s.sqlite").unlink()
-    code, _, err = _tune(repository)
-    assert code == 1 and "dvc exp remove tune-s-0" in err
+    with pytest.raises(ProtoMaskError, match="dvc exp remove tune-s-0"):
+        tune()

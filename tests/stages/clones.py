@@ -16,11 +16,14 @@ SMALL = [
     "dataset.num_classes=3",
     "crops.side=48",
     "crops.per_image=3",
+    "model.backbone=test_resnet",
+    "model.pretrained=none",
     "model.embedding_dim=16",
     "model.prototypes_per_class=2",
     "train.epochs=3",
     "finetune.epochs=2",
 ]
+QUICK = ["segmenter.scales=[800]", "segmenter.max_side=160"]
 STAGE = ("python3", "-m", "stages")
 STAGES = [
     "scan@root",
@@ -39,24 +42,24 @@ class Clone:
     """A copy of the repository, as a colleague has one."""
 
     def __init__(self, folder: Path, root: Path | str, *overrides: str) -> None:
+        """Refers to a folder in which there is a clone, or will be; see `make`.
+
+        Args:
+            folder: the clone's.
+            root: where the photographs are.
+            overrides: of parameters, besides those of a small experiment; none: quick masks.
+        """
         self.folder = folder
-        listed = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"],
-            cwd=REPOSITORY,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.splitlines()
-        for name in listed:
-            if not name.startswith("tests/") and (REPOSITORY / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPOSITORY / name, folder / name)
-        own = overrides or ("segmenter.scales=[800]",)
-        self.overrides = [*SMALL, f"dataset.root={root}", *own]
+        self.overrides = [*SMALL, f"dataset.root={root}", *(overrides or QUICK)]
+
+    def make(self) -> "Clone":
+        """Copies the repository's files into the folder, and commits them."""
+        copy_repository(self.folder)
         self.params()
         self.git("init", "-q", "-b", "main")
         self.git("add", "-A")
         self.commit("start")
+        return self
 
     def copy(self, folder: Path) -> "Clone":
         """Returns a copy of the clone in another folder, with all that has run in it."""
@@ -65,9 +68,14 @@ class Clone:
 
     def at(self, folder: Path) -> "Clone":
         """Returns a clone or worktree that lies in a folder already."""
-        clone = Clone.__new__(Clone)
-        clone.folder, clone.overrides = folder, self.overrides
+        clone = Clone(folder, "")
+        clone.overrides = [*self.overrides]
         return clone
+
+    def look_in(self, root: Path | str) -> None:
+        """Takes the photographs of another folder."""
+        self.overrides.append(f"dataset.root={root}")
+        self.params()
 
     def params(self, *overrides: str) -> None:
         """Composes params.yaml with further overrides."""
@@ -131,6 +139,19 @@ class Clone:
 
     def lock(self) -> str:
         return (self.folder / "dvc.lock").read_text()
+
+
+def copy_repository(folder: Path) -> None:
+    """Copies the repository's files, without the tests, and what Python has compiled of them."""
+    listed = ["git", "ls-files", "-co", "--exclude-standard"]
+    names = subprocess.check_output(listed, cwd=REPOSITORY, text=True).splitlines()
+    for source in (REPOSITORY / name for name in names if not name.startswith("tests/")):
+        if source.is_file():
+            compiled = source.with_name("__pycache__").glob(f"{source.stem}.*.pyc")
+            for file in (source, *(compiled if source.suffix == ".py" else ())):
+                copy = folder / file.relative_to(REPOSITORY)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(file, copy)
 
 
 def ran(output: str) -> list[str]:

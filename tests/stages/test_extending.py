@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from clones import REPOSITORY, Clone
+from clones import QUICK, REPOSITORY, Clone
 from safetensors.numpy import load_file
 
 from pipeline.crops.store import CropStore
@@ -26,6 +26,14 @@ ENTRY_POINTS = "\n".join(
     line.replace("project.entry-points.", "").replace('"', "")
     for line in re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[0].splitlines()
 )
+THE_REST = """
+from stages import evaluate, finetune, push
+from stages.workspace import Workspace
+
+for stage in (push, finetune, evaluate):
+    stage.run(Workspace())
+"""
+"""The stages after the training, in one process."""
 
 
 def test_every_example_is_short_and_has_its_preset() -> None:
@@ -46,12 +54,12 @@ def clone(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Clone:
         for number, path in enumerate(sorted(listed.glob("*/*.jpg")))
     ]
     pd.DataFrame(rows).to_csv(listed / "labels.csv", index=False)
-    clone = Clone(tmp_path_factory.mktemp("extended") / "clone", listed)
-    clone.overrides.remove("segmenter.scales=[800]")
-    clone.overrides.remove("dataset=folder")
+    clone = Clone(tmp_path_factory.mktemp("extended"), listed).make()
+    for word in ("dataset=folder", *QUICK):
+        clone.overrides.remove(word)
     for name, text in FILES.items():
         (clone.folder / name).write_text(text, encoding="utf-8")
-    run(clone)
+    run(clone, "evaluate")
     return clone
 
 
@@ -78,16 +86,17 @@ def test_from_a_package_outside_the_repository(
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: birdlab\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(ENTRY_POINTS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
-    run(clone)
+    run(clone, "train")
+    clone.run("python3", "-c", THE_REST)
     check(clone)
     assert "Margin (columns)" in clone.run("python3", "-m", "commands", "study", "table")
 
 
-def run(clone: Clone) -> None:
-    """Runs the page's commands together, up to the metrics; the photographs are the clone's."""
+def run(clone: Clone, stage: str) -> None:
+    """Runs the page's commands together, up to a stage; the photographs are the clone's."""
     words = [word for command in COMMANDS for word in shlex.split(command)]
     place = words.index("dataset.root=$HOME/photographs")
-    clone.exp_run(*words[: place - 1], *words[place + 1 :], "evaluate")
+    clone.exp_run(*words[: place - 1], *words[place + 1 :], stage)
 
 
 def check(clone: Clone) -> None:

@@ -16,31 +16,23 @@ from pathlib import Path
 import dvc.api
 import pandas as pd
 import pytest
-from clones import Clone
+from clones import QUICK, Clone
 
 from pipeline.masks.store import MaskStore
 from stages import launch
 
 pytestmark = pytest.mark.slow
 
-PATCHES = ("segmenter=patches", "crops.per_image=4")
 PUSH, RECORDED = "pipeline/training/push.py", "nearest.distance.numpy()"
 PROTOTYPES = Path("artifacts/push/prototypes.csv")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Clone:
-    """A clone in which all stages up to the training have run; not to be changed."""
-    clone = Clone(tmp_path_factory.mktemp("trained"), photographs, *PATCHES)
-    clone.run("dvc", "repro", "train")
-    clone.git("add", "dvc.lock")
-    clone.commit("trained")
-    return clone
-
-
 @pytest.fixture
-def clone(tmp_path: Path, trained: Clone) -> Clone:
-    return trained.copy(tmp_path / "clone")
+def clone(clone: Clone) -> Clone:
+    """A copy of the finished clone, with its dvc.lock committed for copies of it."""
+    clone.git("add", "dvc.lock")
+    clone.commit("finished")
+    return clone
 
 
 def add_a_thousand(folder: Path) -> None:
@@ -94,7 +86,9 @@ def test_code_of_a_temporary_copy_and_of_a_worktree(clone: Clone, tmp_path: Path
 @pytest.mark.parametrize("scheduler", ["null", "local:2"])
 def test_workers_run_the_code_too(clone: Clone, scheduler: str) -> None:
     shutil.rmtree(clone.folder / ".protomask")
-    clone.params(f"runtime.scheduler={scheduler}", "segmenter.grid=3")
+    for word in QUICK:
+        clone.overrides.remove(word)
+    clone.params(f"runtime.scheduler={scheduler}", "segmenter=patches", "segmenter.grid=3")
     edit(
         clone.folder,
         "pipeline/masks/segmenters/patches.py",

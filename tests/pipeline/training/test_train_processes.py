@@ -154,7 +154,20 @@ Job = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Job:
-    """Starts a training in a folder; with `torchrun`, by that many of its processes."""
+    return start_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training by one process, from beginning to end."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    succeed(start_in(folder)("one"))
+    return folder / "one"
+
+
+def start_in(place: Path) -> Job:
+    """Returns what starts a training in a folder of a place; with `torchrun`, by that many of its
+    processes."""
 
     def started(
         name: str,
@@ -166,7 +179,7 @@ def start(tmp_path: Path) -> Job:
         validation: int = 6,
         **disturbances: Any,
     ) -> "subprocess.Popen[str]":
-        folder = tmp_path / name
+        folder = place / name
         folder.mkdir(exist_ok=True)
         job = {
             "devices": devices,
@@ -279,24 +292,22 @@ def test_two_processes_train_as_one(start: Job, tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.slow
-def test_processes_of_torchrun_train_as_one(start: Job, tmp_path: Path) -> None:
-    succeed(start("one"))
+def test_processes_of_torchrun_train_as_one(start: Job, tmp_path: Path, one: Path) -> None:
     succeed(start("torchrun", torchrun=2))
-    assert_same(tmp_path / "one", tmp_path / "torchrun")
+    assert_same(one, tmp_path / "torchrun")
     assert (tmp_path / "torchrun" / "process 1").exists()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_another_number_of_processes_resumes(
-    start: Job, tmp_path: Path, before: int, after: int
+    start: Job, tmp_path: Path, one: Path, before: int, after: int
 ) -> None:
-    succeed(start("undisturbed"))
     code, said = finish(start("resumed", devices=before, interrupt=True))
     assert code != 0 and "KeyboardInterrupt" in said
     assert (tmp_path / "resumed" / "checkpoints" / "last.pt").exists()
     succeed(start("resumed", devices=after))
-    assert_same(tmp_path / "undisturbed", tmp_path / "resumed")
+    assert_same(one, tmp_path / "resumed")
     # The finished epoch is announced to who asks after the interruption, too.
     assert announced(tmp_path / "resumed") == [0, 0, 1]
 
