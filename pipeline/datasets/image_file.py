@@ -39,6 +39,9 @@ SIXTEEN_BITS = ("PPM", "PNG", "JPEG2000")
 TWELVE_BITS = 4095
 NEARLY_BLACK = 16
 PNG = b"\x89PNG\r\n\x1a\n"
+JPEG, START_OF_SCAN, COMMENT = b"\xff\xd8", 0xDA, 0xFE
+APPLICATION = range(0xE0, 0xF0)
+"""JPEG's segments of applications."""
 
 
 class UnreadableImageError(ProtoMaskError):
@@ -137,7 +140,7 @@ def is_image(path: Path) -> bool:
         raise
     except Exception:  # decoders raise all kinds of errors at files of other kinds
         with path.open("rb") as file:
-            return file.read(len(PNG)) == PNG
+            return file.read(len(PNG)).startswith((PNG, JPEG + b"\xff"))
 
 
 @contextmanager
@@ -178,7 +181,8 @@ def _decoded(path: Path, stack: ExitStack) -> tuple[Image.Image, list[str]]:
     except MemoryError:
         raise
     except Exception:  # as above
-        plain = _png_without_metadata(path)
+        content = path.read_bytes()
+        plain = _png_without_metadata(content) or _jpeg_without_metadata(content)
         if plain is None:
             raise
         image = _loaded(stack.enter_context(Image.open(io.BytesIO(plain))))
@@ -199,12 +203,11 @@ def _loaded(image: Image.Image) -> Image.Image:
     return image
 
 
-def _png_without_metadata(path: Path) -> bytes | None:
+def _png_without_metadata(content: bytes) -> bytes | None:
     """Returns a PNG file without the chunks that pixels do not need; None if there are none.
 
     The chunk of EXIF data stays if it is whole.
     """
-    content = path.read_bytes()
     if not content.startswith(PNG):
         return None
     kept, at = [PNG], len(PNG)
@@ -221,6 +224,26 @@ def _png_without_metadata(path: Path) -> bytes | None:
             kept.append(content[at:end])
         at = end
     plain = b"".join(kept)
+    return plain if plain != content else None
+
+
+def _jpeg_without_metadata(content: bytes) -> bytes | None:
+    """Returns a JPEG file without the segments that pixels do not need; None if there are none.
+
+    The segment of EXIF data stays, and Adobe's, if it is whole: it tells how colours are stored.
+    """
+    if not content.startswith(JPEG):
+        return None
+    kept, at = [JPEG], len(JPEG)
+    while content[at : at + 1] == b"\xff" and content[at + 1] != START_OF_SCAN:
+        marker, end = content[at + 1], at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        body = content[at + 4 : end]
+        metadata = marker in APPLICATION or marker == COMMENT
+        needed = body.startswith(b"Exif\0\0") or (body.startswith(b"Adobe") and len(body) >= 12)
+        if not metadata or needed:
+            kept.append(content[at:end])
+        at = end
+    plain = b"".join([*kept, content[at:]])
     return plain if plain != content else None
 
 

@@ -319,6 +319,38 @@ def test_metadata_that_cannot_be_parsed_do_not_cost_the_pixels(
     assert is_image(path)
 
 
+def _segment(marker: int, data: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(data) + 2).to_bytes(2, "big") + data
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        _segment(0xE0, b"JFIF\0"),
+        _segment(0xE2, b"ICC_PROFILE\0"),
+        _segment(0xED, b"Photoshop 3.0\x008BIM\4\4"),
+        _segment(0xEE, b"Adobe"),
+    ],
+)
+def test_segments_that_cannot_be_parsed_do_not_cost_a_jpeg_its_pixels(
+    tmp_path: Path, broken: bytes
+) -> None:
+    """Of a JPEG that is turned: its EXIF data are whole, and still count."""
+    exif, content = Pillow.Exif(), io.BytesIO()
+    exif[0x0112] = 3
+    colours = np.repeat(np.repeat(UPRIGHT, 16, 0), 16, 1)
+    stored = Pillow.fromarray(np.ascontiguousarray(colours[::-1, ::-1]))
+    stored.save(content, "JPEG", exif=exif, quality=100, subsampling=0)
+    (tmp_path / "good.jpg").write_bytes(content.getvalue())
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content.getvalue()[:2] + broken + content.getvalue()[2:])
+    pixels, remarks = examine_image(path)
+    assert np.array_equal(pixels, read_image(tmp_path / "good.jpg"))
+    assert np.abs(pixels.astype(int) - colours).max() < 12
+    assert remarks == ["its metadata (texts, colour profile) cannot be parsed and were ignored"]
+    assert is_image(path)
+
+
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
 def test_exif_data_that_cannot_be_parsed(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
