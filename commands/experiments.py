@@ -42,7 +42,7 @@ def read_runs(repo: Repo, revs: Sequence[str] = ()) -> Iterator[Run]:
     """Reads what `dvc exp show` shows: commits, experiments, and what is queued or has failed.
 
     Args:
-        repo: the repository.
+        repo: the repository whose experiments are read.
         revs: commits, branches or experiments; none: HEAD and all commits that have experiments.
     """
     for state, kind in states(repo, revs):
@@ -71,8 +71,8 @@ def _read(repo: Repo, state: Any, kind: str) -> Iterator[Run]:
     """Reads one entry of `dvc exp show`; a commit without a finished run is none.
 
     Args:
-        repo: the repository.
-        state: DVC's ExpState.
+        repo: the repository whose experiments are read.
+        state: DVC's ExpState of a commit or an experiment.
         kind: `commit`, or what DVC's queue says of an experiment.
     """
     name = state.name or state.rev[:7]
@@ -116,8 +116,8 @@ def contradicted(files: DVCFileSystem, params: Params) -> list[Contradiction]:
     than its params.yaml has, though dvc.lock has them with these.
 
     Args:
-        files: of the revision.
-        params: its params.yaml.
+        files: the revision's files, as DVC has them.
+        params: what the revision's params.yaml holds.
 
     Raises:
         UNREACHABLE: outputs are neither in DVC's cache nor in a remote.

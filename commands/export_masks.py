@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
+from commands.inspect_masks import opened
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.coco import write_coco
-from pipeline.masks.store import MaskStore
 from stages.workspace import Workspace
 
 
 def run(workspace: Workspace, store: Path, coco: Path) -> None:
     if coco.is_dir():
         raise ProtoMaskError(f"{coco} is a folder; --coco names the file to write")
-    masks = MaskStore(store)
+    masks = opened(store)
     paths = _paths(workspace)
     images = list(zip(masks.ids, masks.about["images"]["sha256"], strict=True))
     write_coco(coco, masks, [paths.get(image, image[0]) for image in images])

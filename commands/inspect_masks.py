@@ -17,6 +17,7 @@ from pipeline.masks.names import form
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
 from pipeline.report.drawing import Outline, colour_of, outlined
+from stages.params import refuse_subfolder
 from stages.workspace import Workspace
 
 SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -25,8 +26,19 @@ SMALLEST, LARGEST = 960, 1920
 GREY = 128
 
 
+def opened(store: Path) -> MaskStore:
+    """Opens a mask store.
+
+    Raises:
+        ProtoMaskError: it is missing or damaged, or the current folder is below that of dvc.yaml.
+    """
+    if not store.exists():
+        refuse_subfolder(Path.cwd())
+    return MaskStore(store)
+
+
 def info(store: Path) -> None:
-    masks = MaskStore(store)
+    masks = opened(store)
     console = Console(soft_wrap=True, highlight=False)
     about, per_image = masks.about, masks.num_masks()
     files = _files(store)
@@ -52,7 +64,7 @@ def info(store: Path) -> None:
 def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> None:
     if out and out.is_dir():
         raise ProtoMaskError(f"{out} is a folder; --out names the picture to write")
-    masks = MaskStore(store)
+    masks = opened(store)
     row = _find(workspace, image, masks)
     found = masks.masks(row)
     _print_masks(found, _score_names(store))
@@ -72,10 +84,8 @@ def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> Non
 
 
 def verify(workspace: Workspace, store: Path) -> None:
-    if not store.exists():
-        raise ProtoMaskError(f"no mask store at {store}: {make('masks')}")
     try:
-        wrong = MaskStore(store).verify()
+        wrong = opened(store).verify()
         num_files = len(_files(store))
     except ProtoMaskError:
         raise
@@ -89,7 +99,7 @@ def verify(workspace: Workspace, store: Path) -> None:
             "this machine has segmented"
         )
     print(f"OK: {num_files} files in {store} are as they were written")
-    _verify_images(workspace, MaskStore(store))
+    _verify_images(workspace, opened(store))
 
 
 def _verify_images(workspace: Workspace, masks: MaskStore) -> None:

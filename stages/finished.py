@@ -26,7 +26,7 @@ class Finished:
 
     Args:
         workspace: where all of it lies.
-        index: the images.
+        index: the images of all splits, with their annotations.
         crops: their crops, as the model sees them.
         network: the fine-tuned model, in evaluation mode, on the CPU.
         about: its classes and crop settings.

@@ -73,8 +73,8 @@ def refuse_contradictions(made_with: MadeWith, params: Params, path: Path, stage
 
     Args:
         made_with: what the output says of itself.
-        params: of params.yaml.
-        path: the output.
+        params: the parameters that params.yaml holds now.
+        path: where the output lies, for the message.
         stage: the stage that makes it.
 
     Raises:

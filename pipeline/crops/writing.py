@@ -35,9 +35,9 @@ def write_crops(
 
     Args:
         path: the folder to write; what is there is replaced.
-        image_files: the images.
+        image_files: the N images of the index, in its order.
         root: the folder their paths are relative to.
-        masks: their masks.
+        masks: store of the masks of these images, in the same order.
         settings: how the crops are cut.
         threads: how many images are worked on at a time.
 

@@ -125,7 +125,10 @@ def evaluate(
     """
     rows_N = index.rows("test")
     if len(rows_N) == 0:
-        raise ProtoMaskError(f"{index.dataset} has no test images to measure on")
+        raise ProtoMaskError(
+            f"{index.dataset} has no test images to measure on: add images to its classes, or a "
+            "folder test/ beside train/, and run `dvc repro`"
+        )
     gather = partial(
         gather_evidence,
         index=index,

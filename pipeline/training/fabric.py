@@ -45,7 +45,7 @@ def make_fabric(
     """Returns a fabric on the configured device.
 
     Args:
-        runtime: the device.
+        runtime: names the device (`runtime.device`).
         precision: dtype of the backbone's computation (`train.precision`).
         place: the number of this process, from 0, among those on this machine: which GPU is its.
         rank: the number of this process, from 0, among all.

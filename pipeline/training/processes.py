@@ -95,7 +95,7 @@ def from_first(value: T, fabric: Fabric) -> T:
 
     Args:
         value: anything that can be pickled; counts in the first process alone.
-        fabric: the processes.
+        fabric: how many processes there are, and which of them this is.
 
     Raises:
         ProtoMaskError: another process has died.

@@ -123,7 +123,10 @@ def test_without_git(tmp_path: Path, command: str) -> None:
     assert "clone the repository, or make one of this folder (`git init`" in message
 
 
-@pytest.mark.parametrize("command", ["scan", "predict x.jpg", "study tune --name x"])
+@pytest.mark.parametrize(
+    "command",
+    ["scan", "predict x.jpg", "study tune --name x", "masks info", "masks export --coco x.json"],
+)
 def test_in_a_sub_folder(tmp_path: Path, command: str) -> None:
     (tmp_path / "dvc.yaml").touch()
     place = tmp_path / "photographs"
