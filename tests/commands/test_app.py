@@ -345,7 +345,7 @@ def test_a_folder_of_somebody_else(workplace: Path) -> None:
 def test_a_file_in_the_place_of_a_folder(workplace: Path) -> None:
     (workplace / ".protomask").touch()
     message = _error(_protomask("scan", cwd=workplace))
-    assert ".protomask/listings cannot be made: a file lies where a folder belongs" in message
+    assert ".protomask/checked cannot be made: a file lies where a folder belongs" in message
 
 
 def test_an_interrupted_command_says_no_more_than_that(
