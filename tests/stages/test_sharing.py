@@ -105,7 +105,13 @@ def start(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
         if not name.startswith("tests/") and (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
-    quick = {"name": "slit", "version": 1, "weights_sha256": sha256(weights), "side": 32}
+    quick = {
+        "name": "slit",
+        "version": 1,
+        "weights_sha256": sha256(weights),
+        "side": 32,
+        "precision": "float32",
+    }
     for preset, threshold in (("sam2", 0.5), ("sam2_large", 0.6)):
         file = folder / "conf" / "segmenter" / f"{preset}.yaml"
         file.write_text(yaml.safe_dump({**quick, "threshold": threshold}))
