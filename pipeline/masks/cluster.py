@@ -1,6 +1,7 @@
 """Segmentation with Dask: each batch of images is a task, its worker writes into a shared cache."""
 
 import hashlib
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -157,9 +158,25 @@ def _visible_file(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Restores the environment, in which Dask sets OMP_NUM_THREADS=1 for its workers.
+
+    Whatever this process starts afterwards would compute with one thread, and round otherwise.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
 def _client(scheduler: str) -> Iterator[Client]:
     if scheduler.startswith(LOCAL):
         with (
+            _environment_kept(),
             LocalCluster(
                 n_workers=int(scheduler.removeprefix(LOCAL)),
                 threads_per_worker=1,

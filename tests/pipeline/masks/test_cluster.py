@@ -335,7 +335,9 @@ def test_processes_of_this_machine(
 ) -> None:
     image_files, cache = image_files_in(photograph_folder), tmp_path / "cache"
     args = image_files, photograph_folder, OnDevice(**GRID), cache, 1, machine, "local:2"
+    environment = dict(os.environ)
     assert segment_images(*args) == 10
+    assert dict(os.environ) == environment
     assert str(os.getpid()) not in {name for name, *_ in _notes(machine)}
     assert segment_images(*args) == 0
     made = _store(image_files, OnDevice(**GRID), cache)
