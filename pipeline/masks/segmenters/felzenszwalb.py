@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as rle
 from pydantic import Field
 
 from pipeline.masks.masks import Masks, Region
@@ -69,9 +70,9 @@ class Felzenszwalb(Segmenter):
         """
         regions.sort(key=lambda region: -int(region.bitmap.sum()))
         boxes = np.array(
-            [(r.x0, r.y0, r.x0 + r.bitmap.shape[1], r.y0 + r.bitmap.shape[0]) for r in regions]
-        ).reshape(-1, 4)
-        alike = _box_iou(boxes) > self.max_box_iou
+            [(r.x0, r.y0, r.bitmap.shape[1], r.bitmap.shape[0]) for r in regions], np.float64
+        )
+        alike = rle.iou(boxes, boxes, [0] * len(boxes)) > self.max_box_iou
         kept: list[int] = []
         for place in range(len(regions)):
             if not alike[place, kept].any():
@@ -98,12 +99,3 @@ def _regions(labels: NDArray[np.int64], scale: int) -> Iterator[Region]:
         if place is not None:
             rows, columns = place
             yield Region(columns.start, rows.start, labels[place] == number, (float(scale),))
-
-
-def _box_iou(boxes: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Returns the IoU of all pairs of m boxes: float64 m×m, in [0, 1]."""
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    common = np.clip(high - low, 0, None).prod(axis=2)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return common / (area[:, None] + area[None, :] - common)

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pycocotools import mask as rle
 from settings import felzenszwalb, patches
 from skimage import segmentation
 
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.segmenter import Segmenter, with_fingerprint
-from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb, _box_iou
+from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
 from pipeline.masks.segmenters.patches import Patches
 
 
@@ -29,6 +30,13 @@ def _picture(height: int = 60, width: int = 80) -> NDArray[np.uint8]:
 
 def _noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def _box_iou(boxes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Returns the IoU of all pairs of boxes (x0, y0, x1, y1)."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    sized = np.hstack([low, high - low]).astype(np.float64)
+    return rle.iou(sized, sized, [0] * len(sized))
 
 
 def _hash(masks: Masks) -> str:
@@ -80,19 +88,6 @@ def test_the_regions_of_one_scale_are_scikit_images() -> None:
         found[inside] = number
         assert len(np.unique(labels[inside])) == 1
     assert (found >= 0).all()
-
-
-def test_box_iou_by_hand() -> None:
-    boxes = np.array([[0, 0, 4, 4], [2, 2, 6, 6], [0, 0, 4, 2], [9, 9, 10, 10]])
-    # 0 and 1 share 2·2 of 16+16−4; 0 and 2 share 8 of 16; 1 and 2 touch at y = 2 only.
-    expected = [
-        [1, 4 / 28, 8 / 16, 0],
-        [4 / 28, 1, 0, 0],
-        [8 / 16, 0, 1, 0],
-        [0, 0, 0, 1],
-    ]
-    assert _box_iou(boxes) == pytest.approx(np.array(expected))
-    assert _box_iou(np.zeros((0, 4), np.int64)).shape == (0, 0)
 
 
 def test_the_larger_of_two_that_look_alike_is_kept() -> None:
