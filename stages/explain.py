@@ -71,7 +71,8 @@ def _facts(
     made = {key: value for key, value in masks.about["segmenter"].items() if value is not None}
     name = made.pop("name")
     model, train = params.model, params.train
-    own = model.model_dump(exclude={"name", "backbone", "pretrained"}, exclude_none=True)
+    said = {"name", "code", "backbone", "pretrained"}
+    own = model.model_dump(exclude=said, exclude_none=True)
     trained = "frozen" if train.freeze_backbone else "trained"
     return {
         "Data set": f"{index.dataset}, {len(index.class_names)} classes",
