@@ -85,7 +85,8 @@ def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> Non
 
 def verify(workspace: Workspace, store: Path) -> None:
     try:
-        wrong = opened(store).verify()
+        masks = opened(store)
+        wrong = masks.verify()
         num_files = len(_files(store))
     except ProtoMaskError:
         raise
@@ -99,7 +100,7 @@ def verify(workspace: Workspace, store: Path) -> None:
             "this machine has segmented"
         )
     print(f"OK: {num_files} files in {store} are as they were written")
-    _verify_images(workspace, opened(store))
+    _verify_images(workspace, masks)
 
 
 def _verify_images(workspace: Workspace, masks: MaskStore) -> None:

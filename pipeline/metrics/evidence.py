@@ -5,7 +5,7 @@ top prototypes, Q parts, S side of a crop and of a comparison map in pixels.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -151,6 +151,22 @@ class Evidence:
     seed: int = 0
     grid: tuple[int, int] = (1, 1)
     unexplained: Mapping[str, str] = field(default_factory=dict)
+
+    def unmeasurable(
+        self, of_objects: Iterable[str] = (), of_parts: Iterable[str] = ()
+    ) -> dict[str, str]:
+        """Returns the metrics that lack object masks or part locations: metric → reason.
+
+        Args:
+            of_objects: names of the metrics that need the object mask of every image.
+            of_parts: names of the metrics that need part locations.
+        """
+        missing = {}
+        if self.object_masks is None:
+            missing = dict.fromkeys(of_objects, "not every test image has an object mask")
+        if self.parts_NQ2 is None:
+            missing |= dict.fromkeys(of_parts, "the data set has no part locations")
+        return missing
 
     @property
     def prototypes_PD(self) -> Tensor:

@@ -49,13 +49,7 @@ class Complexity(MetricGroup):
         Returns:
             metric → reason.
         """
-        missing = {}
-        if evidence.object_masks is None:
-            why = "not every test image has an object mask"
-            missing = dict.fromkeys(OF_OBJECTS, why)
-        if evidence.parts_NQ2 is None:
-            missing["consistency"] = "the data set has no part locations"
-        return missing
+        return evidence.unmeasurable(OF_OBJECTS, ["consistency"])
 
     def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
         """Returns the mask metrics of a batch's images, and the parts that their maps hit.

@@ -75,9 +75,7 @@ class Continuity(MetricGroup):
             evidence: a model's outputs for the N images of a split.
         """
         missing = without_maps(evidence)
-        if evidence.parts_NQ2 is None:
-            missing["stability"] = "the data set has no part locations"
-        return missing
+        return missing | evidence.unmeasurable(of_parts=["stability"])
 
     def of_batch(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the metrics without saliency maps: PLC, PALC, PAC, PSC, PRC, CAC and CRC.

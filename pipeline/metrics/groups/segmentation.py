@@ -54,12 +54,7 @@ class Segmentation(MetricGroup):
         Returns:
             metric → reason.
         """
-        missing = {}
-        if evidence.object_masks is None:
-            missing["object_coverage"] = "not every test image has an object mask"
-        if evidence.parts_NQ2 is None:
-            missing["mask_consistency"] = "the data set has no part locations"
-        return missing
+        return evidence.unmeasurable(["object_coverage"], ["mask_consistency"])
 
     def of_batch(self, batch: Batch) -> dict[str, Tensor]:
         """Returns number, areas, object coverage and parts of the masks of a batch's images.
