@@ -6,6 +6,5 @@ from stages.app import run
 
 if __name__ == "__main__":
     launch.refuse_other_code()
-    launch.name_user()
-    launch.run_in_utf8()
+    launch.settle_surroundings()
     run(app)

@@ -231,6 +231,5 @@ app.add_typer(study_app, name="study", rich_help_panel=PEOPLE)
 def main() -> None:
     """The installed command `protomask`: runs the code of the repository that it is called in."""
     launch.run_code_of_this_folder()
-    launch.name_user()
-    launch.run_in_utf8()
+    launch.settle_surroundings()
     run(app)

@@ -6,8 +6,7 @@ if __name__ == "__main__":
     launch.run_interpreter_of_dvc()
     launch.refuse_other_code()
     launch.refuse_missing_packages()
-    launch.name_user()
-    launch.run_in_utf8()
+    launch.settle_surroundings()
     from stages.app import app, run
 
     run(app)

@@ -62,6 +62,13 @@ def refuse_missing_packages() -> None:
         )
 
 
+def settle_surroundings() -> None:
+    """Makes the program run alike for whatever user and in whatever locale: what every entry point
+    does before it imports anything that computes."""
+    name_user()
+    run_in_utf8()
+
+
 def name_user() -> None:
     """Sets `USER` and `HOME` if they are missing and the system does not know the user either, as
     in a container that was started with `--user`: DVC and torch ask for both."""
