@@ -108,7 +108,7 @@ def patches(grid: int = 2) -> Patches:
 
 
 def imported(sha256: str, png: Reading = "mask") -> Imported:
-    return Imported(version=2, sha256=sha256, png=png)
+    return Imported(version=3, sha256=sha256, png=png)
 
 
 def crop_settings(**changes: Any) -> CropSettings:

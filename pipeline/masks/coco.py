@@ -16,7 +16,7 @@ from pydantic import Field, FiniteFloat, TypeAdapter, ValidationError
 
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file
-from pipeline.masks.masks import Region
+from pipeline.masks.masks import NO_PART, Masks, Region
 from pipeline.masks.names import form
 from pipeline.masks.store import FIELDS, MaskStore
 from pipeline.progress import examples, track
@@ -50,7 +50,8 @@ class RunLengths:
 class Annotation:
     """One mask. A polygon is x, y, x, y, … in pixels; several polygons form one mask.
 
-    Annotations of boxes only have no `segmentation`, or an empty one.
+    Annotations of boxes only have no `segmentation`, or an empty one. What `part`, `level` and
+    `foreground` say, `Region` says.
     """
 
     id: Id
@@ -58,6 +59,9 @@ class Annotation:
     segmentation: RunLengths | Polygons | None = None
     score: FiniteFloat | None = None
     predicted_iou: FiniteFloat | None = None
+    part: Annotated[int, Field(ge=NO_PART, lt=2**31)] = NO_PART
+    level: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    foreground: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ class CocoMasks:
         ]
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
-        """Returns the masks of an image with their scores.
+        """Returns the masks of an image with their scores, parts, levels, and what is foreground.
 
         The score is COCO's `score`, else SAM's `predicted_iou`, else 1.
 
@@ -178,19 +182,21 @@ class CocoMasks:
                 f"upright photograph {width}×{height}"
             )
         return [
-            self._region(annotation.id, annotation.segmentation, _score(annotation), image)
+            self._region(annotation, annotation.segmentation, image)
             for annotation in self._annotations[image.id]
             if annotation.segmentation and not _is_empty(annotation.segmentation)
         ]
 
     def _region(
-        self, number: int, segmentation: RunLengths | Polygons, score: float, image: Image
+        self, annotation: Annotation, segmentation: RunLengths | Polygons, image: Image
     ) -> Region:
         try:
             runs = _runs(segmentation, image.height, image.width)
         except ValueError as error:
-            raise ProtoMaskError(f"{self.path}: annotation {number}: {error}") from None
-        return _tight(runs, image.height, score)
+            raise ProtoMaskError(f"{self.path}: annotation {annotation.id}: {error}") from None
+        return _tight(runs, image.height, _score(annotation))._replace(
+            part=annotation.part, level=annotation.level, foreground=annotation.foreground
+        )
 
     def _by_image(self, content: Content) -> dict[int, list[Annotation]]:
         found: dict[int, list[Annotation]] = {image.id: [] for image in content.images}
@@ -212,7 +218,8 @@ def write_coco(path: Path, store: MaskStore, names: Sequence[str]) -> None:
     Args:
         path: path of the JSON file, which is replaced.
         store: the mask store. An annotation's `score` is the first of a mask's scores; several
-            scores are also written under their own names.
+            scores are also written under their own names. Its `part` is left out where the
+            segmenter knows none; `info` has the parts' names.
         names: the `file_name` of each of the store's images.
 
     Raises:
@@ -223,6 +230,7 @@ def write_coco(path: Path, store: MaskStore, names: Sequence[str]) -> None:
         "description": "Masks that ProtoMask found",
         "segmenter": about["segmenter"],
         "dataset": about["dataset"],
+        "part_names": about["part_names"],
     }
     sizes = zip(about["images"]["width"], about["images"]["height"], strict=True)
     images = (
@@ -257,6 +265,7 @@ def _annotations(store: MaskStore) -> Iterator[dict[str, Any]]:
                 "area": int(found.areas[mask]),
                 "bbox": _corner_and_size(found.boxes[mask]),
                 **_scores(score_names, found.scores[mask]),
+                **_kind(found, mask),
                 "segmentation": {
                     "size": [found.height, found.width],
                     "counts": found.coco(mask)["counts"].decode("ascii"),
@@ -268,6 +277,15 @@ def _scores(names: list[str], scores: NDArray[np.float32]) -> dict[str, float]:
     values = scores.tolist()
     several = dict(zip(names, values, strict=True)) if len(names) > 1 else {}
     return {"score": values[0], **several}
+
+
+def _kind(found: Masks, mask: int) -> dict[str, int | bool]:
+    part = int(found.parts[mask])
+    return {
+        **({} if part == NO_PART else {"part": part}),
+        "level": int(found.levels[mask]),
+        "foreground": bool(found.foreground[mask]),
+    }
 
 
 def _corner_and_size(box: NDArray[np.int64]) -> list[int]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.files import atomic_file, sha256, sweep
-from pipeline.masks.masks import Masks
+from pipeline.masks.masks import NO_PART, Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 
 SCHEMA = pa.schema(
@@ -29,6 +29,9 @@ SCHEMA = pa.schema(
         ("areas", pa.list_(pa.int64())),
         ("scores", pa.list_(pa.float32())),
         ("dropped", pa.int32()),
+        ("parts", pa.list_(pa.int32())),
+        ("levels", pa.list_(pa.int32())),
+        ("foreground", pa.list_(pa.bool_())),
     ]
 )
 
@@ -84,6 +87,7 @@ class MaskCache:
         return {row["image"]: self._masks(row) for row in rows}
 
     def _masks(self, row: dict) -> Masks:
+        number = len(row["counts"])
         return Masks(
             row["height"],
             row["width"],
@@ -91,7 +95,11 @@ class MaskCache:
             np.array(row["boxes"], np.int64).reshape(-1, 4),
             np.array(row["areas"], np.int64),
             np.array(row["scores"], np.float32).reshape(-1, self.num_scores),
-            row["dropped"] or 0,  # files of version 0.2.0 have none
+            # Files of version 0.2.0 have none of the following.
+            np.array(row["parts"] or [NO_PART] * number, np.int32),
+            np.array(row["levels"] or [0] * number, np.int32),
+            np.array(row["foreground"] or [True] * number, bool),
+            row["dropped"] or 0,
         )
 
 
@@ -105,6 +113,9 @@ def _row(image: str, masks: Masks) -> dict:
         "areas": masks.areas.tolist(),
         "scores": masks.scores.ravel().tolist(),
         "dropped": masks.dropped,
+        "parts": masks.parts.tolist(),
+        "levels": masks.levels.tolist(),
+        "foreground": masks.foreground.tolist(),
     }
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 SMALLEST_SIDE = 2
+NO_PART = -1
 
 
 class Region(NamedTuple):
@@ -18,12 +19,19 @@ class Region(NamedTuple):
         x0, y0: the rectangle's upper left corner in pixels of the image.
         bitmap: bool, height×width of the rectangle.
         scores: one value for each of the segmenter's score names.
+        part: number of the part that it shows, the same in all images; -1 where the segmenter
+            knows none.
+        level: 0 for a whole object, 1, 2, … for parts that are ever finer.
+        foreground: whether it is of an object rather than of background.
     """
 
     x0: int
     y0: int
     bitmap: NDArray[np.bool_]
     scores: tuple[float, ...]
+    part: int = NO_PART
+    level: int = 0
+    foreground: bool = True
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,12 @@ class Masks:
         boxes: int64 m×4, tight boxes, half-open (x0, y0, x1, y1) in pixels.
         areas: int64 m, number of pixels of each mask.
         scores: float32 m×s, the segmenter's scores of each mask.
+        parts: int32 m, number of the part that each mask shows, the same in all images; -1 where
+            the segmenter knows none.
+        levels: int32 m, 0 for a whole object, 1, 2, … for parts that are ever finer; 0 for
+            segmenters that know no levels.
+        foreground: bool m, whether each mask is of an object rather than of background; true for
+            segmenters that do not know.
         dropped: number of regions that were too small to be masks.
     """
 
@@ -45,6 +59,9 @@ class Masks:
     boxes: NDArray[np.int64]
     areas: NDArray[np.int64]
     scores: NDArray[np.float32]
+    parts: NDArray[np.int32]
+    levels: NDArray[np.int32]
+    foreground: NDArray[np.bool_]
     dropped: int = 0
 
     @classmethod
@@ -71,6 +88,9 @@ class Masks:
             np.array([_box(region) for region in kept], np.int64).reshape(-1, 4),
             areas[order],
             np.array([region.scores for region in kept], np.float32).reshape(-1, num_scores),
+            np.array([region.part for region in kept], np.int32),
+            np.array([region.level for region in kept], np.int32),
+            np.array([region.foreground for region in kept], bool),
             len(trimmed) - len(kept),
         )
 
@@ -109,8 +129,11 @@ def _trim(region: Region) -> Region:
     columns = np.flatnonzero(region.bitmap.any(axis=0))
     if len(rows) == 0:
         return region._replace(bitmap=region.bitmap[:0, :0])
-    inside = region.bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Region(region.x0 + columns[0], region.y0 + rows[0], inside, region.scores)
+    return region._replace(
+        x0=region.x0 + columns[0],
+        y0=region.y0 + rows[0],
+        bitmap=region.bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1],
+    )
 
 
 def _box(region: Region) -> tuple[int, int, int, int]:

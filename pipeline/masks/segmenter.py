@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -84,6 +84,11 @@ class Segmenter(BaseModel, ABC):
     score_names: ClassVar[tuple[str, ...]] = ("score",)
     images_per_batch: ClassVar[int] = 16
     uses_device: ClassVar[bool] = False
+
+    @property
+    def part_names(self) -> Mapping[int, str]:
+        """The names of its parts by their numbers (`Masks.parts`); empty if they have none."""
+        return {}
 
     @abstractmethod
     def segment(

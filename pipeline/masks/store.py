@@ -4,10 +4,10 @@ A Zarr v3 group with two arrays, and its origin as attributes:
 
 - `counts` (uint8): the concatenated run lengths of all masks: COCO's compressed counts of each mask
   inside its box.
-- `regions` (float64, fields × masks): box, area, number of bytes in `counts`, scores; the
-  attribute `fields` names them.
-- attributes of the group: segmenter and its fingerprint, data set, the images in order with size,
-  content hash and number of masks, and the SHA-256 of every file.
+- `regions` (float64, fields × masks): box, area, part, level, whether it is foreground, number of
+  bytes in `counts`, scores; the attribute `fields` names them.
+- attributes of the group: segmenter, its fingerprint and the names of its parts, data set, the
+  images in order with size, content hash and number of masks, and the SHA-256 of every file.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from pipeline.masks.masks import Masks
 if TYPE_CHECKING:
     from pipeline.masks.segmenter import Segmenter
 
-FORMAT = 1
+FORMAT = 2
 """Raised when stores of other code cannot be read any more; DVC tracks it (dvc.yaml, `params`)."""
-FIELDS = ("x0", "y0", "x1", "y1", "area", "bytes")
+FIELDS = ("x0", "y0", "x1", "y1", "area", "part", "level", "foreground", "bytes")
 COUNTS_CHUNK, COUNTS_SHARD = 64 * 1024, 64 * 1024 * 1024
 REGIONS_CHUNK, REGIONS_SHARD = 4096, 512 * 4096
 BLANK = "0" * 64
@@ -95,6 +95,9 @@ class MaskStore:
             boxes=regions[:4].T.astype(np.int64),
             areas=regions[4].astype(np.int64),
             scores=regions[len(FIELDS) :].T.astype(np.float32),
+            parts=regions[5].astype(np.int32),
+            levels=regions[6].astype(np.int32),
+            foreground=regions[7].astype(bool),
         )
 
     def num_masks(self) -> NDArray[np.int64]:
@@ -104,6 +107,19 @@ class MaskStore:
     def areas(self) -> NDArray[np.int64]:
         """Returns the area of every mask in pixels, int64, image by image."""
         return self._regions[4].astype(np.int64)
+
+    def levels(self) -> NDArray[np.int32]:
+        """Returns the level of every mask, int32, image by image."""
+        return self._regions[6].astype(np.int32)
+
+    def foreground(self) -> NDArray[np.bool_]:
+        """Returns whether every mask is foreground, bool, image by image."""
+        return self._regions[7].astype(bool)
+
+    @cached_property
+    def part_names(self) -> dict[int, str]:
+        """The names of the segmenter's parts by their numbers; empty if they have none."""
+        return {int(part): name for part, name in self.about["part_names"].items()}
 
     def refuse_unless(self, segmenter: "Segmenter", image_files: ImageFiles) -> None:
         """Checks that the store was made by this segmenter from these images.
@@ -169,7 +185,7 @@ class MaskStore:
 
     @cached_property
     def _offsets(self) -> NDArray[np.int64]:
-        return np.concatenate([[0], self._regions[5].cumsum()]).astype(np.int64)
+        return np.concatenate([[0], self._regions[len(FIELDS) - 1].cumsum()]).astype(np.int64)
 
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array]:
@@ -218,9 +234,7 @@ def write_store(
     tables: list[NDArray[np.float64]] = []
     for found in masks:
         streams += found.counts
-        lengths = [len(counts) for counts in found.counts]
-        columns = (found.boxes, found.areas[:, None], np.array(lengths)[:, None], found.scores)
-        tables.append(np.concatenate(columns, axis=1).astype(np.float64))
+        tables.append(_fields(found))
     regions = np.concatenate(tables).T
     with atomic_folder(path) as part:
         group = zarr.create_group(part, zarr_format=3)
@@ -230,6 +244,7 @@ def write_store(
             {
                 "format": FORMAT,
                 "segmenter": segmenter.fingerprint(),
+                "part_names": {str(part): name for part, name in segmenter.part_names.items()},
                 "dataset": image_files.dataset,
                 "index": image_files.digest(),
                 "images": _images(image_files, [len(table) for table in tables]),
@@ -242,6 +257,13 @@ def write_store(
         root = part / "zarr.json"
         digest = _root_digest(root, BLANK)
         root.write_bytes(root.read_bytes().replace(BLANK.encode(), digest.encode()))
+
+
+def _fields(masks: Masks) -> NDArray[np.float64]:
+    """Returns the fields of each mask, masks × fields."""
+    lengths = [len(counts) for counts in masks.counts]
+    columns = (masks.areas, masks.parts, masks.levels, masks.foreground, lengths)
+    return np.hstack([masks.boxes, np.array(columns, np.float64).T, masks.scores])
 
 
 def _write_counts(group: zarr.Group, stream: NDArray[np.uint8]) -> None:

@@ -51,7 +51,7 @@ def _import(folder: Path, segmentations: dict[str, Any]) -> None:
     (folder / "masks.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     segmenter = {
         "name": "import",
-        "version": 2,
+        "version": 3,
         "sha256": content_hash(folder / "masks.json"),
         "png": "mask",
     }

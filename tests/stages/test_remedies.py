@@ -99,7 +99,7 @@ def test_the_remedy_for_another_format_works(clone: Clone) -> None:
     code = clone.folder / "pipeline/masks/store.py"
     code.write_text(FORMAT.sub(r"FORMAT = 1\1", code.read_text()))
     said = clone.run(*STAGE, "crops", ok=False)
-    assert "has format 1 of the mask store; this version of ProtoMask reads 11: " in said
+    assert "has format 2 of the mask store; this version of ProtoMask reads 12: " in said
     first, _ = remedies(said)
     assert "0 images segmented" in clone.run(*first.split())
     clone.run(*STAGE, "crops")

@@ -13,12 +13,17 @@ from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.segmenter import Machine, Segmenter, Source, register
 
-GROUPS = {
+Groups = dict[str, tuple[str, ...]]
+
+BIRD: Groups = {"bird": PARTS}
+GROUPS: Groups = {
     "head": ("crown", "beak", "eye", "cheek", "throat"),
     "body": ("breast", "belly", "back", "wing", "wing bar"),
-    "bird": PARTS,
 }
-"""Parts that are masks together, beside each by itself."""
+LEVELS: tuple[Groups, ...] = (BIRD, GROUPS, {part: (part,) for part in PARTS})
+"""What is one mask, from the whole object to single parts, and which drawn parts it is made of."""
+NUMBERS = {name: number for number, name in enumerate((*PARTS, *GROUPS, *BIRD))}
+"""Numbers of the masks' parts: a single part has its place in `PARTS`."""
 ADVICE = "`segmenter=drawn` knows the true parts of `dataset=demo` alone: choose another segmenter"
 
 
@@ -31,8 +36,13 @@ class Drawn(Segmenter):
     """
 
     name: Literal["drawn"] = "drawn"
-    version: Literal[1]
+    version: Literal[2]
     label: ClassVar[str] = "the drawn parts"
+
+    @property
+    def part_names(self) -> dict[int, str]:
+        """The names of the drawn parts, of head, body and bird, by their numbers."""
+        return {number: name for name, number in NUMBERS.items()}
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
@@ -71,7 +81,8 @@ def _label_path(source: Source) -> Path:
 
 def _regions(labels: NDArray[np.uint8]) -> Iterator[Region]:
     """Yields the parts that are visible, and their groups, as regions of the whole image."""
-    for parts in [*((part,) for part in PARTS), *GROUPS.values()]:
-        inside = np.isin(labels, [PARTS.index(part) + 1 for part in parts])
-        if inside.any():
-            yield Region(0, 0, inside, (1.0,))
+    for level, found in enumerate(LEVELS):
+        for name, parts in found.items():
+            inside = np.isin(labels, [PARTS.index(part) + 1 for part in parts])
+            if inside.any():
+                yield Region(0, 0, inside, (1.0,), NUMBERS[name], level)

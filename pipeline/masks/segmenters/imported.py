@@ -38,7 +38,7 @@ class Imported(Segmenter):
 
     label: ClassVar[str] = "imported masks"
     name: Literal["import"] = "import"
-    version: Literal[2]
+    version: Literal[3]
     sha256: str
     png: Reading
 

@@ -10,7 +10,7 @@ from pipeline.masks.masks import Masks, Region
 
 @pytest.fixture(scope="session")
 def make_masks() -> Callable[..., Masks]:
-    """Draws `count` random masks in an image of 30×40."""
+    """Draws `count` random masks in an image of 30×40, of any part, level and ground."""
 
     def make(seed: int, count: int = 5, height: int = 30, width: int = 40) -> Masks:
         random = np.random.default_rng(seed)
@@ -20,6 +20,9 @@ def make_masks() -> Callable[..., Masks]:
                 int(random.integers(0, height - 12)),
                 random.random((12, 12)) < 0.7,
                 (float(random.random()),),
+                int(random.integers(-1, 50)),
+                int(random.integers(0, 3)),
+                bool(random.random() < 0.5),
             )
             for _ in range(count)
         ]
@@ -37,7 +40,7 @@ def same_masks() -> Callable[[Masks, Masks], bool]:
             and all(
                 np.array_equal(getattr(one, name), getattr(other, name))
                 and getattr(one, name).dtype == getattr(other, name).dtype
-                for name in ("boxes", "areas", "scores")
+                for name in ("boxes", "areas", "scores", "parts", "levels", "foreground")
             )
         )
 

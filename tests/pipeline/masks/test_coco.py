@@ -280,6 +280,9 @@ def _without(content: dict[str, Any], *keys: str | int) -> dict[str, Any]:
         (_coco([RECTANGLE], image_id="x"), "annotation 70: image_id: .*valid integer"),
         (_coco([RECTANGLE], score="high"), "annotation 70: score: .*valid number"),
         (_coco([RECTANGLE], score=float("inf")), "annotation 70: score: .*finite number"),
+        (_coco([RECTANGLE], part="wing"), "annotation 70: part: .*valid integer"),
+        (_coco([RECTANGLE], level=-1), "annotation 70: level: .*equal to 0"),
+        (_coco([RECTANGLE], foreground=3), "annotation 70: foreground: .*valid boolean"),
         ({"images": [3], "annotations": []}, r"images\.0: Input should be"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -383,6 +386,9 @@ def test_pycocotools_reads_what_is_written(store: MaskStore, tmp_path: Path) -> 
             assert np.array_equal(coco.annToMask(annotation), found.full(number))
             assert annotation["area"] == found.areas[number]
             assert annotation["score"] == found.scores[number, 0]
+            assert annotation.get("part", -1) == found.parts[number]
+            assert annotation["level"] == found.levels[number]
+            assert annotation["foreground"] == found.foreground[number]
             x, y, width, height = annotation["bbox"]
             assert [x, y, x + width, y + height] == found.boxes[number].tolist()
 
@@ -399,8 +405,31 @@ def test_a_name_in_any_script(store: MaskStore, tmp_path: Path) -> None:
     assert list(CocoMasks(tmp_path / "out.json").images) == names
 
 
+class NamedParts(Patches):
+    @property
+    def part_names(self) -> dict[int, str]:
+        return {7: "wing"}
+
+
 class TwoScores(Patches):
     score_names: ClassVar[tuple[str, ...]] = ("predicted_iou", "stability")
+
+
+def test_parts_and_their_names_are_written(
+    photograph_folder: Path, image_files_in: Callable[[Path], ImageFiles], tmp_path: Path
+) -> None:
+    image_files = image_files_in(photograph_folder)
+    square = np.ones((3, 3), bool)
+    regions = [Region(0, 0, square, (1.0,), 7, 2, False), Region(9, 9, square, (1.0,))]
+    masks = [Masks.of(30, 40, regions, 1)] * len(image_files)
+    store = _store(tmp_path / "store", image_files, masks, NamedParts(version=1, grid=2))
+    write_coco(tmp_path / "out.json", store, store.ids)
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["info"]["part_names"] == {"7": "wing"}
+    known, unknown = content["annotations"][:2]
+    assert (known["part"], known["level"], known["foreground"]) == (7, 2, False)
+    assert "part" not in unknown
+    assert (unknown["level"], unknown["foreground"]) == (0, True)
 
 
 def test_several_scores_keep_their_names(

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.files import STALE
 from pipeline.masks import mask_cache as module
 from pipeline.masks.mask_cache import MaskCache
-from pipeline.masks.masks import Masks
+from pipeline.masks.masks import Masks, Region
 
 Make = Callable[..., Masks]
 Same = Callable[[Masks, Masks], bool]
@@ -35,24 +36,33 @@ def test_round_trip(mask_cache: MaskCache, make_masks: Make, same_masks: Same) -
 
 def test_several_scores(tmp_path: Path) -> None:
     mask_cache = MaskCache(tmp_path, 3)
-    masks = Masks(4, 4, [b"1", b"2"], np.zeros((2, 4), int), np.ones(2, int), np.eye(3)[:2])
+    regions = [Region(0, 0, np.ones((2, 2), bool), tuple(scores)) for scores in np.eye(3)[:2]]
+    masks = Masks.of(4, 4, regions, 3)
     path = mask_cache.write({"x": masks})
     assert mask_cache.read(path, ["x"])["x"].scores.tolist() == [[1, 0, 0], [0, 1, 0]]
 
 
-def test_how_many_were_dropped_is_remembered(
-    mask_cache: MaskCache, make_masks: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_how_many_were_dropped_is_remembered(mask_cache: MaskCache, make_masks: Make) -> None:
     masks = {"aa": replace(make_masks(0), dropped=7), "bb": make_masks(1)}
     found = mask_cache.read(mask_cache.write(masks), masks)
     assert [found[image].dropped for image in masks] == [7, 0]
-    without = module.SCHEMA.remove(module.SCHEMA.get_field_index("dropped"))
+
+
+def test_files_of_version_0_2_0_are_read(
+    mask_cache: MaskCache, make_masks: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks = {"aa": replace(make_masks(0), dropped=7), "bb": make_masks(1, count=0)}
+    columns = "image height width counts boxes areas scores".split()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "SCHEMA", without)
+        schema = pa.schema([module.SCHEMA.field(name) for name in columns])
+        patch.setattr(module, "SCHEMA", schema)
         earlier = mask_cache.write(masks)
     found = mask_cache.read(earlier, masks)
-    assert [found[image].dropped for image in masks] == [0, 0]
-    assert len(found["aa"]) == len(masks["aa"])
+    assert list(found["aa"].counts) == list(masks["aa"].counts)
+    assert len(found["bb"]) == found["aa"].dropped == 0
+    assert found["aa"].parts.tolist() == [-1] * 5
+    assert found["aa"].levels.tolist() == [0] * 5
+    assert found["aa"].foreground.tolist() == [True] * 5
 
 
 def test_no_folder_yet(mask_cache: MaskCache) -> None:

@@ -15,6 +15,7 @@ from settings import felzenszwalb, patches
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 Make = Callable[..., Masks]
@@ -75,6 +76,27 @@ def test_numbers_and_areas(written: Path, masks: list[Masks]) -> None:
     assert store.num_masks().tolist()[1] == 0
     areas = [int(area) for found in masks for area in found.areas]
     assert store.areas().tolist() == areas
+
+
+def test_levels_and_foreground(written: Path, masks: list[Masks]) -> None:
+    store = MaskStore(written)
+    assert store.levels().tolist() == [level for found in masks for level in found.levels]
+    assert store.foreground().tolist() == [is_so for found in masks for is_so in found.foreground]
+    assert {*store.levels().tolist()} == {0, 1, 2}
+    assert {*store.foreground().tolist()} == {False, True}
+
+
+class NamedParts(Patches):
+    @property
+    def part_names(self) -> dict[int, str]:
+        return {7: "wing", 12: "crête"}
+
+
+def test_parts_have_the_segmenters_names(written: Path, tmp_path: Path, masks: list[Masks]) -> None:
+    assert MaskStore(written).part_names == {}
+    segmenter = NamedParts(version=1, grid=2)
+    write_store(tmp_path / "s", photographs_of(len(masks)), segmenter, masks)
+    assert MaskStore(tmp_path / "s").part_names == {7: "wing", 12: "crête"}
 
 
 def test_it_names_what_made_it(written: Path) -> None:
@@ -201,9 +223,9 @@ def test_damage_is_named_with_its_file(copied: Path) -> None:
 def test_a_store_of_another_format(copied: Path) -> None:
     """A later version's store is called that, not damaged."""
     root = copied / "zarr.json"
-    root.write_text(root.read_text().replace('"format": 1', '"format": 9'))
+    root.write_text(root.read_text().replace('"format": 2', '"format": 9'))
     assert json.loads(root.read_text())["attributes"]["format"] == 9
-    with pytest.raises(ProtoMaskError, match=r"has format 9 of the mask store; .* reads 1"):
+    with pytest.raises(ProtoMaskError, match=r"has format 9 of the mask store; .* reads 2"):
         MaskStore(copied)
 
 

@@ -54,10 +54,26 @@ def test_largest_first_and_equal_ones_in_the_order_they_came() -> None:
     assert masks.dropped == 0
 
 
+def test_parts_levels_and_foreground_go_with_their_masks() -> None:
+    small, large = _region(0, 0, "##", "##"), _region(5, 5, "###", "###")
+    regions = [small._replace(part=7, level=2, foreground=False), _region(0, 0, "#"), large]
+    masks = Masks.of(10, 20, regions, 1)
+    assert masks.areas.tolist() == [6, 4]
+    assert masks.parts.tolist() == [-1, 7]
+    assert masks.levels.tolist() == [0, 2]
+    assert masks.foreground.tolist() == [True, False]
+
+
 def test_no_region() -> None:
     masks = Masks.of(10, 20, [], 3)
     assert len(masks) == 0
     assert masks.scores.shape == (0, 3)
+    kinds = (masks.parts, masks.levels, masks.foreground)
+    assert [(kind.shape, kind.dtype.name) for kind in kinds] == [
+        ((0,), "int32"),
+        ((0,), "int32"),
+        ((0,), "bool"),
+    ]
 
 
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))

@@ -14,7 +14,7 @@ from pipeline.files import sha256
 from pipeline.masks.segmenter import Machine, Source
 from pipeline.masks.segmenters.drawn import Drawn
 
-DRAWN = Drawn(version=1)
+DRAWN = Drawn(version=2)
 
 
 def source(root: Path, name: str) -> Source:
@@ -42,6 +42,10 @@ def test_parts_and_groups_by_hand(tmp_path: Path) -> None:
     (masks,) = DRAWN.segment_sources([source(tmp_path, "images/a/001.png")], Machine())
     # The bird, the head, the crown, the tail, the beak; a leg of one pixel is no mask.
     assert masks.areas.tolist() == [25, 16, 12, 8, 4]
+    names = [DRAWN.part_names[part] for part in masks.parts.tolist()]
+    assert names == ["bird", "head", "crown", "tail", "beak"]
+    assert masks.levels.tolist() == [0, 1, 2, 2, 2]
+    assert masks.foreground.all()
     assert np.array_equal(masks.full(0), labels > 0)
     assert np.array_equal(masks.full(1), (labels == 1) | (labels == 2))
     assert masks.boxes[3].tolist() == [8, 4, 10, 8]
@@ -62,6 +66,13 @@ def test_every_part_of_the_drawings_is_a_mask(demo: Path) -> None:
         assert len(wide) >= 8
         assert all((labels == part).tobytes() in found for part in wide)
         assert (labels > 0).tobytes() in found
+
+
+def test_parts_are_numbered_as_they_are_drawn() -> None:
+    numbers = range(len(PARTS))
+    assert tuple(DRAWN.part_names[number] for number in numbers) == PARTS
+    assert [DRAWN.part_names[number] for number in (12, 13, 14)] == ["head", "body", "bird"]
+    assert len(DRAWN.part_names) == 15
 
 
 def test_other_images_are_refused(tmp_path: Path) -> None:

@@ -470,7 +470,10 @@ def _random_masks(random: np.random.Generator, height: int, width: int) -> Masks
             y0, rows = 0, height
         bitmap = random.random((rows, columns)) < random.choice([0.05, 0.5, 0.95, 1.0])
         score = random.integers(0, 0x7F800000, dtype=np.uint32).view(np.float32)
-        regions.append(Region(int(x0), int(y0), bitmap, (float(score) * random.choice([-1, 1]),)))
+        scores = (float(score) * random.choice([-1, 1]),)
+        part, level = random.integers([-1, 0], 1000).tolist()
+        foreground = bool(random.random() < 0.5)
+        regions.append(Region(int(x0), int(y0), bitmap, scores, part, level, foreground))
     return Masks.of(height, width, regions, 1)
 
 
