@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from whole_images import embed, fit
 
-from pipeline.model.base.backbone import Backbone
+from pipeline.backbone.backbone import Backbone
 from stages.workspace import Workspace
 
 workspace = Workspace()

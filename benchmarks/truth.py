@@ -21,13 +21,13 @@ from rich.table import Table
 from torch import Tensor
 from whole_images import embed, fit, whole_image
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.datasets.dataset import DATASETS
 from pipeline.datasets.image_file import read_image
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics.drawn_truth import DrawnTruth, sister
 from pipeline.metrics.evidence import ranking
 from pipeline.metrics.groups import truth
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.blackbox.model import LogitTarget
 from pipeline.progress import track
 from pipeline.saliency.maps import strongest

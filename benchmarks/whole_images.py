@@ -17,8 +17,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.datasets.image_file import read_image
-from pipeline.model.base.backbone import Backbone
 from pipeline.progress import track
 
 PENALTIES = [1e-3, 1e-2, 1e-1, 1.0]

@@ -29,7 +29,7 @@ def refuse_unusable_backbone(workspace: Workspace) -> None:
     good = workspace.cache / "checked" / _key(params, weights)
     if good.exists():
         return
-    from pipeline.model.base.backbone import Backbone  # takes seconds to import
+    from pipeline.backbone.backbone import Backbone  # takes seconds to import
 
     backbone = Backbone(params.model.backbone, "none" if weights == "imagenet" else weights)
     backbone.grid(params.crops.side)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import yaml
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.files import atomic_folder, sha256
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.saved import About, save_model

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.crops.store import CropStore
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.prototypes import Prototypes

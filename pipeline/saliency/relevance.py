@@ -16,7 +16,7 @@ from zennit.core import Hook, ParamMod
 from zennit.layer import Sum
 from zennit.rules import Norm, Pass, ZBox
 
-from pipeline.model.base.backbone import Backbone
+from pipeline.backbone.backbone import Backbone
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.relevance_target import SMALLEST, RelevanceTarget
 from pipeline.saliency.canonizers import ACTIVATIONS, GATES, canonical

@@ -34,7 +34,7 @@ def write(workspace: Workspace, **changes: dict[str, object]) -> None:
     [
         ({"model": {"backbone": "test_resnett"}}, "no model 'test_resnett'; .*test_resnet"),
         ({"model": {"pretrained": "gone.safetensors"}}, "gone.safetensors' is neither"),
-        ({"model": {"backbone": "swin_tiny_patch4_window7_224"}}, "crops.side=224"),
+        ({"model": {"backbone": "cait_xxs24_224"}}, "crops.side=224"),
     ],
 )
 def test_a_backbone_that_cannot_be_used(

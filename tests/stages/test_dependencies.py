@@ -109,6 +109,9 @@ def test_models_and_data_sets_are_dependencies_by_their_presets(
         assert others <= {
             model,
             f"{model}.settings",
+            "pipeline.backbone",
+            "pipeline.backbone.backbone",
+            "pipeline.backbone.weights",
             "pipeline.model",
             "pipeline.crops.settings",
             "pipeline.crops.store",

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.model.base import losses
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.distances import crop_distances, similarity, smallest_distance
 from pipeline.model.base.head import DistanceHead
 from pipeline.model.base.network import Output, PrototypeNetwork

@@ -10,7 +10,7 @@ from pipeline.model.base.settings import BackboneSettings
 from pipeline.registry import Registry
 
 if TYPE_CHECKING:
-    from pipeline.model.base.backbone import Backbone
+    from pipeline.backbone.backbone import Backbone
     from pipeline.model.base.network import PrototypeNetwork
 
 MODELS: "Registry[type[PrototypeNetwork]]" = Registry("model", "pipeline.model", "protomask.models")

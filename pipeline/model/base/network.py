@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.model.base.backbone import Backbone
+from pipeline.backbone.backbone import Backbone
 from pipeline.model.base.head import Head
 from pipeline.model.base.relevance_target import RelevanceTarget
 from pipeline.model.base.settings import BackboneSettings

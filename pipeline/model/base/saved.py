@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import atomic_file, sha256
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.models import MODEL_SETTINGS, build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.settings import BackboneSettings, Precision

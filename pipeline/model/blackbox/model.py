@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.model.base import losses
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.head import LinearHead
 from pipeline.model.base.models import register
 from pipeline.model.base.network import Output, PrototypeNetwork

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.model.base import losses
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.distance_network import OwnPrototypes
 from pipeline.model.base.models import register
 from pipeline.model.base.network import Output

@@ -1,6 +1,6 @@
 """ProtoPNet: classifies an image by the distances of its feature map's cells to prototypes."""
 
-from pipeline.model.base.backbone import Backbone
+from pipeline.backbone.backbone import Backbone
 from pipeline.model.base.distance_network import OwnPrototypes
 from pipeline.model.base.models import register
 from pipeline.model.protopnet.settings import ProtoPNetSettings

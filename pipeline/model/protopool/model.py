@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.model.base import losses
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.distances import crop_distances, similarity, smallest_distance
 from pipeline.model.base.head import largest_score, mean_score

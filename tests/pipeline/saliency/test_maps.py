@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from settings import model_settings
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.metrics.evidence import Copies
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.head import PresenceHead
 from pipeline.model.base.inference import ModelOutputs, outputs_of
 from pipeline.model.protopnet.model import ProtoPNet

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from settings import model_settings
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.errors import ProtoMaskError
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.protopnet.model import ProtoPNet
 from pipeline.saliency.prototypes import Points, Prototypes, Score, figure
 from pipeline.saliency.views import Views

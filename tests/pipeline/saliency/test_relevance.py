@@ -13,8 +13,8 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from zennit.layer import Sum
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.errors import ProtoMaskError
-from pipeline.model.base.backbone import Backbone
 from pipeline.model.base.distance_network import SimilarityTarget
 from pipeline.model.base.distances import similarity
 from pipeline.model.base.models import build

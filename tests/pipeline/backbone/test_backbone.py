@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, resize, to_tensor
 
+from pipeline.backbone.backbone import Backbone
 from pipeline.errors import ProtoMaskError
-from pipeline.model.base.backbone import Backbone
 
 SMALL = "test_resnet"
 
@@ -91,15 +91,98 @@ def test_unknown_weights_of_a_known_backbone_are_told_which_there_are() -> None:
         Backbone("resnet50.nonsense", "imagenet")
 
 
-@pytest.mark.parametrize("name", ["test_vit", "vit_tiny_patch16_224", "coat_tiny", "levit_128s"])
+@pytest.mark.parametrize("name", ["coat_tiny", "levit_128s"])
 def test_backbone_without_feature_map_is_refused(name: str) -> None:
     with pytest.raises(ProtoMaskError, match=f"model.backbone: {name} .*feature map"):
         Backbone(name)
 
 
+@pytest.mark.parametrize(
+    ("name", "side", "stages", "strides", "channels"),
+    [
+        ("efficientnet_lite0", 64, [-1, -2, 4, 0], [32, 16, 32, 2], [1280, 112, 320, 16]),
+        ("test_resnet", 64, [-2, -1], [16, 32], [192, 96]),
+        ("convnext_atto", 64, [-2, -1], [16, 32], [160, 320]),
+        ("swin_tiny_patch4_window7_224", 96, [-2, -1], [16, 32], [384, 768]),
+        ("test_vit", 64, [0, -2, -1], [16, 16, 16], [64, 64, 64]),
+    ],
+)
+def test_one_pass_gives_the_maps_of_all_stages(
+    name: str, side: int, stages: list[int], strides: list[int], channels: list[int]
+) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(name).eval()
+    images = torch.rand(2, 3, side, side)
+    with torch.inference_mode():
+        maps = backbone.feature_maps(images, stages)
+        alone = [backbone.feature_maps(images, [stage])[0] for stage in stages]
+        last = backbone.feature_map(images)
+    assert [tuple(found.shape[2:]) for found in maps] == [(side // s, side // s) for s in strides]
+    assert [found.shape[1] for found in maps] == channels == backbone.channels(stages)
+    assert all(torch.equal(*pair) for pair in zip(maps, alone, strict=True))
+    assert torch.equal(maps[stages.index(-1)], last)
+    assert not torch.equal(maps[0], maps[1])
+
+
+def test_nothing_is_computed_beyond_the_last_stage() -> None:
+    backbone = Backbone("efficientnet_lite0").eval()
+    ran: list[str] = []
+    for name, layer in backbone.network.named_children():
+        layer.register_forward_hook(lambda *_, name=name: ran.append(name))
+    for number, block in enumerate(backbone.network.blocks):
+        block.register_forward_hook(lambda *_, number=number: ran.append(f"blocks.{number}"))
+    with torch.inference_mode():
+        backbone.feature_maps(torch.rand(1, 3, 64, 64), [-2, 1])
+    blocks = [name for name in ran if name.startswith("blocks.")]
+    assert blocks == [f"blocks.{number}" for number in range(5)]
+    assert "conv_head" not in ran and ran.count("conv_stem") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [("vit_small_patch14_dinov2", 1), ("vit_small_patch14_reg4_dinov2", 5), ("test_vit", 1)],
+)
+def test_map_of_a_vision_transformer_holds_its_patch_tokens(name: str, prefix: int) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(name).eval()
+    patch = backbone.network.patch_embed.patch_size[0]
+    images = torch.rand(1, 3, 2 * patch, 3 * patch)
+    with torch.inference_mode():
+        tokens = backbone.network.forward_features((images - backbone.mean) / backbone.std)
+        found = backbone.feature_map(images)
+        (before,) = backbone.feature_maps(images, [-2])
+    assert tokens.shape == (1, prefix + 6, backbone.num_features)
+    assert found.shape == before.shape == (1, backbone.num_features, 2, 3)
+    assert torch.equal(found[0, :, 1, 0], tokens[0, prefix + 3])
+
+
+def test_vision_transformer_says_which_sides_it_takes() -> None:
+    backbone = Backbone("vit_tiny_patch16_224").eval()
+    assert backbone.grid(32) == (2, 2)
+    with pytest.raises(ProtoMaskError, match=r"vit_tiny.* 40×40 pixels .*multiples of 16"):
+        backbone.grid(40)
+
+
+@pytest.mark.parametrize("stage", [5, -6])
+def test_stage_that_is_not_there(stage: int) -> None:
+    backbone = Backbone("efficientnet_lite0", group="segmenter")
+    expected = rf"segmenter\.backbone: .* no feature map {stage}: there are 0 to 4, or -5 to -1"
+    with pytest.raises(ProtoMaskError, match=expected):
+        backbone.feature_maps(torch.rand(1, 3, 32, 32), [stage])
+    with pytest.raises(ProtoMaskError, match=expected):
+        backbone.channels([-1, stage])
+
+
+def test_errors_name_the_group_that_was_asked_for() -> None:
+    with pytest.raises(ProtoMaskError, match=r"segmenter\.backbone: timm"):
+        Backbone("resnet5", group="segmenter")
+    with pytest.raises(ProtoMaskError, match=r"segmenter\.pretrained: 'nowhere\.pth'"):
+        Backbone(SMALL, "nowhere.pth", group="segmenter")
+
+
 def test_backbone_of_fixed_size_names_the_size() -> None:
-    with pytest.raises(ProtoMaskError, match=r"swin_tiny.*64 pixels.*crops\.side=224"):
-        Backbone("swin_tiny_patch4_window7_224")(torch.rand(1, 3, 64, 64))
+    with pytest.raises(ProtoMaskError, match=r"cait_xxs24.*64×64 pixels.*crops\.side=224"):
+        Backbone("cait_xxs24_224")(torch.rand(1, 3, 64, 64))
 
 
 def test_single_small_crop_cannot_train_batch_normalisation() -> None:

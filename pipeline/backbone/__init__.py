@@ -1,0 +1,1 @@
+"""Pretrained networks, from images to feature maps; models and segmenters share them."""
