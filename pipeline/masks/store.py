@@ -108,6 +108,10 @@ class MaskStore:
         """Returns the area of every mask in pixels, int64, image by image."""
         return self._regions[4].astype(np.int64)
 
+    def parts(self) -> NDArray[np.int32]:
+        """Returns the number of every mask's part, −1 if unknown: int32, image by image."""
+        return self._regions[5].astype(np.int32)
+
     def levels(self) -> NDArray[np.int32]:
         """Returns the level of every mask, int32, image by image."""
         return self._regions[6].astype(np.int32)

@@ -61,8 +61,19 @@ class DrawnTruth:
         Args:
             images_B: int64 B, the images' positions in the evidence.
         """
-        paths = [self.folder / self._column("part_mask_path", n) for n in images_B.tolist()]
-        return torch.from_numpy(np.stack([self._resized(read_label_image(path)) for path in paths]))
+        labels = [self._resized(self.part_pixels(image)) for image in images_B.tolist()]
+        return torch.from_numpy(np.stack(labels))
+
+    def part_pixels(self, image: int) -> NDArray[np.uint8]:
+        """Returns the part that each pixel of an image shows, at its own resolution.
+
+        Args:
+            image: the image's position in the evidence, 0..N−1.
+
+        Returns:
+            uint8 height×width: 0 for none, q + 1 for part q.
+        """
+        return read_label_image(self.folder / self._column("part_mask_path", image))
 
     def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draws the images again with one part taken from the class that differs only in that part.

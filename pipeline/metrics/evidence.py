@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.masks.masks import Masks
+from pipeline.metrics.judging import Knowledge
 from pipeline.metrics.perturbation import perturb
 from pipeline.model.base.head import Head
 from pipeline.model.base.inference import ModelOutputs
@@ -90,6 +91,17 @@ class Truth(Protocol):
         """
         ...
 
+    def part_pixels(self, image: int) -> NDArray[np.uint8]:
+        """Returns the part that each pixel of an image shows, at its own resolution.
+
+        Args:
+            image: the image's position in the evidence, 0..N−1.
+
+        Returns:
+            uint8 height×width: 0 for none, q + 1 for part q.
+        """
+        ...
+
     def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draws the images again, one part of each taken from a class that differs in it.
 
@@ -122,6 +134,7 @@ class Evidence:
         subject: the images' crops, and the model that is applied to changed copies of them.
         crops_per_image: maximum number of crops that are cut from an image, of its largest masks,
             whether or not the model uses them.
+        knowledge: what the segmenter says of its masks.
         object_masks: bool N×S×S, the images' object masks; None unless every image has one.
         part_names: names of the Q parts; empty if the data set has no part locations.
         parts_NQ2: float32 N×Q×2, (x, y) of each part in S×S pixels, NaN if a part is not visible;
@@ -144,6 +157,7 @@ class Evidence:
     explanations: Sequence[Explanation]
     subject: Subject
     crops_per_image: int
+    knowledge: Knowledge
     object_masks: Tensor | None = None
     part_names: Sequence[str] = ()
     parts_NQ2: Tensor | None = None

@@ -14,6 +14,7 @@ from pipeline.datasets.index import Index
 from pipeline.errors import NoRuleError
 from pipeline.masks.store import MaskStore
 from pipeline.metrics.evidence import Evidence, Segmented, Truth
+from pipeline.metrics.judging import Knowledge
 from pipeline.model.base.head import on_cpu
 from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
@@ -145,6 +146,9 @@ def gather_evidence(
         explanations=drawn,
         subject=Examined(network, fabric, index, rows_N, crops, masks),
         crops_per_image=crops.settings.per_image,
+        knowledge=Knowledge.of(
+            masks.parts(), masks.levels(), masks.foreground(), len(index.part_names)
+        ),
         grid=network.grid(size),
         object_masks=object_masks(index, rows_N, size),
         part_names=index.part_names,

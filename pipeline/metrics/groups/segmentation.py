@@ -1,7 +1,8 @@
 """Masks alone: properties of the segmenter's masks, independent of any model.
 
 Formulas: method.md, "Metrics", Masks alone. Numbers and areas are those of all masks of an image;
-the values by rank and the parts are those of the K largest masks, which become crops.
+the values by rank and the parts are those of the K largest masks, which become crops. How well the
+masks agree with labelled objects and parts is computed by `pipeline.metrics.judging`.
 
 Dimensions: those of `evidence`, and H×W pixels of an image at its own resolution.
 """
@@ -13,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.masks.masks import Masks
@@ -20,9 +22,13 @@ from pipeline.metrics import Values
 from pipeline.metrics.evidence import Batch, Evidence
 from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
 from pipeline.metrics.groups.complexity import area, part_hits
+from pipeline.metrics.judging import Known, judge, mean_part_iou, over_images
 
 SETS_SHOWN = 10
 """Number of sets of parts that a plot shows per class."""
+OF_FOREGROUND = ("object_iou", "boundary_f", "foreground_area", "parts_on_foreground")
+COUNTED = ("on_foreground", "part_counts")
+"""What `judge` counts in an image, for metrics over all images."""
 
 
 @register
@@ -42,11 +48,47 @@ class Segmentation(MetricGroup):
         "mask_consistency": Note(
             "Mask consistency", PERCENT, "higher", "How often a class's masks show the same parts."
         ),
+        "foreground_area": Note(
+            "Foreground", PERCENT, "depends", "Share of the image that is taken for the object."
+        ),
+        "object_iou": Note(
+            "Object IoU", PERCENT, "higher", "Overlap of foreground and object, over their union."
+        ),
+        "boundary_f": Note(
+            "Boundary F",
+            PERCENT,
+            "higher",
+            "How well the foreground's boundary is the object's, to 0.8 % of the diagonal.",
+        ),
+        "parts_on_foreground": Note(
+            "Parts on foreground",
+            PERCENT,
+            "higher",
+            "Share of the visible part locations that lie on foreground.",
+        ),
+        "best_object_iou": Note(
+            "Best object IoU", PERCENT, "higher", "IoU of the object with the mask nearest to it."
+        ),
+        "best_part_iou": Note(
+            "Best part IoU",
+            PERCENT,
+            "higher",
+            "IoU of each labelled part with the mask nearest to it, mean over parts.",
+        ),
+        "part_nmi": Note(
+            "Part NMI",
+            PERCENT,
+            "higher",
+            "Normalised mutual information of the masks' parts and the labelled ones.",
+        ),
+        "part_ari": Note(
+            "Part ARI", PERCENT, "higher", "Adjusted Rand index of the same; 0 is chance."
+        ),
     }
     needs_objects = True
 
     def unavailable(self, evidence: Evidence) -> dict[str, str]:
-        """Returns the metrics that cannot be measured without object masks or part locations.
+        """Returns the metrics that data set or segmenter do not know enough for.
 
         Args:
             evidence: a model's outputs for the N images of a split.
@@ -54,10 +96,22 @@ class Segmentation(MetricGroup):
         Returns:
             metric → reason.
         """
-        return evidence.unmeasurable(["object_coverage"], ["mask_consistency"])
+        missing: dict[str, str] = {}
+        if not evidence.knowledge.foreground:
+            why = "the segmenter does not tell object from background"
+            missing = dict.fromkeys(OF_FOREGROUND, why)
+        if evidence.knowledge.level is None:
+            why = "the segmenter's masks have no parts"
+            missing |= dict.fromkeys(("part_nmi", "part_ari"), why)
+        if evidence.truth is None:
+            missing["best_part_iou"] = "the data set has no labelled pixels of parts"
+        return missing | evidence.unmeasurable(
+            ["object_coverage", "best_object_iou", "object_iou", "boundary_f"],
+            ["mask_consistency", "parts_on_foreground", "part_nmi", "part_ari"],
+        )
 
     def of_batch(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns number, areas, object coverage and parts of the masks of a batch's images.
+        """Returns number, areas, coverage and parts of a batch's masks, and how they are judged.
 
         Args:
             batch: the B images, with access to their masks.
@@ -71,18 +125,20 @@ class Segmentation(MetricGroup):
             except `rank_union`.
             For the mask consistency (int64 B×K): `part_sets`, the set of parts on each mask as
             bits.
+            The results of `judge`.
         """
         rows = [_of_image(batch, image) for image in batch.images_B.tolist()]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
     def from_batches(self, evidence: Evidence, gathered: dict[str, Tensor]) -> Values:
-        """Returns the values unchanged, and the mask consistency computed from the sets of parts.
+        """Returns the values unchanged, and what is computed from those of all images.
 
         Args:
             evidence: a model's outputs for the N images of a split.
             gathered: the results of `of_batch` for all N images, by name.
         """
-        values: Values = {**gathered}
+        values: Values = {name: value for name, value in gathered.items() if name not in COUNTED}
+        values |= over_images({name: value.numpy() for name, value in gathered.items()})
         if "part_sets" in gathered:
             values["mask_consistency"] = mask_consistency(gathered["part_sets"], evidence.labels_N)
         return values
@@ -99,13 +155,15 @@ class Segmentation(MetricGroup):
             `object_coverage`: for each rank, the % of the object under its mask and under all masks
             up to it, means over images.
             `mask_consistency`: each class's most frequent sets of parts, and the % of its images in
-            which one mask covers them. Ranks without any mask are left out, and a table of what was
-            not measured is empty.
+            which one mask covers them.
+            `part_iou`: for each part, the largest IoU of a mask with it, mean over images.
+            Ranks without any mask are left out, and a table of what was not measured is empty.
         """
         tables = {
             "mask_areas": pd.DataFrame(columns=["rank", "area"]),
             "object_coverage": pd.DataFrame(columns=["rank", "coverage", "union"]),
             "mask_consistency": pd.DataFrame(columns=["label", "parts", "share"]),
+            "part_iou": pd.DataFrame(columns=["part", "iou"]),
         }
         if "rank_area" in values:
             tables["mask_areas"] = _by_rank({"area": _frame(values["rank_area"]).median()})
@@ -119,6 +177,10 @@ class Segmentation(MetricGroup):
             part_sets_NK = torch.as_tensor(values["part_sets"])
             shares = set_shares(part_sets_NK, evidence.labels_N)
             tables["mask_consistency"] = _most_frequent(shares, evidence.part_names)
+        if "part_iou" in values:
+            iou_Q = mean_part_iou(torch.as_tensor(values["part_iou"]).numpy())
+            table = pd.DataFrame({"part": list(evidence.part_names), "iou": iou_Q})
+            tables["part_iou"] = table.dropna().reset_index(drop=True)
         return tables
 
 
@@ -143,7 +205,24 @@ def _of_image(batch: Batch, image: int) -> dict[str, Tensor]:
     if evidence.parts_NQ2 is not None:
         assert parts_Q2 is not None
         values["part_sets"] = part_sets(masks_KHW, parts_Q2)
-    return values
+    return values | _judged(evidence, image, masks, object_mask, parts_Q2)
+
+
+def _judged(
+    evidence: Evidence,
+    image: int,
+    masks: Masks,
+    object_mask: NDArray[np.bool_] | None,
+    parts_Q2: Tensor | None,
+) -> dict[str, Tensor]:
+    known = Known(
+        None if evidence.object_masks is None else object_mask,
+        None if evidence.parts_NQ2 is None or parts_Q2 is None else parts_Q2.numpy(),
+        None if evidence.truth is None else evidence.truth.part_pixels(image),
+        len(evidence.part_names),
+    )
+    judged = judge(masks, known, evidence.knowledge)
+    return {name: torch.from_numpy(value) for name, value in judged.items()}
 
 
 def largest_masks(masks: Masks, K: int) -> Tensor:

@@ -80,6 +80,7 @@ def test_numbers_and_areas(written: Path, masks: list[Masks]) -> None:
 
 def test_levels_and_foreground(written: Path, masks: list[Masks]) -> None:
     store = MaskStore(written)
+    assert store.parts().tolist() == [part for found in masks for part in found.parts]
     assert store.levels().tolist() == [level for found in masks for level in found.levels]
     assert store.foreground().tolist() == [is_so for found in masks for is_so in found.foreground]
     assert {*store.levels().tolist()} == {0, 1, 2}

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.masks.masks import Masks, Region
 from pipeline.metrics.evidence import Copies, Evidence, Segmented
+from pipeline.metrics.judging import Knowledge, Level
 from pipeline.model.base.head import DistanceHead
 from pipeline.model.base.inference import ModelOutputs, outputs_of
 
@@ -58,7 +60,7 @@ class MeanColours:
 
     def segmented(self, image: int) -> Segmented:
         bitmaps = [np.ones((SIDE, SIDE // (rank + 1)), bool) for rank in range(image % 3 + 1)]
-        regions = [Region(0, 0, bitmap, (1.0,)) for bitmap in bitmaps]
+        regions = [Region(0, 0, bitmap, (1.0,), part=rank) for rank, bitmap in enumerate(bitmaps)]
         masks = Masks.of(SIDE, SIDE, regions, 1)
         return Segmented(masks, np.eye(SIDE, dtype=bool), self.parts_NQ2[image])
 
@@ -79,6 +81,9 @@ class StripedTruth:
     def labels(self, images_B: Tensor) -> Tensor:
         stripes_S = torch.arange(SIDE) * (PARTS + 1) // SIDE
         return stripes_S[:, None].expand(len(images_B), SIDE, SIDE).to(torch.uint8)
+
+    def part_pixels(self, image: int) -> NDArray[np.uint8]:
+        return self.labels(torch.tensor([image]))[0].numpy()
 
     def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         crops = self.crops_NKSS3[images_B].clone()
@@ -127,6 +132,7 @@ def make_evidence() -> Callable[..., Evidence]:
             explanations=[StoredExplanation(maps, maps > 0.5)],
             subject=subject,
             crops_per_image=CROPS,
+            knowledge=Knowledge(True, Level(0, (0, 1, 2))),
             object_masks=rand(images, SIDE, SIDE) > 0.5,
             part_names=[f"part {q}" for q in range(PARTS)],
             parts_NQ2=parts_NQ2,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pipeline.masks.masks import Masks, Region
 from pipeline.metrics.evidence import Evidence, Segmented
 from pipeline.metrics.groups import segmentation
+from pipeline.metrics.judging import Knowledge, Level, part_agreement
 from pipeline.metrics.measuring import measure, plots, unavailable
 
 seeds = st.integers(0, 1000)
@@ -24,10 +26,32 @@ nan = math.nan
 OBJECT = np.arange(20).reshape(2, 10) % 10 >= 6
 
 
-def strip(*spans: tuple[int, int], width: int = 10) -> Masks:
-    """Masks in an image of two rows: columns x0 to x1."""
-    regions = [Region(x0, 0, np.ones((2, x1 - x0), bool), (1.0,)) for x0, x1 in spans]
-    return Masks.of(2, width, regions, 1)
+class Span(NamedTuple):
+    """A mask of columns x0 to x1."""
+
+    x0: int
+    x1: int
+    part: int = -1
+    level: int = 0
+    foreground: bool = True
+
+
+def strip(*spans: Span) -> Masks:
+    """Masks in an image of two rows."""
+    regions = [
+        Region(span.x0, 0, np.ones((2, span.x1 - span.x0), bool), (1.0,), *span[2:])
+        for span in spans
+    ]
+    return Masks.of(2, 10, regions, 1)
+
+
+@dataclass
+class StripTruth:
+    """Tail, wing and head are two columns each; the head is hidden in image 2."""
+
+    def part_pixels(self, image: int) -> NDArray[np.uint8]:
+        row = [1, 1, 0, 0, 2, 2, 0, 0, *([3, 3] if image < 2 else [0, 0])]
+        return np.array([row, row], np.uint8)
 
 
 @dataclass
@@ -47,8 +71,14 @@ class Strips:
 def strips(make_evidence: Callable[..., Evidence]) -> Evidence:
     """Two images of class 0 and one of class 1, three crops each; parts at x = 1, 5 and 9 of 10."""
     masks = [
-        strip((0, 2), (4, 10), (8, 10), (3, 5)),  # areas 12, 4, 4, 4; the fourth is no crop
-        strip((4, 10)),
+        # areas 12, 4, 4, 4; the fourth is no crop
+        strip(
+            Span(0, 2, part=4, level=1, foreground=False),
+            Span(4, 10),
+            Span(8, 10, part=5, level=1),
+            Span(3, 5, part=4, level=1),
+        ),
+        strip(Span(4, 10)),
         strip(),
     ]
     # the last one is hidden in image 2
@@ -62,6 +92,8 @@ def strips(make_evidence: Callable[..., Evidence]) -> Evidence:
         object_masks=torch.ones(3, 4, 4, dtype=torch.bool),
         part_names=["tail", "wing", "head"],
         parts_NQ2=parts_NQ2,
+        truth=StripTruth(),
+        knowledge=Knowledge(True, Level(1, (4, 5))),
     )
 
 
@@ -167,6 +199,59 @@ def test_consistency_needs_no_order(seed: int) -> None:
     assert again == pytest.approx(consistency)
 
 
+def test_agreement_with_the_object_by_hand(strips: Evidence) -> None:
+    values = measured(strips)
+    # Foreground is (4, 10), of which the object has columns 6 to 9; image 2 has none. The
+    # boundaries, columns 4 and 6, are further apart than a pixel.
+    assert values["foreground_area"].tolist() == [60, 60, 0]
+    assert values["object_iou"].tolist() == pytest.approx([400 / 6, 400 / 6, 0])
+    assert values["best_object_iou"].tolist() == pytest.approx([400 / 6, 400 / 6, 0])
+    assert values["boundary_f"].tolist() == [0, 0, 0]
+    # wing and head of images 0 and 1, of three parts; none of two in image 2
+    assert values["parts_on_foreground"] == 50
+
+
+def test_agreement_with_parts_by_hand(strips: Evidence) -> None:
+    values = measured(strips)
+    third = 100 / 3
+    # the wing has a third of (4, 10) or (3, 5); in image 1, tail and head are in none or in (4, 10)
+    part_iou = torch.tensor([[100, third, 100], [0, third, third], [0, 0, nan]])
+    torch.testing.assert_close(values["part_iou"], part_iou.double(), equal_nan=True)
+    assert values["best_part_iou"] == pytest.approx((100 / 3 + 2 * third / 3 + 400 / 6) / 3)
+    table = plots(strips, {"segmentation": values})["part_iou"]
+    assert table["part"].tolist() == ["tail", "wing", "head"]
+    assert table["iou"].tolist() == pytest.approx([100 / 3, 2 * third / 3, 400 / 6])
+    # Pixels of tail, wing and head on masks of part 4, of part 5, and on none of level 1
+    counts_QP = np.array([[4, 0, 8], [2, 0, 10], [0, 4, 4]])
+    agreement = part_agreement(counts_QP)
+    assert (values["part_nmi"], values["part_ari"]) == agreement
+    assert agreement[0] > 20
+
+
+def test_a_segmenter_that_knows_neither_parts_nor_foreground(strips: Evidence) -> None:
+    ignorant = replace(strips, knowledge=Knowledge(False, None))
+    missing = unavailable(ignorant, ["segmentation"])["segmentation"]
+    assert missing == {
+        **dict.fromkeys(segmentation.OF_FOREGROUND, missing["object_iou"]),
+        **dict.fromkeys(["part_nmi", "part_ari"], missing["part_nmi"]),
+    }
+    assert "background" in missing["object_iou"] and "no parts" in missing["part_nmi"]
+    complete, values = measured(strips), measured(ignorant)
+    assert complete.keys() - values.keys() == missing.keys()
+    assert values["best_part_iou"] == complete["best_part_iou"]
+
+
+def test_part_locations_do_where_no_pixels_are_labelled(strips: Evidence) -> None:
+    values = measured(replace(strips, truth=None))
+    # Locations of tail, wing and head on part 4, on part 5, and on no mask of level 1
+    counts_QP = np.array([[1, 0, 2], [0, 0, 3], [0, 1, 1]])
+    assert (values["part_nmi"], values["part_ari"]) == part_agreement(counts_QP)
+    assert "part_iou" not in values
+    assert set(unavailable(replace(strips, truth=None), ["segmentation"])["segmentation"]) == {
+        "best_part_iou"
+    }
+
+
 def test_tables_by_rank_leave_out_nan_and_ranks_without_masks(strips: Evidence) -> None:
     wider = replace(strips, crops_per_image=5)
     tables = plots(wider, {"segmentation": measured(wider)})
@@ -193,7 +278,7 @@ def test_the_table_of_sets_shows_the_most_frequent_by_name(strips: Evidence) -> 
 def test_the_table_of_sets_is_cut_at_ten_a_class(strips: Evidence) -> None:
     part_sets_NK = torch.arange(1, 37).reshape(3, 12)
     part_sets_NK[1, 0] = 12  # the one set of class 0 that two images have
-    values = {"segmentation": {**measured(strips), "part_sets": part_sets_NK}}
+    values = {"segmentation": {"part_sets": part_sets_NK}}
     evidence = replace(strips, part_names=list("abcdef"))
     table = plots(evidence, values)["mask_consistency"]
     assert table["label"].tolist() == [0] * 10 + [1] * 10
@@ -202,17 +287,25 @@ def test_the_table_of_sets_is_cut_at_ten_a_class(strips: Evidence) -> None:
 
 
 def test_what_is_not_known_is_named_and_absent(strips: Evidence) -> None:
-    bare = replace(strips, object_masks=None, parts_NQ2=None, subject=Strips(strips.subject.masks))
+    bare = replace(
+        strips,
+        object_masks=None,
+        parts_NQ2=None,
+        subject=Strips(strips.subject.masks),
+        truth=None,
+        knowledge=Knowledge(False, None),
+    )
     values = measured(bare)
     assert set(values) == {"masks", "area_median", "rank_area"}
     missing = unavailable(bare, ["segmentation"])["segmentation"]
-    assert set(missing) == {"object_coverage", "mask_consistency"}
+    assert set(missing) == set(segmentation.Segmentation.notes) - {"masks", "area_median"}
     assert unavailable(strips, ["segmentation"]) == {"segmentation": {}}
     tables = plots(bare, {"segmentation": values})
     assert {name: len(table) for name, table in tables.items()} == {
         "mask_areas": 3,
         "object_coverage": 0,
         "mask_consistency": 0,
+        "part_iou": 0,
     }
     assert not any(len(table) for table in plots(strips, {}).values())
 
