@@ -48,11 +48,11 @@ ROWS = {
     "fit": "of these, of the fit",
     "object_iou": "object IoU",
     "boundary_f": "boundary F",
-    "foreground_area": "foreground",
+    "foreground_area": "foreground, of the image",
     "parts_on_foreground": "parts on foreground",
     "best_object_iou": "best mask of the object, IoU",
     "best_part_iou": "best mask of a part, IoU",
-    "aimed_part_iou": "the same of the 7 parts aimed at",
+    "aimed_part_iou": "best mask of 7 parts, IoU",
     "part_nmi": "part NMI",
     "part_ari": "part ARI",
 }
@@ -81,6 +81,7 @@ class Aim(NamedTuple):
 
 
 AIMED_PARTS = ("crown", "beak", "throat", "breast", "belly", "wing", "tail")
+"""The parts of `demo` that are large enough for a backbone's feature maps."""
 AIMS = (
     Aim("pets", "object_iou", 82, wanted=88),
     Aim("demo", "object_iou", 70, wanted=85),
