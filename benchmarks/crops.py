@@ -44,9 +44,10 @@ def main(
 
 def _published(per_image: int) -> CropSettings:
     return CropSettings(
-        version=2,
+        version=3,
         side=224,
         per_image=per_image,
+        choose="largest",
         background="original",
         min_box_area=0.0,
         max_box_area=1.0,
@@ -61,9 +62,11 @@ def _write_random(path: Path, images: int, settings: CropSettings) -> None:
     for at in range(0, images, len(block)):
         arrays["crops"][at : at + len(block)] = block[: images - at]
         arrays["inside"][at : at + len(block)] = 255
-    for name in ("valid", "boxes", "masks", "whole", "sizes"):
+    for name in ("valid", "boxes", "masks", "parts", "whole", "sizes"):
         arrays[name][...] = 1
-    group.attrs.update({"format": FORMAT, "settings": settings.model_dump(mode="json")})
+    group.attrs.update(
+        {"format": FORMAT, "settings": settings.model_dump(mode="json"), "part_names": {}}
+    )
 
 
 def _store_rates(store: CropStore, batches: int) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from pipeline.crops import writing
 from pipeline.crops.extraction import Crops, whole_image
 from pipeline.crops.loading import load_batches
-from pipeline.crops.settings import CropSettings
+from pipeline.crops.settings import NO_PART, CropSettings
 from pipeline.crops.store import FORMAT, CropStore
 from pipeline.datasets.index import Image, Index
 from pipeline.model.base.models import build
@@ -178,13 +178,16 @@ def _write_random(path: Path, images: int, settings: CropSettings) -> None:
         pixels = np.stack([np.asarray(Pillow.fromarray(one).resize((S, S))) for one in small])
         boxes = np.tile(np.array([0, 0, S, S], np.int32), (K, 1))
         inside, masks = np.ones((K, S, S), bool), np.arange(K, dtype=np.int32)
-        crops = Crops(pixels, inside, boxes, masks, np.ones(K, bool))
+        parts = np.full(K, NO_PART, np.int32)
+        crops = Crops(pixels, inside, boxes, masks, parts, np.ones(K, bool))
         return crops, whole_image(pixels[0], 1, S)
 
     for at in range(0, images, writing.IMAGES_PER_CHUNK):
         count = min(writing.IMAGES_PER_CHUNK, images - at)
         writing._write_block(arrays, at, [image() for _ in range(count)])
-    group.attrs.update({"format": FORMAT, "settings": settings.model_dump(mode="json")})
+    group.attrs.update(
+        {"format": FORMAT, "settings": settings.model_dump(mode="json"), "part_names": {}}
+    )
 
 
 if __name__ == "__main__":

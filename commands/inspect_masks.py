@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from rich.table import Table
 from pipeline.datasets.image_file import UnreadableImageError, read_image
 from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import atomic_file, sha256
-from pipeline.masks.masks import Masks
+from pipeline.masks.masks import NO_PART, Masks
 from pipeline.masks.names import form
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
@@ -51,6 +52,8 @@ def info(store: Path) -> None:
         **{name: _said(value) for name, value in about["segmenter"].items() if value is not None},
         "masks": str(per_image.sum()),
         "masks an image": _summary(per_image),
+        "levels": _per_level(masks),
+        "foreground": f"{masks.foreground().sum()} masks",
         "on disk": f"{size / 1e6:.2f} MB in {len(files)} files, "
         f"{size / max(len(masks), 1):.0f} bytes an image",
     }.items():
@@ -67,7 +70,7 @@ def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> Non
     masks = opened(store)
     row = _find(workspace, image, masks)
     found = masks.masks(row)
-    _print_masks(found, _score_names(store))
+    _print_masks(found, _score_names(store), masks.part_names)
     pixels = _read_segmented(workspace, masks.ids[row], found)
     if pixels is None:
         print("the photograph is not here; its masks are drawn over grey")
@@ -169,16 +172,25 @@ def _histogram(shares: NDArray[np.float64]) -> Table:
     return table
 
 
-def _print_masks(found: Masks, score_names: list[str]) -> None:
+def _print_masks(found: Masks, score_names: list[str], part_names: Mapping[int, str]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("mask", "x0", "y0", "x1", "y1", "area", *score_names):
+    for name in ("mask", "x0", "y0", "x1", "y1", "area", "level", *score_names):
         table.add_column(name, justify="right")
+    table.add_column("shows")
     for number in range(len(found)):
         share = 100 * found.areas[number] / (found.height * found.width)
         scores = [f"{score:.3g}" for score in found.scores[number].tolist()]
         box = [str(side) for side in found.boxes[number].tolist()]
-        table.add_row(str(number), *box, f"{share:.2f} %", *scores)
+        level, shown = str(found.levels[number]), _shown(found, number, part_names)
+        table.add_row(str(number), *box, f"{share:.2f} %", level, *scores, shown)
     Console(highlight=False).print(table)
+
+
+def _shown(found: Masks, mask: int, part_names: Mapping[int, str]) -> str:
+    """Returns the name or number of a mask's part, if known, and that it is background, if so."""
+    part = int(found.parts[mask])
+    known = [] if part == NO_PART else [part_names.get(part, f"part {part}")]
+    return ", ".join(known if found.foreground[mask] else [*known, "background"])
 
 
 def _find(workspace: Workspace, image: str, masks: MaskStore) -> int:
@@ -259,6 +271,11 @@ def _summary(values: NDArray[np.int64]) -> str:
         f"{values.min()} at least, {np.median(values):g} median, {values.mean():.1f} mean, "
         f"{values.max()} at most"
     )
+
+
+def _per_level(masks: MaskStore) -> str:
+    counts = np.bincount(masks.levels(), minlength=1).tolist()
+    return ", ".join(f"{count} of level {level}" for level, count in enumerate(counts))
 
 
 def _said(value: object) -> str:

@@ -91,7 +91,7 @@ app.add_typer(masks_app, name="masks", rich_help_panel=STAGES)
 
 @app.command(rich_help_panel=STAGES)
 def crops() -> None:
-    """Cut the crops of every image's largest masks.
+    """Cut the crops of every image, along the masks that crops.choose takes.
 
     Reads artifacts/masks.zarr and the photographs; writes artifacts/crops.zarr.
     """

@@ -2,6 +2,7 @@
 
 from pipeline.crops.writing import write_crops
 from pipeline.masks.store import MaskStore
+from pipeline.progress import examples
 from stages.workspace import Workspace
 
 
@@ -20,4 +21,8 @@ def run(workspace: Workspace) -> None:
     )
     print(f"{len(image_files)} images' crops in {workspace.crops}")
     if without:
-        print(f"{without} images have no mask and give themselves as their one crop")
+        wanted = "foreground mask" if params.crops.choose == "parts" else "mask"
+        print(
+            f"{len(without)} of {len(image_files)} images have no {wanted} to crop, and give "
+            f"themselves as their one crop: {examples(without)}"
+        )

@@ -100,6 +100,7 @@ def _seen(views: Views, cut: CropSettings) -> dict[str, str]:
         return {"Images seen": f"whole, {pixels}"}
     return {
         "Crops": f"at most {cut.per_image} an image, {pixels}, background {cut.background}"
+        + ", foreground masks only" * (cut.choose == "parts")
         + f", boxes of at least {cut.min_box_area:.3g} of the image" * (cut.min_box_area > 0)
         + f", boxes of at most {cut.max_box_area:.3g} of the image" * (cut.max_box_area < 1)
     }

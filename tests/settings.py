@@ -49,9 +49,10 @@ SLIT: dict[str, Any] = {
     "precision": "float32",
 }
 CROPS: dict[str, Any] = {
-    "version": 2,
+    "version": 3,
     "side": 224,
     "per_image": 11,
+    "choose": "largest",
     "background": "original",
     "min_box_area": 0.0,
     "max_box_area": 1.0,

@@ -1,4 +1,4 @@
-"""Extraction of an image's crops, one for each of its largest masks."""
+"""Extraction of an image's crops, one for each of the masks that are chosen."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.crops.settings import NO_MASK, CropSettings
+from pipeline.crops.choice import chosen_masks
+from pipeline.crops.settings import NO_MASK, NO_PART, CropSettings
 from pipeline.crops.store import CropStore
 from pipeline.masks.masks import Masks
 
@@ -19,6 +20,7 @@ class Crops(NamedTuple):
         inside: bool K×S×S, the mask inside each crop.
         boxes: int32 K×4, the box of each crop, half-open (x0, y0, x1, y1) in pixels of the image.
         masks: int32 K, the mask's index in the mask store; −1 for a crop without a mask.
+        parts: int32 K, the number of the part that the mask shows; −1 where none is known.
         valid: bool K, false for missing crops.
     """
 
@@ -26,6 +28,7 @@ class Crops(NamedTuple):
     inside: NDArray[np.bool_]
     boxes: NDArray[np.int32]
     masks: NDArray[np.int32]
+    parts: NDArray[np.int32]
     valid: NDArray[np.bool_]
 
 
@@ -37,17 +40,18 @@ def extract_crops(image: NDArray[np.uint8], masks: Masks, settings: CropSettings
     Args:
         image: the RGB image, uint8 height×width×3.
         masks: the image's masks, largest first.
-        settings: size and number of the crops, their background, and the limits of their boxes.
+        settings: size and number of the crops, which masks they are cut along, their background,
+            and the limits of their boxes.
 
     Returns:
         K crops, the missing ones last.
     """
-    numbers = _numbers(masks, settings)
+    numbers = chosen_masks(masks, settings)
     if not numbers:
         return whole_image(image, settings.per_image, settings.side)
     crops = _no_crops(settings.per_image, settings.side)
     for place, number in enumerate(numbers):
-        crops.masks[place] = number
+        crops.masks[place], crops.parts[place] = number, masks.parts[number]
         box = grow_box(masks.boxes[number], masks.height, masks.width, settings.min_box_area)
         x0, y0, x1, y1 = box
         inside = np.zeros((y1 - y0, x1 - x0), bool)
@@ -77,15 +81,9 @@ def _no_crops(K: int, S: int) -> Crops:
         np.zeros((K, S, S), bool),
         np.zeros((K, 4), np.int32),
         np.full(K, NO_MASK, np.int32),
+        np.full(K, NO_PART, np.int32),
         np.zeros(K, bool),
     )
-
-
-def _numbers(masks: Masks, settings: CropSettings) -> list[int]:
-    """Returns the indices of the masks to crop: the largest whose box is not too large."""
-    widths, heights = (masks.boxes[:, 2:] - masks.boxes[:, :2]).T
-    small = widths * heights <= settings.max_box_area * masks.height * masks.width
-    return np.flatnonzero(small)[: settings.per_image].tolist()
 
 
 def grow_box(

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-NO_MASK = -1
-"""The number of the mask of a crop that has none."""
+NO_MASK = NO_PART = -1
+"""The number of the mask of a crop that has none, and of its part where none is known."""
 
 
 class CropSettings(BaseModel):
@@ -14,7 +14,10 @@ class CropSettings(BaseModel):
     Args:
         version: of the algorithm; raised when the same masks give other crops.
         side: S, pixels a side of a crop.
-        per_image: K, crops kept of an image at most, those with the largest masks.
+        per_image: K, crops kept of an image at most.
+        choose: which masks become crops: the K largest (`largest`, as published); or those of
+            objects, whole objects before their parts and larger before smaller ones, without
+            background and without masks that nearly repeat another (`parts`).
         background: what stands outside the mask but inside the box: the photograph itself
             (`original`), the mean colour inside the mask (`mean`), or black (`zero`).
         min_box_area: boxes under this fraction of the image grow to it around their centre.
@@ -24,9 +27,10 @@ class CropSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    version: Literal[2]
+    version: Literal[3]
     side: Annotated[int, Field(ge=16, le=1024)]
     per_image: Annotated[int, Field(ge=1, le=256)]
+    choose: Literal["largest", "parts"]
     background: Literal["original", "mean", "zero"]
     min_box_area: Annotated[float, Field(ge=0, le=1)]
     max_box_area: Annotated[float, Field(gt=0, le=1)]

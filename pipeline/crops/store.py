@@ -5,10 +5,11 @@ A Zarr v3 group:
 - `crops` (uint8, N×K×S×S×3), uncompressed: a chunk's file is the array itself, and reading an image
   copies it from the page cache.
 - `inside` (uint8, N×K×S×⌈S/8⌉): the mask inside each crop, eight pixels in a byte, compressed.
-- `valid` (bool, N×K), `boxes` (int32, N×K×4), `masks` (int32, N×K): see `Crops`.
+- `valid` (bool, N×K), `boxes` (int32, N×K×4), `masks`, `parts` (int32, N×K): see `Crops`.
 - `whole` (uint8, N×1×S×S×3), uncompressed: each whole image resized, and `sizes` (int32, N×2), its
   width and height in pixels: the input of models that do not use crops.
-- attributes: the settings, the data set, and the hash of the mask store.
+- attributes: the settings, the data set, the hash of the mask store, its segmenter and the names of
+  its parts.
 """
 
 import os
@@ -20,13 +21,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from pipeline.crops.settings import NO_MASK, CropSettings
+from pipeline.crops.settings import NO_MASK, NO_PART, CropSettings
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError, make, rerun
 
-FORMAT = 3
+FORMAT = 4
 """Raised when stores of other code cannot be read any more; DVC tracks it (dvc.yaml, `params`)."""
-ARRAYS = ("crops", "inside", "boxes", "masks", "valid", "whole", "sizes")
+ARRAYS = ("crops", "inside", "boxes", "masks", "parts", "valid", "whole", "sizes")
 
 
 class _Pixels(NamedTuple):
@@ -55,6 +56,11 @@ class CropStore:
         valid: bool N×K, which crops there are.
         boxes: int32 N×K×4, what was cut out: half-open (x0, y0, x1, y1) in the image's pixels.
         masks: int32 N×K, each crop's mask in the mask store, −1 where there is none.
+        cut_along: the same, also where each image is its own only crop: the masks that the store's
+            crops were cut along.
+        parts: int32 N×K, the number of the part that each crop's mask shows, −1 where none is
+            known.
+        part_names: names of the parts by their numbers; empty if they have none.
         sizes: int32 N×2, width and height of the images, in pixels.
         whole_images: whether each image is its own only crop.
 
@@ -77,6 +83,10 @@ class CropStore:
                 raise ValueError(f"format {self.about['format']}, not {FORMAT}")
             self.settings = CropSettings(**self.about["settings"])
             _refuse_missing_files(path, group)
+            self.part_names: dict[int, str] = {
+                int(part): name for part, name in self.about["part_names"].items()
+            }
+            self.cut_along: NDArray[np.int32] = np.asarray(group["masks"])
             self.sizes: NDArray[np.int32] = np.asarray(group["sizes"])
             opened = {name: _open(path, group[name]) for name in ("crops", "whole")}
             self._pixels = opened[self.pixels]
@@ -89,7 +99,8 @@ class CropStore:
     def _read_regions(self, group: zarr.Group) -> None:
         self.valid: NDArray[np.bool_] = np.asarray(group["valid"])
         self.boxes: NDArray[np.int32] = np.asarray(group["boxes"])
-        self.masks: NDArray[np.int32] = np.asarray(group["masks"])
+        self.masks: NDArray[np.int32] = self.cut_along
+        self.parts: NDArray[np.int32] = np.asarray(group["parts"])
         self._inside: Any = group["inside"]
 
     def __len__(self) -> int:
@@ -172,6 +183,7 @@ class WholeImageStore(CropStore):
         self.valid = np.ones((N, 1), bool)
         self.boxes = np.concatenate([np.zeros_like(self.sizes), self.sizes], axis=1)[:, None]
         self.masks = np.full((N, 1), NO_MASK, np.int32)
+        self.parts = np.full((N, 1), NO_PART, np.int32)
 
     def inside(self, image: int) -> NDArray[np.bool_]:
         """Returns the mask inside the only crop of an image, which is all true: bool, 1×S×S."""

@@ -30,7 +30,7 @@ def write_crops(
     masks: MaskStore,
     settings: CropSettings,
     threads: int = 2,
-) -> int:
+) -> list[str]:
     """Cuts the crops of all images of an index and writes the store whole.
 
     Args:
@@ -42,7 +42,7 @@ def write_crops(
         threads: how many images are worked on at a time.
 
     Returns:
-        How many images have no mask, and therefore themselves as their one crop.
+        The ids of the images that have no mask to crop, and therefore themselves as their one crop.
 
     Raises:
         ProtoMaskError: the masks are of other images, or an image is missing or has changed.
@@ -72,10 +72,11 @@ def write_crops(
                 "images": image_files.digest(),
                 "masks": masks.about["sha256"],
                 "segmenter": masks.about["segmenter"],
+                "part_names": masks.about["part_names"],
             }
         )
         whole = np.asarray(arrays["masks"])[:, 0] == NO_MASK
-    return int(whole.sum())
+    return image_files.table["id"][whole].tolist()
 
 
 def _eager(pool: ThreadPoolExecutor, work: Any, count: int) -> Iterator[tuple[Crops, Crops]]:
@@ -103,9 +104,8 @@ def _write_block(arrays: dict[str, zarr.Array], at: int, block: list[tuple[Crops
     cut, whole = zip(*block, strict=True)
     arrays["crops"][rows] = np.stack([crops.pixels for crops in cut])
     arrays["inside"][rows] = np.packbits(np.stack([crops.inside for crops in cut]), axis=-1)
-    arrays["boxes"][rows] = np.stack([crops.boxes for crops in cut])
-    arrays["masks"][rows] = np.stack([crops.masks for crops in cut])
-    arrays["valid"][rows] = np.stack([crops.valid for crops in cut])
+    for name in ("boxes", "masks", "parts", "valid"):
+        arrays[name][rows] = np.stack([getattr(crops, name) for crops in cut])
     arrays["whole"][rows] = np.stack([crops.pixels for crops in whole])
     arrays["sizes"][rows] = np.stack([crops.boxes[0, 2:] for crops in whole])
 
@@ -138,5 +138,6 @@ def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[st
             "boxes", shape=(N, K, 4), dtype="int32", chunks=(N, K, 4), **small
         ),
         "masks": group.create_array("masks", shape=(N, K), dtype="int32", chunks=(N, K), **small),
+        "parts": group.create_array("parts", shape=(N, K), dtype="int32", chunks=(N, K), **small),
         "valid": group.create_array("valid", shape=(N, K), dtype="bool", chunks=(N, K), **small),
     }

@@ -28,12 +28,14 @@ class Segmented(NamedTuple):
 
     Args:
         masks: all masks of the image, the largest first.
+        cropped: numbers of the masks that crops were cut along, in the order of the crops.
         object_mask: bool height×width, the pixels of the object; None if there is no object mask.
         parts_Q2: float32 Q×2, (x, y) of each part in the image's pixels, NaN if a part is not
             visible; None if the data set has no part locations.
     """
 
     masks: Masks
+    cropped: Sequence[int]
     object_mask: NDArray[np.bool_] | None
     parts_Q2: Tensor | None
 
@@ -132,8 +134,8 @@ class Evidence:
         top_k: k, the number of prototypes that explain an image, 1..P.
         explanations: the explanations that draw the saliency of a prototype in an image.
         subject: the images' crops, and the model that is applied to changed copies of them.
-        crops_per_image: maximum number of crops that are cut from an image, of its largest masks,
-            whether or not the model uses them.
+        crops_per_image: maximum number of crops that are cut from an image, whether or not the
+            model uses them.
         knowledge: what the segmenter says of its masks.
         object_masks: bool N×S×S, the images' object masks; None unless every image has one.
         part_names: names of the Q parts; empty if the data set has no part locations.

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import NoRuleError
@@ -88,8 +89,10 @@ class Examined:
             image: the image's position in the evidence, 0..N−1.
         """
         row = int(self.rows_N[image])
+        numbers = self.store.cut_along[row]
+        cropped = numbers[numbers != NO_MASK].tolist()
         parts_Q2 = parts_of(self.index, row) if self.index.part_names else None
-        return Segmented(self.masks.masks(row), self.index.object_mask(row), parts_Q2)
+        return Segmented(self.masks.masks(row), cropped, self.index.object_mask(row), parts_Q2)
 
 
 def gather_evidence(

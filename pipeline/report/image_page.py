@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
         name: the image's name, such as that of its file.
         image: the RGB image, uint8 height×width×3.
         masks: the image's masks; None if the model sees it whole.
-        crops: the crops of the K largest masks, or the whole image as a single crop.
+        crops: the crops of the chosen masks, or the whole image as a single crop.
         ranking: name and logit of the first classes, in descending order.
         scores: the scores of the first two classes, or of the only one, split into contributions
             and rounded (see `Score.rounded`).

@@ -14,7 +14,7 @@ class Bar(NamedTuple):
     """The bar of a rank.
 
     Args:
-        rank: rank of the mask by area, as in the plot.
+        rank: rank of the mask among those that become crops, as in the plot.
         x, y: the bar's upper left corner, in units of the chart.
         width, height: the bar's size, in units of the chart.
         line: y of the line at this bar; None without a line.
@@ -62,14 +62,14 @@ def mask_charts(plots: Mapping[str, pd.DataFrame]) -> list[Chart]:
     charts = []
     if len(coverage := plots.get("object_coverage", pd.DataFrame())):
         alone, union = coverage["coverage"].tolist(), coverage["union"].tolist()
-        said = f"The largest mask lies on {_percent(alone[0])} of the object"
+        said = f"The mask of the first crop lies on {_percent(alone[0])} of the object"
         if len(union) > 1:
-            said += f", the {len(union)} largest together on {_percent(union[-1])}"
-        names = ("of the object under the mask of this rank", "under it and all larger ones")
+            said += f", those of the first {len(union)} together on {_percent(union[-1])}"
+        names = ("of the object under the mask of this rank", "under it and all before it")
         charts.append(_chart(coverage["rank"].tolist(), alone, union, f"{said}.", names))
     if len(areas := plots.get("mask_areas", pd.DataFrame())):
         ranks, area = areas["rank"].tolist(), areas["area"].tolist()
-        said = f"The largest mask takes {_percent(area[0])} of the image"
+        said = f"The mask of the first crop takes {_percent(area[0])} of the image"
         if len(area) > 1:
             said += f", number {ranks[-1]} takes {_percent(area[-1])}"
         names = ("of the image under the mask of this rank, the median over images", "")
@@ -102,7 +102,7 @@ def _chart(
             round(scale * value, 1),
             None if over is None else round(HEIGHT - BOTTOM - scale * over, 1),
             f"Rank {rank}: {_percent(value)}"
-            + ("" if over is None else f", with all larger ones {_percent(over)}"),
+            + ("" if over is None else f", with all before it {_percent(over)}"),
         )
         for place, (rank, value, over) in enumerate(zip(ranks, values, line, strict=True))
     ]

@@ -94,7 +94,7 @@ class Segmented(NamedTuple):
 
     Args:
         image: id or name of the image.
-        num_masks: number of the image's masks; the crops are those of the largest ones.
+        num_masks: number of the image's masks, of which some are those of the crops.
         outlined: the image with the outlines; None if it is not available.
         crops: the crops, by number.
     """

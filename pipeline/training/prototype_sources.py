@@ -8,7 +8,17 @@ from torch import Tensor
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_file
 
-COLUMNS = ["prototype", "class_name", "image", "crop", "cell", "mask", "distance"]
+COLUMNS = [
+    "prototype",
+    "class_name",
+    "image",
+    "crop",
+    "cell",
+    "mask",
+    "part",
+    "part_name",
+    "distance",
+]
 
 
 def write_sources(sources: pd.DataFrame, path: Path) -> None:
@@ -17,9 +27,10 @@ def write_sources(sources: pd.DataFrame, path: Path) -> None:
     Args:
         sources: one row for each prototype, with the columns prototype (its index), class_name,
             image (its id), crop (0..K−1), cell (of that crop's feature map in row-major order; 0
-            where the map is pooled), mask (its index in the mask store, −1 for a whole image) and
-            distance (squared Euclidean distance of the trained prototype to that view before the
-            push; NaN in models without distances).
+            where the map is pooled), mask (its index in the mask store, −1 for a whole image), part
+            (the number of the part that the mask shows, −1 where none is known), part_name (empty
+            where the segmenter does not name it) and distance (squared Euclidean distance of the
+            trained prototype to that view before the push; NaN in models without distances).
         path: path of the CSV file, which is replaced.
     """
     with atomic_file(path) as part:
@@ -42,7 +53,7 @@ def read_sources(path: Path) -> pd.DataFrame:
     try:
         sources = pd.read_csv(
             path,
-            dtype={"image": str, "class_name": str},
+            dtype={"image": str, "class_name": str, "part_name": str},
             keep_default_na=False,
             converters={"distance": float},  # exact to the last digit, as pandas 2 is not
         )

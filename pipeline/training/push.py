@@ -157,6 +157,7 @@ def _sources(
     images_P = rows_N[nearest.image.numpy()]
     cells = views_per_image // crops.valid.shape[1]
     crop_P, cell_P = np.divmod(nearest.view.numpy(), cells)
+    part_P = crops.parts[images_P, crop_P]
     return pd.DataFrame(
         {
             "prototype": range(len(images_P)),
@@ -165,6 +166,8 @@ def _sources(
             "crop": crop_P,
             "cell": cell_P,
             "mask": crops.masks[images_P, crop_P],
+            "part": part_P,
+            "part_name": [crops.part_names.get(part, "") for part in part_P.tolist()],
             "distance": nearest.distance.numpy(),
         }
     )

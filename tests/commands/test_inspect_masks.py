@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from PIL import Image
 
 from commands import inspect_masks
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.store import MaskStore
+from pipeline.masks.segmenters.patches import Patches
+from pipeline.masks.store import MaskStore, write_store
 from stages import scan
 from stages.workspace import Workspace
 
@@ -33,6 +35,8 @@ def test_info_says_what_made_the_store_and_what_is_in_it(
         "segmenter patches",
         "grid 2",
         "masks 96",
+        "levels 96 of level 0",
+        "foreground 96 masks",
         "masks an image 4 at least, 4 median, 4.0 mean, 4 at most",
         f"on disk {size / 1e6:.2f} MB in 5 files, {size / 24:.0f} bytes an image",
         "10–30 % 96 ████████████████████████████████",
@@ -56,9 +60,9 @@ def test_show_lists_the_masks_and_draws_them(
     image = MaskStore(STORE).ids[5]
     inspect_masks.show(workspace, image, STORE, Path("out/a.png"))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == ["mask", "x0", "y0", "x1", "y1", "area", "score"]
-    assert lines[1] == ["0", "0", "0", "30", "20", "25.00", "%", "1"]
-    assert lines[4] == ["3", "30", "20", "60", "40", "25.00", "%", "1"]
+    assert lines[0] == ["mask", "x0", "y0", "x1", "y1", "area", "level", "score", "shows"]
+    assert lines[1] == ["0", "0", "0", "30", "20", "25.00", "%", "0", "1"]
+    assert lines[4] == ["3", "30", "20", "60", "40", "25.00", "%", "0", "1"]
     with Image.open("out/a.png") as picture:
         assert picture.size == (960, 640)
         assert (np.asarray(picture)[100:200, 100:200] != inspect_masks.GREY).any()
@@ -201,3 +205,45 @@ def test_no_store_is_said_to_be_none(tmp_path: Path) -> None:
     for look in (inspect_masks.info, partial(inspect_masks.verify, workspace)):
         with pytest.raises(ProtoMaskError, match="no mask store"):
             look(tmp_path / "nothing.zarr")
+
+
+class NamedParts(Patches):
+    @property
+    def part_names(self) -> dict[int, str]:
+        return {7: "left wing"}
+
+
+@pytest.fixture
+def parts(run_folder: Path) -> MaskStore:
+    """A store in which two masks of each image are known parts, and two background."""
+    store = MaskStore(STORE)
+    known = {
+        "parts": np.array([7, 8, 7, -1], np.int32),
+        "levels": np.array([0, 1, 2, 2], np.int32),
+        "foreground": np.array([True, True, False, False]),
+    }
+    masks = [replace(store.masks(image), **known) for image in range(len(store))]
+    write_store(STORE, workspace.read_image_files(), NamedParts(version=1, grid=2), masks)
+    return MaskStore(STORE)
+
+
+def test_info_counts_levels_and_foreground(
+    parts: MaskStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect_masks.info(STORE)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "levels 24 of level 0, 24 of level 1, 48 of level 2" in lines
+    assert "foreground 48 masks" in lines
+
+
+def test_show_names_parts_and_background(
+    parts: MaskStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect_masks.show(workspace, parts.ids[0], STORE, Path("a.png"))
+    lines = [line.split("%")[1].split() for line in capsys.readouterr().out.splitlines()[1:5]]
+    assert lines == [
+        ["0", "1", "left", "wing"],
+        ["1", "1", "part", "8"],
+        ["2", "1", "left", "wing,", "background"],
+        ["2", "1", "background"],
+    ]

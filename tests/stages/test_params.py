@@ -153,7 +153,8 @@ def test_another_segmenter(tmp_path: Path) -> None:
         (
             {"crops.sied": 3},
             r"crops\.sied: no such parameter; did you mean side\? "
-            r"\(there are: background, max_box_area, min_box_area, per_image, side, version\)",
+            r"\(there are: background, choose, max_box_area, min_box_area, per_image, side, "
+            r"version\)",
         ),
         (
             {"segmenter.scale": 3},
@@ -163,6 +164,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ({"dataset.path": "x"}, r"dataset\.path: no such parameter.*\(there are: .*root, "),
         ({"tain": {}}, r"tain: no such parameter; did you mean train\?"),
         # Out of range.
+        ({"crops.choose": "all"}, r"crops\.choose: .*'largest' or 'parts', but is 'all'"),
         ({"crops.side": 8}, r"crops\.side: input should be greater than or equal to 16, but is 8"),
         ({"crops.min_box_area": float("nan")}, r"crops\.min_box_area: .*but is nan"),
         ({"segmenter.sigma": float("inf")}, r"segmenter\.sigma: .*finite number, but is inf"),

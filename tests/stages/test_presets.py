@@ -43,6 +43,7 @@ def test_published_settings_are_the_papers(compose, name):
     K, lr_backbone, lr_prototypes, step_size = PUBLISHED[name]
     assert (params.dataset.name, params.segmenter.name) == (dataset, segmenter)
     assert (params.crops.per_image, params.crops.side) == (K, 224)
+    assert params.crops.choose == "largest"
     assert (params.model.name, params.model.backbone) == ("protomask", "resnet50")
     assert (params.model.embedding_dim, params.model.prototypes_per_class) == (1280, 10)
     assert not params.model.standardise

@@ -1,8 +1,10 @@
 """The push stage: what it records is what it did, to real embeddings of the crops on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -11,6 +13,8 @@ from settings import model_settings, runtime
 
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
+from pipeline.masks.segmenters.patches import Patches
+from pipeline.masks.store import MaskStore, write_store
 from pipeline.model.base.inference import infer
 from pipeline.model.base.saved import load_model
 from pipeline.training.fabric import make_fabric
@@ -48,6 +52,34 @@ def test_sources_against_a_loop_over_the_crops_on_disk(run_folder: Path) -> None
         assert found["class_name"] == index.class_names[label]
         assert found["distance"] == pytest.approx(distance, rel=1e-3, abs=1e-6)
         torch.testing.assert_close(pushed.prototypes[j].detach(), z[image, crop], rtol=0, atol=1e-5)
+
+
+class NamedParts(Patches):
+    @property
+    def part_names(self) -> dict[int, str]:
+        return {4: "wing", 5: "tail"}
+
+
+def test_prototypes_have_the_parts_of_their_masks(run_folder: Path) -> None:
+    before, masks = read_sources(workspace.push / "prototypes.csv"), MaskStore(workspace.masks)
+    assert before["part"].tolist() == [-1] * 6 and before["part_name"].tolist() == [""] * 6
+    numbered = [
+        replace(masks.masks(image), parts=np.array([4, 5, 6, 7], np.int32))
+        for image in range(len(masks))
+    ]
+    segmenter = NamedParts(version=1, grid=2)
+    write_store(workspace.masks, workspace.read_image_files(), segmenter, numbered)
+    crops.run(workspace)
+    push.run(workspace)
+    finetune.run(workspace)
+    for stage in (workspace.push, workspace.finetune):
+        sources = read_sources(stage / "prototypes.csv")
+        pd.testing.assert_frame_equal(
+            sources.drop(columns=["part", "part_name"]), before.drop(columns=["part", "part_name"])
+        )
+        assert sources["part"].tolist() == [4 + mask for mask in sources["mask"]]
+        names = {4: "wing", 5: "tail", 6: ""}
+        assert sources["part_name"].tolist() == [names[part] for part in sources["part"]]
 
 
 def test_embeds_in_the_precision_that_the_model_was_trained_in(run_folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Masks alone: properties of the segmenter's masks, independent of any model.
 
 Formulas: method.md, "Metrics", Masks alone. Numbers and areas are those of all masks of an image;
-the values by rank and the parts are those of the K largest masks, which become crops. How well the
-masks agree with labelled objects and parts is computed by `pipeline.metrics.judging`.
+the values by rank and the parts are those of the masks that become crops, ranked as the crops are.
+How well the masks agree with labelled objects and parts is computed by `pipeline.metrics.judging`.
 
 Dimensions: those of `evidence`, and H×W pixels of an image at its own resolution.
 """
@@ -119,7 +119,7 @@ class Segmentation(MetricGroup):
         Returns:
             For each image (float32 B): `masks`, their number; `area_median`, the median of their
             areas in % of the image, NaN without masks; `object_coverage`, the % of the object under
-            the K largest masks.
+            the crops' masks.
             For plots (float32 B×K): `rank_area`, the area of each mask in % of the image;
             `rank_coverage` and `rank_union`, the two results of `coverage`; NaN for missing masks,
             except `rank_union`.
@@ -186,9 +186,9 @@ class Segmentation(MetricGroup):
 
 def _of_image(batch: Batch, image: int) -> dict[str, Tensor]:
     evidence = batch.evidence
-    masks, object_mask, parts_Q2 = evidence.subject.segmented(image)
-    masks_KHW = largest_masks(masks, evidence.crops_per_image)
-    missing_K = torch.arange(len(masks_KHW)) >= len(masks)
+    masks, cropped, object_mask, parts_Q2 = evidence.subject.segmented(image)
+    masks_KHW = masks_by_rank(masks, cropped, evidence.crops_per_image)
+    missing_K = torch.arange(len(masks_KHW)) >= len(cropped)
     percent = 100 / (masks.height * masks.width)
     median = percent * np.median(masks.areas) if len(masks) else math.nan
     values = {
@@ -225,16 +225,17 @@ def _judged(
     return {name: torch.from_numpy(value) for name, value in judged.items()}
 
 
-def largest_masks(masks: Masks, K: int) -> Tensor:
-    """Returns the K largest masks of an image, bool K×H×W; missing ones are empty.
+def masks_by_rank(masks: Masks, cropped: Sequence[int], K: int) -> Tensor:
+    """Returns the masks that became crops, bool K×H×W; missing ones are empty.
 
     Args:
-        masks: all masks of the image, the largest first.
+        masks: all masks of the image.
+        cropped: numbers of the masks that became crops, at most K, in the order of the crops.
         K: number of masks to return, ≥ 1.
     """
     masks_KHW = np.zeros((K, masks.height, masks.width), bool)
-    for rank in range(min(K, len(masks))):
-        masks_KHW[rank] = masks.full(rank)
+    for rank, number in enumerate(cropped):
+        masks_KHW[rank] = masks.full(number)
     return torch.from_numpy(masks_KHW)
 
 

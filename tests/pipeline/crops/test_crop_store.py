@@ -3,13 +3,14 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image as Pillow
-from settings import crop_settings, patches
+from settings import crop_settings
 
 from pipeline.crops import writing as module
 from pipeline.crops.extraction import cut_as_stored, extract_crops, whole_image
@@ -21,9 +22,16 @@ from pipeline.datasets.image_file import read_image
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
+from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
 SETTINGS = crop_settings(side=20, per_image=3)
+
+
+class NamedParts(Patches):
+    @property
+    def part_names(self) -> dict[int, str]:
+        return {5: "wing"}
 
 
 class Made:
@@ -31,16 +39,17 @@ class Made:
 
     def __init__(self, folder: Path, image_files: ImageFiles, root: Path) -> None:
         self.root, self.image_files = root, image_files
-        segmenter = patches()
+        segmenter = NamedParts(version=1, grid=2)
         pixels = [read_image(root / path) for path in image_files.table["path"]]
         found = segmenter.segment(pixels)
         height, width = pixels[1].shape[:2]
         found[1] = Masks.of(height, width, [], 1)
+        found = [replace(its, parts=np.arange(5, 5 + len(its), dtype=np.int32)) for its in found]
         write_store(folder / "masks.zarr", image_files, segmenter, found)
         self.masks = MaskStore(folder / "masks.zarr")
         self.path = folder / "crops.zarr"
 
-    def write(self, path: Path | None = None, **options: int) -> int:
+    def write(self, path: Path | None = None, **options: int) -> list[str]:
         where = path or self.path
         return write_crops(where, self.image_files, self.root, self.masks, SETTINGS, **options)
 
@@ -55,7 +64,7 @@ def made(
     root = make_photographs(folder / "root", per_class=5)
     Pillow.new("RGB", (9, 33), "red").save(root / "class 1" / "tall.png")
     made = Made(folder, image_files_in(root), root)
-    assert made.write() == 1
+    assert made.write() == [image_files_in(root).ids[1]]
     return made
 
 
@@ -74,6 +83,7 @@ def test_the_store_holds_what_is_extracted(made: Made) -> None:
         assert np.array_equal(store.inside(image), expected.inside)
         assert np.array_equal(store.boxes[image], expected.boxes)
         assert np.array_equal(store.masks[image], expected.masks)
+        assert np.array_equal(store.parts[image], expected.parts)
         assert np.array_equal(store.valid[image], expected.valid)
 
 
@@ -82,7 +92,8 @@ def test_whole_images(made: Made) -> None:
     store = CropStore(made.path)
     whole = store.whole()
     assert len(whole) == 11 and whole.valid.tolist() == [[True]] * 11
-    assert whole.masks.tolist() == [[NO_MASK]] * 11
+    assert whole.masks.tolist() == whole.parts.tolist() == [[NO_MASK]] * 11
+    assert whole.cut_along.tolist() == store.masks.tolist()
     for image in (10, 1, 4):
         photograph = read_image(made.root / made.image_files.table["path"][image])
         height, width = photograph.shape[:2]
@@ -128,6 +139,13 @@ def test_an_image_without_masks(made: Made) -> None:
     store = CropStore(made.path)
     assert store.masks[1].tolist() == [NO_MASK] * 3
     assert store.valid[1].tolist() == [True, False, False]
+
+
+def test_crops_know_the_parts_and_their_names(made: Made) -> None:
+    store = CropStore(made.path)
+    assert store.parts[0].tolist() == [5, 6, 7]
+    assert store.parts[1].tolist() == [-1, -1, -1]
+    assert store.part_names == {5: "wing"}
 
 
 def test_images_come_in_the_order_asked_for(made: Made) -> None:
@@ -230,7 +248,8 @@ def test_a_chunk_cut_while_it_is_read(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["zarr.json", "valid/c/0/0", "boxes/c/0/0/0", "masks/c/0/0", "sizes/c/0/0"]
+    "name",
+    ["zarr.json", "valid/c/0/0", "boxes/c/0/0/0", "masks/c/0/0", "parts/c/0/0", "sizes/c/0/0"],
 )
 def test_damage_is_refused_in_words(copied: Path, name: str) -> None:
     file = copied / name
@@ -247,6 +266,7 @@ def test_damage_is_refused_in_words(copied: Path, name: str) -> None:
         "valid/c/0/0",
         "boxes/c/0/0/0",
         "masks/c/0/0",
+        "parts/c/0/0",
         "inside/c/0/0/0/0",
         "whole/c/0/0/0/0/0",
         "sizes/c/0/0",
@@ -275,7 +295,7 @@ def test_a_store_of_another_format_is_refused(copied: Path) -> None:
     about = json.loads((copied / "zarr.json").read_text())
     about["attributes"]["format"] = 1
     (copied / "zarr.json").write_text(json.dumps(about))
-    with pytest.raises(ProtoMaskError, match=r"format 1, not 3.*dvc repro crops"):
+    with pytest.raises(ProtoMaskError, match=r"format 1, not 4.*dvc repro crops"):
         CropStore(copied)
 
 

@@ -62,7 +62,7 @@ class MeanColours:
         bitmaps = [np.ones((SIDE, SIDE // (rank + 1)), bool) for rank in range(image % 3 + 1)]
         regions = [Region(0, 0, bitmap, (1.0,), part=rank) for rank, bitmap in enumerate(bitmaps)]
         masks = Masks.of(SIDE, SIDE, regions, 1)
-        return Segmented(masks, np.eye(SIDE, dtype=bool), self.parts_NQ2[image])
+        return Segmented(masks, range(len(masks)), np.eye(SIDE, dtype=bool), self.parts_NQ2[image])
 
     def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
         scale = 1 if crops_BKSS3.is_floating_point() else 255

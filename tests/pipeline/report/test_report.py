@@ -175,9 +175,10 @@ def test_a_line_says_how_much_of_the_relevance_lies_on_the_mask(page: str) -> No
 
 
 def test_segmentation_is_drawn_by_rank(page: str) -> None:
-    assert "The largest mask lies on 50 % of the object, the 2 largest together on 70 %." in said(
-        page
-    )
+    assert (
+        "The mask of the first crop lies on 50 % of the object, those of the first 2 together on "
+        "70 %."
+    ) in said(page)
     assert page.count('<figure class="chart">') == 2
 
 

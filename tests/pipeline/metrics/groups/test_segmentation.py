@@ -61,10 +61,14 @@ class Strips:
     masks: list[Masks]
     object_mask: NDArray[np.bool_] | None = None
     parts_NQ2: torch.Tensor | None = None
+    cropped: list[list[int]] | None = None
+    """The masks that became crops; None for all but a fourth."""
 
     def segmented(self, image: int) -> Segmented:
         parts_Q2 = None if self.parts_NQ2 is None else self.parts_NQ2[image]
-        return Segmented(self.masks[image], self.object_mask, parts_Q2)
+        masks = self.masks[image]
+        cropped = range(len(masks))[:3] if self.cropped is None else self.cropped[image]
+        return Segmented(masks, cropped, self.object_mask, parts_Q2)
 
 
 @pytest.fixture
@@ -117,6 +121,19 @@ def test_object_coverage_by_hand(strips: Evidence) -> None:
     torch.testing.assert_close(values["rank_coverage"], expected, equal_nan=True)
     assert values["rank_union"].tolist() == [[100, 100, 100], [100, 100, 100], [0, 0, 0]]
     assert values["object_coverage"].tolist() == [100, 100, 0]
+
+
+def test_the_masks_that_became_crops_count_in_the_order_of_the_crops(strips: Evidence) -> None:
+    strips.subject.cropped = [[2, 1], [], []]
+    values = measured(strips)
+    # Image 0: (8, 10) has half of the object, (0, 2) nothing; the other masks are no crops.
+    expected = torch.tensor([[20.0, 20, nan], [nan, nan, nan], [nan, nan, nan]])
+    torch.testing.assert_close(values["rank_area"], expected, equal_nan=True)
+    assert values["rank_union"].tolist() == [[50, 50, 50], [0, 0, 0], [0, 0, 0]]
+    assert values["part_sets"].tolist() == [[4, 1, 0], [0, 0, 0], [0, 0, 0]]
+    # Numbers and areas are those of all masks.
+    assert values["masks"].tolist() == [4, 1, 0]
+    assert values["area_median"][1] == 60
 
 
 def test_coverage_grows_with_each_mask_by_what_is_new() -> None:
@@ -253,6 +270,7 @@ def test_part_locations_do_where_no_pixels_are_labelled(strips: Evidence) -> Non
 
 
 def test_tables_by_rank_leave_out_nan_and_ranks_without_masks(strips: Evidence) -> None:
+    strips.subject.cropped = [[0, 1, 2, 3], [0], []]
     wider = replace(strips, crops_per_image=5)
     tables = plots(wider, {"segmentation": measured(wider)})
     # rank 1: 60 and 60; ranks 2 to 4 in image 0 only; no image has a fifth mask
