@@ -31,13 +31,16 @@ def run(workspace: Workspace) -> None:
             f"{workspace.push / 'prototypes.csv'} lists {len(sources)} prototypes, and the model "
             f"has {network.num_prototypes}: {rerun('push')}"
         )
-    kept, accuracy = finetune_and_prune(
+    kept, alike, accuracy = finetune_and_prune(
         network, similarities, labels, params.finetune, params.prune, params.seed
     )
     made_with = {**about.made_with, "finetune": provenance.tracked("finetune", params)}
     with atomic_folder(workspace.finetune) as folder:
         save_model(folder, network, about.model_copy(update={"made_with": made_with}))
-        write_sources(kept_rows(sources, kept), folder / "prototypes.csv")
+        write_sources(kept_rows(sources, kept, alike), folder / "prototypes.csv")
+    several = alike[alike > 1]
+    if len(several):
+        print(f"{len(several)} prototypes stand for {several.sum()} that are alike")
     if params.prune.enabled:
         print(f"{len(kept)} of {len(sources)} prototypes kept")
         for label in classes_below_threshold(labels, network.class_of, params.prune):

@@ -30,7 +30,8 @@ train: {precision: float32,
   epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batch_size: 8,
   accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1,
   start: random, loss: {cluster: 0.8, separation: 0.2, diversity: 0.2}}
-finetune: {epochs: 1, lr: 0.0003, batch_size: 8, penalty: 0.001}
+finetune: {merge: false, reach: 1.0, epochs: 1, lr: 0.0003, batch_size: 8, sparsity: penalty,
+  penalty: 0.001}
 prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, groups: [general, compactness, contrastivity, segmentation],
   explanations: [mask]}

@@ -86,7 +86,15 @@ TRAIN: dict[str, Any] = {
     "step_size": 35,
     "loss": {"cluster": 0.8, "separation": 0.2, "diversity": 0.2},
 }
-FINETUNE = {"epochs": 10, "lr": 3e-4, "batch_size": 16, "penalty": 1e-3}
+FINETUNE: dict[str, Any] = {
+    "merge": False,
+    "reach": 1.0,
+    "epochs": 10,
+    "lr": 3e-4,
+    "batch_size": 16,
+    "sparsity": "penalty",
+    "penalty": 1e-3,
+}
 PRUNE = {"enabled": False, "nearest": 6, "threshold": 3}
 RUNTIME: dict[str, Any] = {
     "device": "auto",

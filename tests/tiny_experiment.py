@@ -208,6 +208,7 @@ def _prototypes(index: Index) -> Prototypes:
         np.zeros(C * M, np.int64),
         random.random(C * M),
         CROP_VIEWS,
+        np.array([1, 1, 1, 1, 3, 1]),
     )
 
 

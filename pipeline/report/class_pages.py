@@ -42,6 +42,7 @@ class Card(NamedTuple):
 
     Args:
         prototypes: the prototypes' indices, 0..P−1.
+        alike: number of pushed prototypes that these stand for.
         image, view: id of the training image, and the view's name.
         distance: squared Euclidean distance of the nearest of these prototypes before the push;
             None without a push.
@@ -54,6 +55,7 @@ class Card(NamedTuple):
     """
 
     prototypes: tuple[int, ...]
+    alike: int
     image: str
     view: str
     distance: float | None
@@ -188,6 +190,7 @@ class ClassPages:
         wanted = max(0, NUM_WRONG - sum(not near.own for near in nearest))
         return Card(
             group,
+            int(self.prototypes.alike_P[list(group)].sum()),
             image,
             views.called(view),
             None if np.isnan(distance) else distance,

@@ -39,6 +39,7 @@ class Line(NamedTuple):
         points: the contribution to the score: similarity, weight and points.
         label, class_name: number and name of the prototype's class.
         image: id of the prototype's training image.
+        alike: number of pushed prototypes that the contribution's prototypes stand for.
         mark, colour: label and CSS colour of the view's outline in the image.
         share: length of the line's bar, relative to the largest of the image, in [0, 1].
         this, that: the image's view, and the prototype's.
@@ -48,6 +49,7 @@ class Line(NamedTuple):
     label: int
     class_name: str
     image: str
+    alike: int
     mark: str
     colour: str
     share: float
@@ -235,6 +237,7 @@ class Explainer:
             label,
             self.prototypes.class_names[label],
             self.ids[self.prototypes.rows_P[first]],
+            int(self.prototypes.alike_P[list(points.prototypes)].sum()),
             self.views.mark(points.view),
             web_colour(colour_of_view(self.views, points.view)),
             abs(points.points) / most,

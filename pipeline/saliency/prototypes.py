@@ -80,6 +80,7 @@ class Prototypes:
         distance_P: float64 P, squared Euclidean distance of the trained prototype to that view
             before the push; NaN in models without distances.
         views: the kind of view that the model compares prototypes with.
+        alike_P: int64 P, how many pushed prototypes each stands for, itself included; None: one.
     """
 
     def __init__(
@@ -92,11 +93,13 @@ class Prototypes:
         cell_P: NDArray[np.int64],
         distance_P: NDArray[np.float64],
         views: Views,
+        alike_P: NDArray[np.int64] | None = None,
     ) -> None:
         self.class_names = class_names
         self.class_of_P, self.weights_CP = class_of_P, weights_CP
         self.rows_P, self.crop_P, self.cell_P = rows_P, crop_P, cell_P
         self.distance_P, self.views = distance_P, views
+        self.alike_P = np.ones_like(class_of_P) if alike_P is None else alike_P
         self.view_P = crop_P * math.prod(views.grid) + cell_P
         # Without a push, a view only illustrates a prototype, and may illustrate several.
         own_P = np.where(np.isnan(distance_P), np.arange(len(class_of_P)), -1)
@@ -142,6 +145,7 @@ class Prototypes:
             sources["cell"].to_numpy(np.int64),
             sources["distance"].to_numpy(np.float64),
             Views.of(network, size),
+            sources["alike"].to_numpy(np.int64),
         )
 
     def __len__(self) -> int:

@@ -18,6 +18,7 @@ COLUMNS = [
     "part",
     "part_name",
     "distance",
+    "alike",
 ]
 
 
@@ -29,8 +30,10 @@ def write_sources(sources: pd.DataFrame, path: Path) -> None:
             image (its id), crop (0..K−1), cell (of that crop's feature map in row-major order; 0
             where the map is pooled), mask (its index in the mask store, −1 for a whole image), part
             (the number of the part that the mask shows, −1 where none is known), part_name (empty
-            where the segmenter does not name it) and distance (squared Euclidean distance of the
-            trained prototype to that view before the push; NaN in models without distances).
+            where the segmenter does not name it), distance (squared Euclidean distance of the
+            trained prototype to that view before the push; NaN in models without distances) and
+            alike (how many prototypes it stands for, itself included; 1 until alike ones are
+            merged).
         path: path of the CSV file, which is replaced.
     """
     with atomic_file(path) as part:
@@ -64,11 +67,13 @@ def read_sources(path: Path) -> pd.DataFrame:
         ) from None
 
 
-def kept_rows(sources: pd.DataFrame, kept: Tensor) -> pd.DataFrame:
-    """Returns the sources of the prototypes that pruning has kept, numbered anew.
+def kept_rows(sources: pd.DataFrame, kept: Tensor, alike: Tensor) -> pd.DataFrame:
+    """Returns the sources of the prototypes that merging and pruning have kept, numbered anew.
 
     Args:
         sources: one row for each prototype, with the columns that `write_sources` describes.
         kept: int64, the numbers of the prototypes that were kept, ascending.
+        alike: int64, how many prototypes each of these stands for.
     """
-    return sources.iloc[kept.tolist()].assign(prototype=range(len(kept)))
+    rows = sources.iloc[kept.tolist()]
+    return rows.assign(prototype=range(len(kept)), alike=alike.tolist())

@@ -169,5 +169,6 @@ def _sources(
             "part": part_P,
             "part_name": [crops.part_names.get(part, "") for part in part_P.tolist()],
             "distance": nearest.distance.numpy(),
+            "alike": 1,
         }
     )

@@ -66,17 +66,29 @@ class FinetuneSettings(BaseModel):
     """The parameters of the fine-tuning of V.
 
     Args:
+        merge: whether prototypes of a class that are alike (`finetune.alike`) become one before.
+        reach: the largest share, in [0, 1], of the training images of other classes that a
+            prototype may be like. Its similarity to the image that comes next is its floor, which
+            is subtracted from all its similarities; what is below counts as 0. 1: no floor.
         epochs: number of passes over the training images.
         lr: Adam's learning rate of V.
         batch_size: number of images in an optimizer step.
-        penalty: weight of Σ|V_cj| over the classes c that prototype j does not belong to.
+        sparsity: how the weights V_cj for classes c that prototype j does not belong to are held
+            small. `penalty` adds λ·Σ|V_cj| over them to the loss; few become exactly 0.
+            `proximal` moves each of them by lr·λ towards 0 after every optimizer step, where it
+            stays unless the steps outgrow that, and own-class weights below 0 to 0. Adam's steps
+            are about lr, whatever the size of the gradient; so λ ≥ 1 leaves hardly any of them.
+        penalty: λ.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    merge: bool
+    reach: Annotated[float, Field(ge=0, le=1)]
     epochs: Annotated[int, Field(ge=0)]
     lr: Annotated[Rate, Field(gt=0)]
     batch_size: Annotated[int, Field(ge=1)]
+    sparsity: Literal["penalty", "proximal"]
     penalty: Fraction
 
 

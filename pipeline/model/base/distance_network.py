@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.backbone.backbone import Backbone
 from pipeline.model.base import losses
-from pipeline.model.base.distances import crop_distances, similarity, smallest_distance
+from pipeline.model.base.distances import above, crop_distances, similarity, smallest_distance
 from pipeline.model.base.head import DistanceHead
 from pipeline.model.base.network import Output, PrototypeNetwork
 from pipeline.model.base.relevance_target import SMALLEST
@@ -31,6 +31,8 @@ class DistanceNetwork(PrototypeNetwork):
         projection: the linear layer W with bias, F → D.
         prototypes: float P×D, uniform in (0, 1) at initialisation.
         classifier: V, float C×P, without bias; zero at initialisation.
+        floor: float P, ≥ 0, what is subtracted from an image's similarity to each prototype; 0
+            until `set_floor`.
 
     Raises:
         ProtoMaskError: the backbone cannot be built from the settings.
@@ -38,6 +40,8 @@ class DistanceNetwork(PrototypeNetwork):
 
     pushes = True
     finetunes = True
+
+    floor: Tensor
 
     def __init__(
         self, settings: Any, num_classes: int, num_prototypes: int, backbone: Backbone | None
@@ -48,6 +52,7 @@ class DistanceNetwork(PrototypeNetwork):
         self.prototypes = nn.Parameter(torch.rand(num_prototypes, D))
         self.classifier = nn.Parameter(torch.zeros(num_classes, num_prototypes))
         self.register_buffer("class_of", torch.zeros(num_prototypes, dtype=torch.int64))
+        self.register_buffer("floor", torch.zeros(num_prototypes))
 
     def embed(self, features_F: Tensor) -> Tensor:
         """Returns z = sigmoid(W·f), float (…)×D in (0, 1).
@@ -61,7 +66,7 @@ class DistanceNetwork(PrototypeNetwork):
         """Scores images by their nearest views; for arguments and result see `PrototypeNetwork`."""
         distance_BVP = crop_distances(embedding_BVD, self.prototypes)
         distance_BP = smallest_distance(distance_BVP, valid_BV)
-        similarity_BP = similarity(distance_BP, self.settings.epsilon)
+        similarity_BP = above(similarity(distance_BP, self.settings.epsilon), self.floor)
         return Output(self.logits(similarity_BP), distance_BP, embedding_BVD)
 
     def logits(self, similarity_BP: Tensor) -> Tensor:
@@ -77,9 +82,18 @@ class DistanceNetwork(PrototypeNetwork):
         return self.classifier
 
     def head(self) -> DistanceHead:
-        """Returns the prototypes and V, detached from the graph."""
+        """Returns the prototypes, V and the floors, detached from the graph."""
         prototypes, classifier = self.prototypes.detach(), self.classifier.detach()
-        return DistanceHead(prototypes, classifier, self.settings.epsilon, self.focal)
+        epsilon = self.settings.epsilon
+        return DistanceHead(prototypes, classifier, epsilon, self.floor, self.focal)
+
+    def set_floor(self, floor_P: Tensor) -> None:
+        """Sets what is subtracted from an image's similarity to each prototype.
+
+        Args:
+            floor_P: float P, ≥ 0.
+        """
+        self.floor.copy_(floor_P)
 
     def distances_to(self, embedding_PD: Tensor) -> Tensor:
         """Returns the squared distance of each prototype to its embedding, float64 P on the CPU.
@@ -91,12 +105,13 @@ class DistanceNetwork(PrototypeNetwork):
 
     @torch.no_grad()
     def push(self, embedding_PD: Tensor) -> None:
-        """Replaces each prototype by its embedding.
+        """Replaces each prototype by its embedding; floors, which were another's, become 0.
 
         Args:
             embedding_PD: one embedding per prototype, float P×D.
         """
         self.prototypes.copy_(embedding_PD)
+        self.floor.zero_()
 
     def relevance_target(self, prototypes_n: Tensor) -> "SimilarityTarget":
         """Returns the similarities to prototypes as the target that relevance is propagated from.
@@ -165,6 +180,7 @@ class DistanceNetwork(PrototypeNetwork):
         self.prototypes = nn.Parameter(self.prototypes.detach()[prototypes])
         self.classifier = nn.Parameter(self.classifier.detach()[:, prototypes])
         self.class_of = self.class_of[prototypes]
+        self.floor = self.floor[prototypes]
 
     def reshape(self, num_prototypes: int) -> None:
         """Allocates prototypes and V, uninitialised, for another number of prototypes.
@@ -176,6 +192,7 @@ class DistanceNetwork(PrototypeNetwork):
         self.prototypes = nn.Parameter(self.prototypes.new_empty(num_prototypes, D))
         self.classifier = nn.Parameter(self.classifier.new_empty(self.num_classes, num_prototypes))
         self.class_of = self.class_of.new_empty(num_prototypes)
+        self.floor = self.floor.new_zeros(num_prototypes)
 
 
 class OwnPrototypes(DistanceNetwork):
@@ -212,13 +229,14 @@ class SimilarityTarget(NamedTuple):
     prototypes_n: Tensor
 
     def scores(self, features_nF: Tensor) -> Tensor:
-        """Returns the similarity of each crop to its prototype, float n in (0, log(1/ε)].
+        """Returns the similarity of each crop to its prototype, float n in [0, log(1/ε)].
 
         Args:
             features_nF: backbone features of the explained views, float n×F.
         """
         distance_n = self._squares(features_nF).sum(1)
-        return similarity(distance_n, self.network.settings.epsilon)
+        similarity_n = similarity(distance_n, self.network.settings.epsilon)
+        return above(similarity_n, self.network.floor[self.prototypes_n])
 
     def relevance(self, features_nF: Tensor) -> Tensor:
         """Returns the similarity, distributed over the features, float n×F.

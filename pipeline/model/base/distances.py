@@ -21,6 +21,16 @@ def similarity(distance: Tensor, epsilon: float) -> Tensor:
     return torch.log((distance + 1) / (distance + epsilon))
 
 
+def above(similarity_XP: Tensor, floor_P: Tensor) -> Tensor:
+    """Returns max(s − floor, 0), of the shape and dtype of s: what is not alike counts for nothing.
+
+    Args:
+        similarity_XP: similarities s to the prototypes, float (…)×P.
+        floor_P: each prototype's floor, float P, ≥ 0; 0 leaves similarities as they are.
+    """
+    return (similarity_XP - floor_P.to(similarity_XP.dtype)).clamp_min(0)
+
+
 def crop_distances(embedding_XD: Tensor, prototypes_PD: Tensor) -> Tensor:
     """Returns the squared distances of all embeddings to all prototypes, float (…)×P, ≥ 0.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from pipeline.model.base.distances import exact_distances, similarity
+from pipeline.model.base.distances import above, exact_distances, similarity
 
 LEAST_PRESENCE = 0.1
 """Presences below it count as 0 when PIP-Net classifies (Nauta et al., 2023)."""
@@ -60,6 +60,8 @@ class DistanceHead(NamedTuple):
         prototypes_PD: float P×D, points in the embedding space.
         weights_CP: V, float C×P, the weight of each prototype's similarity for each class.
         epsilon: ε of the similarity log((d + 1) / (d + ε)), in (0, 1).
+        floor_P: float P, ≥ 0, what is subtracted from an image's similarity to each prototype; an
+            image whose similarity is smaller is not like it at all.
         focal: whether an image's similarity is that of its nearest view minus the mean over its
             views (Rymarczyk et al., 2022), instead of that of the nearest view alone.
     """
@@ -67,6 +69,7 @@ class DistanceHead(NamedTuple):
     prototypes_PD: Tensor
     weights_CP: Tensor
     epsilon: float
+    floor_P: Tensor
     focal: bool = False
 
     @property
@@ -84,14 +87,16 @@ class DistanceHead(NamedTuple):
         return similarity(distance, self.epsilon)
 
     def pooled(self, scores_BVP: Tensor, valid_BV: Tensor) -> Tensor:
-        """Returns the largest similarity over views (focal: minus the mean), B×P.
+        """Returns what of the largest similarity (focal: minus the mean) is above the floor, B×P.
 
         Args:
             scores_BVP: similarity of each view to each prototype, float B×V×P.
             valid_BV: bool B×V, false for missing views; at least one true in each row.
         """
-        largest_BP = largest_score(scores_BVP, valid_BV)
-        return largest_BP - mean_score(scores_BVP, valid_BV) if self.focal else largest_BP
+        found_BP = largest_score(scores_BVP, valid_BV)
+        if self.focal:
+            found_BP = found_BP - mean_score(scores_BVP, valid_BV)
+        return above(found_BP, self.floor_P)
 
 
 class PresenceHead(NamedTuple):

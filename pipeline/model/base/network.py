@@ -287,6 +287,16 @@ class PrototypeNetwork(nn.Module, ABC):
         """
         raise NotImplementedError(f"the last layer of {self.label} is not fine-tuned")
 
+    def set_floor(self, floor_P: Tensor) -> None:
+        """Sets what is subtracted from an image's similarity to each prototype.
+
+        Implemented by models that declare `finetunes`.
+
+        Args:
+            floor_P: float P, ≥ 0.
+        """
+        raise NotImplementedError(f"the similarities of {self.label} have no floor")
+
     def keep(self, prototypes: Tensor) -> None:
         """Removes all prototypes except the given ones.
 

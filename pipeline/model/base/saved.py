@@ -17,7 +17,7 @@ from pipeline.model.base.models import MODEL_SETTINGS, build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.settings import BackboneSettings, Precision
 
-FORMAT = 4
+FORMAT = 5
 WEIGHTS, ABOUT = "model.safetensors", "model.json"
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from pipeline.backbone.backbone import Backbone
 from pipeline.model.base import losses
 from pipeline.model.base.distance_network import DistanceNetwork
-from pipeline.model.base.distances import crop_distances, similarity, smallest_distance
+from pipeline.model.base.distances import above, crop_distances, similarity, smallest_distance
 from pipeline.model.base.head import largest_score, mean_score
 from pipeline.model.base.models import register
 from pipeline.model.base.network import Output
@@ -104,6 +104,7 @@ class ProtoPool(DistanceNetwork):
         distance_BVP = crop_distances(embedding_BVD, self.prototypes)
         scores_BVP = similarity(distance_BVP, self.settings.epsilon)
         focal_BP = largest_score(scores_BVP, valid_BV) - mean_score(scores_BVP, valid_BV)
+        focal_BP = above(focal_BP, self.floor)
         weights_CP: Tensor = self.classifier
         if self.slots is not None:
             self._slots_CKP = self.distributions()

@@ -106,7 +106,12 @@ def make_evidence() -> Callable[..., Evidence]:
 
         maps = rand(images, prototypes, SIDE, SIDE)
         maps = maps * (rand(images, prototypes, SIDE, SIDE) > 0.4)
-        head = DistanceHead(rand(prototypes, SIZE), rand(classes, prototypes) - 0.5, EPSILON)
+        head = DistanceHead(
+            rand(prototypes, SIZE),
+            rand(classes, prototypes) - 0.5,
+            EPSILON,
+            torch.zeros(prototypes),
+        )
         crops_NKSS3 = (rand(images, CROPS, SIDE, SIDE, 3) * 256).to(torch.uint8)
         parts_NQ2 = rand(images, PARTS, 2) * SIDE
         subject = MeanColours(crops_NKSS3, head, parts_NQ2)

@@ -154,6 +154,12 @@ def test_prototypes_of_one_crop_share_a_card(page: str, class_pages: list[str]) 
     assert page.count("0.html#prototype-0") >= 1 and '#prototype-1"' not in page
 
 
+def test_a_prototype_says_how_many_it_stands_for(page: str, class_pages: list[str]) -> None:
+    assert "Prototype 4, which stands for 3 that are alike" in said(class_pages[2])
+    assert sum(of.count("which stands for") for of in class_pages) == 1
+    assert re.search(r"Prototype 4 of .*?, from .*?, which stands for 3 that are alike", said(page))
+
+
 def test_metrics_stand_beside_their_intervals_and_controls(page: str) -> None:
     text = said(page)
     assert "Accuracy 0.5 ↑ 0.40–0.60 0 to 1" in text

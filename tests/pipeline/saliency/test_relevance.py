@@ -100,6 +100,21 @@ def test_all_of_a_similarity_arrives_at_the_pixels(name: str) -> None:
     torch.testing.assert_close(maps.sum((1, 2)), similarity, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("rule", ["prp", "grad"])
+def test_what_is_above_the_floor_arrives_at_the_pixels(rule: Any) -> None:
+    """Of two crops' similarities to the same prototype one is below its floor."""
+    network, crops, prototypes = make_network(), make_crops(4)[2:], torch.tensor([7, 7])
+    plain = similarities(network, crops, prototypes)
+    network.set_floor(torch.full((30,), float(plain.mean())))
+    relevance = PrototypeRelevance(network, rule)
+    maps = relevance(crops, prototypes)
+    above, below = plain.argmax(), plain.argmin()
+    assert not maps[below].any() and maps[above].any()
+    if rule == "prp":
+        expected = plain[above] - plain.mean()
+        torch.testing.assert_close(maps[above].sum(), expected, rtol=1e-3, atol=0)
+
+
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "convnext_atto"])
 def test_all_of_a_logit_arrives_at_the_pixels(name: str) -> None:
     backbone, crops = make_backbone(name), make_crops(4)

@@ -12,10 +12,14 @@ from torch.nn import functional
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.distances import similarity
 from pipeline.training.finetune import (
+    alike,
     classes_below_threshold,
     finetune,
     finetune_and_prune,
+    floors,
+    merge,
     prototypes_to_keep,
+    shrink,
 )
 
 N = 30
@@ -98,6 +102,111 @@ def test_penalty_holds_other_classes_weights_and_spares_the_own(
     free, held = tuned(0.0), tuned(10.0)
     assert free[~own].abs().mean() > 5 * held[~own].abs().mean()
     assert (held[own] - 1).abs().max() > 0.02
+
+
+def test_proximal_steps_by_hand(
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
+) -> None:
+    """Adam's first step is lr against the sign of the gradient of the cross-entropy alone; then
+    weights of other classes, which start at 0, lose λ·lr, here 0.004 of 0.01."""
+    network = make_network()
+    V = network.classifier.detach().clone().requires_grad_()
+    weights = torch.tensor([30 / 45, 30 / 30, 30 / 15])
+    loss = functional.cross_entropy(similarity_NP @ V.T, labels_N, weights)
+    (gradient,) = torch.autograd.grad(loss, V)
+    settings = finetune_settings(epochs=1, lr=0.01, batch_size=64, sparsity="proximal", penalty=0.4)
+    finetune(network, similarity_NP, labels_N, settings, 0)
+    clear, own = gradient.abs() > 1e-4, network.own_CP
+    step = network.classifier.detach() - V.detach()
+    assert (clear & own).any() and (clear & ~own).any()
+    expected = -torch.where(own, 0.01, 0.006) * gradient.sign()
+    torch.testing.assert_close(step[clear], expected[clear], rtol=1e-3, atol=0)
+
+
+def test_shrinking_by_hand() -> None:
+    """Class 0 has the first two prototypes, class 1 the third."""
+    weights = torch.tensor([[0.25, -0.5, 0.75], [-1.0, 0.25, -0.125]])
+    own = torch.tensor([[True, True, False], [False, False, True]])
+    shrink(weights, own, 0.5)
+    assert weights.tolist() == [[0.25, 0.0, 0.25], [-0.5, 0.0, 0.0]]
+
+
+def test_proximal_steps_leave_exact_zeros_and_own_weights_not_below_zero(
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
+) -> None:
+    """A λ of 1 takes back all of a step of Adam; what speaks against its own class ends at 0."""
+    network, own = make_network(), torch.arange(3)[:, None] == torch.arange(6) // 2
+    settings = finetune_settings(epochs=30, lr=0.05, sparsity="proximal", penalty=1.0)
+    confusing = similarity_NP.clone()
+    confusing[:, 0] = (labels_N != 0).float()
+    finetune(network, confusing, labels_N, settings, 0)
+    V = network.classifier.detach()
+    assert (V[~own] == 0).all() and (V[own] >= 0).all()
+    assert V[0, 0] == 0 and (V[own][1:] > 0.5).all()
+
+
+def test_alike_prototypes_by_hand() -> None:
+    """Of D = 4 the squared distances of alike embeddings are at most 4 · 0.01² = 4e-4."""
+    p = torch.full((7, 4), 0.5)
+    p[1, 0] += 0.0199  # 3.96e-4 from prototype 0
+    p[2, 0] += 0.0201  # 4.04e-4 from it, but near prototype 1
+    p[3, 0] += 0.1
+    p[4] = p[0]  # of another class
+    p[6] = p[3]
+    into = alike(p, torch.tensor([0, 0, 0, 0, 1, 0, 0]))
+    assert into.tolist() == [0, 0, 0, 3, 4, 0, 3]
+    assert alike(p[[0, 2]], torch.tensor([0, 0])).tolist() == [0, 1]
+
+
+def test_merging_leaves_scores_as_they_were(
+    make_network: Callable[..., Any], similarity_NP: Tensor
+) -> None:
+    """Prototypes 0 and 1 are one place, 4 and 5 another; their weights are added up."""
+    network = make_network()
+    with torch.no_grad():
+        network.prototypes[1], network.prototypes[5] = network.prototypes[0], network.prototypes[4]
+        network.classifier.copy_(torch.arange(18).view(3, 6) / 8)
+    similarity_NP[:, [1, 5]] = similarity_NP[:, [0, 4]]
+    before, prototypes = network.logits(similarity_NP), network.prototypes.clone()
+    left, counts = merge(network)
+    assert left.tolist() == [0, 2, 3, 4] and counts.tolist() == [2, 1, 1, 2]
+    assert torch.equal(network.prototypes, prototypes[left])
+    assert network.class_of.tolist() == [0, 1, 1, 2]
+    assert network.classifier[1].tolist() == [13 / 8, 1.0, 9 / 8, 21 / 8]
+    torch.testing.assert_close(network.logits(similarity_NP[:, left]), before)
+
+
+def test_floors_by_hand() -> None:
+    """Prototype 0 is of class 0, 1 of class 1; of four images of other classes a reach of ½ lets
+    two exceed the floor, of 0.3 one, and of 0 none."""
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    own = torch.tensor([[True, False], [False, True], [False, False]])
+    s = torch.tensor([[9.0, 1], [8, 2], [1, 9], [2, 8], [3, 3], [4, 4]])
+    assert floors(s, labels, own, 0.5).tolist() == [2.0, 2.0]
+    assert floors(s, labels, own, 0.3).tolist() == [3.0, 3.0]
+    assert floors(s, labels, own, 0.0).tolist() == [4.0, 4.0]
+    assert floors(s, labels, own, 1.0).tolist() == [0.0, 0.0]
+
+
+def test_a_finished_model_is_merged_has_floors_and_is_pruned(
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
+) -> None:
+    """Prototypes 0 and 1 are one place; 5 is nearest to images of other classes and is pruned."""
+    network = make_network()
+    with torch.no_grad():
+        network.prototypes[1] = network.prototypes[0]
+    similarity_NP[:, 1] = similarity_NP[:, 0]
+    similarity_NP[:, 5] = similarity_NP[:, 2]
+    settings = finetune_settings(merge=True, reach=0.1, sparsity="proximal", lr=1e-2)
+    pruning = prune_settings(enabled=True)
+    found = finetune_and_prune(network, similarity_NP, labels_N, settings, pruning, 0)
+    assert found.kept.tolist() == [0, 2, 3, 4] and found.alike.tolist() == [2, 1, 1, 1]
+    raw = similarity_NP[:, found.kept]
+    expected = floors(raw, labels_N, network.own_CP, 0.1)
+    assert torch.equal(network.floor, expected) and (expected > 0).all()
+    logits = network.logits((raw - expected).clamp_min(0))
+    assert found.accuracy == pytest.approx((logits.argmax(1) == labels_N).float().mean().item())
+    assert found.accuracy > 0.9
 
 
 def test_deterministic_by_seed(
@@ -224,7 +333,7 @@ def test_a_model_that_is_not_finetuned_stays_as_it_is(
     assert found.kept.tolist() == [0, 1, 2] and found.accuracy == pytest.approx(27 / 30)
 
 
-def test_prototypes_of_several_classes_are_not_pruned(
+def test_prototypes_of_several_classes_are_neither_pruned_nor_merged(
     make_network: Callable[..., Any], labels_N: Tensor
 ) -> None:
     blackbox, pruning = make_network("blackbox"), prune_settings(enabled=True)
@@ -232,6 +341,9 @@ def test_prototypes_of_several_classes_are_not_pruned(
         finetune_and_prune(
             blackbox, torch.ones(N, 3), labels_N, finetune_settings(), pruning, seed=0
         )
+    with pytest.raises(ProtoMaskError, match=r"Black box .*set finetune\.merge to false"):
+        settings = finetune_settings(merge=True)
+        finetune_and_prune(blackbox, torch.ones(N, 3), labels_N, settings, prune_settings(), 0)
 
 
 @pytest.mark.parametrize(("name", "value", "V"), [("lr", 1e30, 0.0), ("penalty", 1e38, 3.0)])

@@ -21,6 +21,7 @@ SOURCES = pd.DataFrame(
         "part": [7, -1, 0, 3],
         "part_name": ["wing", "", "NA", "12"],
         "distance": [0.0, 0.1 + 0.2, 1e-17, 123.45678901234567],
+        "alike": [1, 3, 1, 2],
     }
 )
 
@@ -35,7 +36,7 @@ def test_round_trip(tmp_path: Path) -> None:
 def test_models_without_distances(tmp_path: Path) -> None:
     sources = SOURCES.assign(distance=math.nan)
     write_sources(sources, tmp_path / "prototypes.csv")
-    assert (tmp_path / "prototypes.csv").read_text().count(",nan\n") == 4
+    assert (tmp_path / "prototypes.csv").read_text().count(",nan,") == 5  # an image is called so
     pd.testing.assert_frame_equal(read_sources(tmp_path / "prototypes.csv"), sources)
 
 

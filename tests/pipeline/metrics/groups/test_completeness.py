@@ -154,7 +154,7 @@ class Quarters:
 
 
 def test_only_the_cells_of_crops_that_changed_are_asked_about(make_evidence):
-    head = DistanceHead(torch.rand(2, 3), torch.rand(3, 2), 1e-4)
+    head = DistanceHead(torch.rand(2, 3), torch.rand(3, 2), 1e-4, torch.zeros(2))
     quarters = Quarters(head)
     crops_NKSS3 = torch.rand(3, 4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
     valid_NK = torch.tensor([[True] * 4, [True, True, False, False], [True, False, False, False]])

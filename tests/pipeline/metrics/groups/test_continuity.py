@@ -154,7 +154,9 @@ def test_similarity_maps_by_hand():
     maps_BkK = continuity.similarity_maps(
         torch.tensor([[[0.0, 0], [1, 0]]]),
         torch.tensor([[2, 0]]),
-        DistanceHead(torch.tensor([[0.0, 0], [9, 9], [1, 1]]), torch.zeros(1, 3), epsilon=0.5),
+        DistanceHead(
+            torch.tensor([[0.0, 0], [9, 9], [1, 1]]), torch.zeros(1, 3), 0.5, torch.zeros(3)
+        ),
     )
     expected = [math.log(3 / 2.5), math.log(2 / 1.5), math.log(2), math.log(2 / 1.5)]
     assert maps_BkK.flatten().tolist() == pytest.approx(expected)

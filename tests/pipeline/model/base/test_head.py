@@ -89,7 +89,9 @@ def test_score_of_minus_infinity_of_a_valid_view_still_names_a_valid_view() -> N
 
 def by_distance(focal: bool) -> DistanceHead:
     prototypes = torch.tensor([[0.5, 0.5], [1.0, 0.0]])
-    return DistanceHead(prototypes, torch.tensor([[1.0, -0.5], [-0.5, 1.0]]), 0.01, focal)
+    return DistanceHead(
+        prototypes, torch.tensor([[1.0, -0.5], [-0.5, 1.0]]), 0.01, torch.zeros(2), focal
+    )
 
 
 EMBEDDING = torch.tensor(
@@ -108,6 +110,19 @@ def test_similarity_to_the_nearest_view() -> None:
     pooled = by_distance(focal=False).pooled(scores_BVP, VALID)
     assert pooled[0].tolist() == pytest.approx([at[0], at[0.5]], rel=1e-6)
     assert pooled[1].tolist() == pytest.approx([at[0.5], at[0]], rel=1e-6)
+
+
+def test_what_is_below_a_floor_counts_for_nothing() -> None:
+    """Similarities log(2/1.01) = 0.6832 and log(1.5/0.51) = 1.0788 where views are not equal."""
+    head = by_distance(focal=False)._replace(floor_P=torch.tensor([1.0, 0.75]))
+    scores_BVP = head.scores(EMBEDDING)
+    # Of views 0 and 1, prototype 0 is equal to the first (log 100 = 4.6052).
+    assert head.pooled(scores_BVP, VALID)[0].tolist() == pytest.approx([3.6052, 0.3288], abs=1e-4)
+    # Of view 1 alone: 0.0788 is left, and nothing.
+    only = torch.tensor([[False, True, False]])
+    assert head.pooled(scores_BVP[:1], only)[0].tolist() == pytest.approx([0.0788, 0], abs=1e-4)
+    # Where a view is found does not depend on it.
+    assert torch.equal(scores_BVP, by_distance(focal=False).scores(EMBEDDING))
 
 
 def test_focal_similarity_is_the_largest_minus_the_mean() -> None:

@@ -94,7 +94,8 @@ def test_prototype_equal_to_an_embedding_is_as_similar_as_can_be(
 def test_logits_are_those_of_the_model_itself(
     make_small: Callable[[str], PrototypeNetwork], name: str
 ) -> None:
-    """Of images of 2×2 cells, or of four crops of which some are missing."""
+    """Of images of 2×2 cells, or of four crops of which some are missing; where prototypes have
+    floors, two images' similarities are above them."""
     network = make_small(name)
     K = 4 if network.sees == "crops" else 1
     crops = torch.randint(0, 256, (5, K, 64, 64, 3), dtype=torch.uint8)
@@ -102,12 +103,17 @@ def test_logits_are_those_of_the_model_itself(
     valid[2, 1:] = valid[4, 2:] = False
     with torch.inference_mode():
         features = network.features(crops, valid)
+        if network.finetunes:
+            plain_NP = infer(network, features, valid_views(valid, features)).similarity_NP
+            network.set_floor(plain_NP.median(0).values)
         output = network(crops, valid)
     found = infer(network, features, valid_views(valid, features))
     assert features.shape[1] == (1 if name == "blackbox" else 4)
     torch.testing.assert_close(found.logits_NC, output.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.embedding_NVD, output.embedding)
     assert output.logits.std() > 1e-4
+    if network.finetunes:
+        assert ((found.similarity_NP > 1e-6).sum(0) == 2).all()
 
 
 def test_scores_that_are_no_numbers(
