@@ -12,6 +12,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
 from pipeline.report.image_page import write_image_page
 from pipeline.report.predictor import Predictor
+from pipeline.training import learning
 from pipeline.training.fabric import make_fabric
 from stages.finished import Finished
 from stages.params import Params
@@ -60,12 +61,14 @@ def write_page(workspace: Workspace, image: Path, out: Path) -> None:
 
 
 def load_predictor(workspace: Workspace, params: Params) -> Predictor:
-    """Returns what answers with a workspace's finished model.
+    """Returns what answers with a workspace's finished model; warns if that has not learned.
 
     Raises:
         ProtoMaskError: something is missing, damaged or made from something else.
     """
     finished = Finished.read(workspace)
+    if finished.about.not_learned:
+        print(f"Warning: {learning.said(finished.about.not_learned)}", file=sys.stderr)
     return Predictor(
         finished.network,
         make_fabric(params.runtime, finished.about.precision),

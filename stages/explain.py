@@ -42,6 +42,7 @@ def run(workspace: Workspace) -> None:
         relevance_of(network),
         params.explain.only_mask,
         SimilarPlaces(network) if network.in_cells else None,
+        finished.about.not_learned,
     )
     facts, measured = _facts(params, finished, masks, prototypes), _read_measured(workspace)
     with atomic_folder(workspace.report) as folder:

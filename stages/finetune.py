@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_folder
 from pipeline.model.base.saved import load_model, save_model
+from pipeline.training import learning
 from pipeline.training.finetune import classes_below_threshold, finetune_and_prune
 from pipeline.training.prototype_sources import kept_rows, read_sources, write_sources
 from stages import provenance
@@ -34,9 +35,11 @@ def run(workspace: Workspace) -> None:
     kept, alike, accuracy = finetune_and_prune(
         network, similarities, labels, params.finetune, params.prune, params.seed
     )
+    doubts = about.not_learned + learning.doubts_of_accuracy(accuracy, network.num_classes)
     made_with = {**about.made_with, "finetune": provenance.tracked("finetune", params)}
+    found = {"made_with": made_with, "not_learned": doubts}
     with atomic_folder(workspace.finetune) as folder:
-        save_model(folder, network, about.model_copy(update={"made_with": made_with}))
+        save_model(folder, network, about.model_copy(update=found))
         write_sources(kept_rows(sources, kept, alike), folder / "prototypes.csv")
     several = alike[alike > 1]
     if len(several):
@@ -48,6 +51,8 @@ def run(workspace: Workspace) -> None:
                 f"{about.class_names[label]} has fewer training images than prune.threshold, "
                 f"{params.prune.threshold}: no prototype can pass, and one was kept"
             )
+    if doubts:
+        print(learning.said(doubts))
     print(f"training accuracy {accuracy:.4f}")
 
 

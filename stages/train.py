@@ -19,10 +19,11 @@ from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.saved import About, save_model
 from pipeline.parameters import flat
+from pipeline.training import learning
 from pipeline.training.curve import VARIABLE
 from pipeline.training.fabric import Fabric
 from pipeline.training.processes import in_processes
-from pipeline.training.train import Training
+from pipeline.training.train import Progress, Training
 from stages import provenance
 from stages.params import Params
 from stages.workspace import Workspace
@@ -100,12 +101,22 @@ def _made_with(
 def _write(training: Training, about: About, path: Path) -> None:
     with atomic_folder(path) as folder:
         progress = training.run(folder / "curves")
-        save_model(folder, training.network, about)
+        doubts = _doubts(progress, len(about.class_names))
+        save_model(folder, training.network, about.model_copy(update={"not_learned": doubts}))
     shutil.rmtree(training.checkpoints, ignore_errors=True)
     if progress.best_epoch >= 0:
         last = progress.history[progress.best_epoch]
         said = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
         print(f"epoch {progress.best_epoch + 1} of {progress.epoch} taken: {said}")
+    if doubts:
+        print(learning.said(doubts))
+
+
+def _doubts(progress: Progress, num_classes: int) -> list[str]:
+    if progress.best_epoch < 0:
+        return []
+    accuracy = progress.history[progress.best_epoch]["train/accuracy"]
+    return learning.doubts_of_accuracy(accuracy, num_classes)
 
 
 def _key(

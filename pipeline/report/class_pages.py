@@ -133,6 +133,7 @@ class ClassPages:
             path,
             "class_page.html.jinja",
             dataset=self.index.dataset,
+            not_learned=self.explainer.not_learned,
             rule=self.explainer.relevance.rule,
             label=label,
             names=names,

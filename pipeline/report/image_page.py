@@ -74,6 +74,7 @@ def write_image_page(path: Path, prediction: Prediction, explainer: Explainer) -
         path,
         "image_page.html.jinja",
         name=prediction.name,
+        not_learned=explainer.not_learned,
         rule=explainer.relevance.rule,
         views=explainer.views,
         num_classes=len(explainer.prototypes.class_names),

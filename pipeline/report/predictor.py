@@ -52,6 +52,7 @@ class Predictor:
         self.network, self.fabric = network.to(fabric.device), fabric
         self.segmenter, self.machine = with_fingerprint(about.segmenter), machine
         self.class_names, self.prototypes = about.class_names, prototypes
+        self.not_learned = about.not_learned
         self.crops, self.ids = crops, ids
 
     def predict(self, name: str, image: NDArray[np.uint8]) -> Prediction:
@@ -104,7 +105,9 @@ class Predictor:
         """
         places = SimilarPlaces(self.network) if self.network.in_cells else None
         relevance = relevance_of(self.network)
-        return Explainer(self.prototypes, relevance, self.crops, self.ids, only_mask, places)
+        return Explainer(
+            self.prototypes, relevance, self.crops, self.ids, only_mask, places, self.not_learned
+        )
 
     @torch.inference_mode()
     def _infer(self, crops: Crops) -> ModelOutputs:

@@ -1,6 +1,6 @@
 """The report: a page of settings, metrics and predictions, and a page for each class."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -85,6 +85,7 @@ class Report:
             more.
         places: finds the region of an image in which a prototype is found, for models whose views
             are cells; None for others.
+        not_learned: what speaks against the model's having learned anything; empty if nothing.
 
     Raises:
         ProtoMaskError: the outputs are those of another model.
@@ -100,12 +101,13 @@ class Report:
         relevance: Relevance,
         only_mask: bool = False,
         places: Places | None = None,
+        not_learned: Sequence[str] = (),
     ) -> None:
         outputs.refuse_unless(prototypes)
         self.index, self.renderer, self.views = index, renderer, prototypes.views
         self.prototypes, self.embedding_PD, self.outputs = prototypes, embedding_PD, outputs
         self.explainer = Explainer(
-            prototypes, relevance, renderer.crops, index.ids, only_mask, places
+            prototypes, relevance, renderer.crops, index.ids, only_mask, places, not_learned
         )
 
     def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
@@ -127,6 +129,7 @@ class Report:
             folder / "index.html",
             "report.html.jinja",
             dataset=self.index.dataset,
+            not_learned=self.explainer.not_learned,
             views=self.views,
             facts=facts,
             rule=self.explainer.relevance.rule,

@@ -119,6 +119,7 @@ class Explainer:
             more.
         places: finds the region of an image in which a prototype is found, for models whose views
             are cells; None for others.
+        not_learned: what speaks against the model's having learned anything; empty if nothing.
     """
 
     def __init__(
@@ -129,10 +130,12 @@ class Explainer:
         ids: Sequence[str],
         only_mask: bool = False,
         places: Places | None = None,
+        not_learned: Sequence[str] = (),
     ) -> None:
         self.prototypes, self.relevance = prototypes, relevance
         self.crops, self.ids, self.only_mask = crops, ids, only_mask
         self.views, self.places = prototypes.views, places
+        self.not_learned = not_learned
         self._sources: dict[int, Side] = {}
 
     def sums(self, image: str, cuts: Mapping[int, Cut], scores: Sequence[Score]) -> list[Sum]:

@@ -106,6 +106,25 @@ def test_training_accuracy_is_that_of_the_written_model(
     assert said == pytest.approx(right.float().mean().item(), abs=1e-4)
 
 
+def test_a_model_that_has_not_learned_is_named(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With similarities of other classes' prototypes alone, no training image is named right."""
+    index = workspace.read_index()
+    labels = torch.from_numpy(index.labels[index.rows("train")])
+    wrong = torch.where((labels[:, None] + 1) % 3 == torch.arange(6) // 2, 2.0, 1.0)
+    path = workspace.push / "similarities.safetensors"
+    save_file({"similarity": wrong}, path)
+    finetune.run(workspace)
+    assert "this model has not learned: it names 0.0% of" in capsys.readouterr().out
+    (why,) = load_model(workspace.finetune)[1].not_learned
+    assert why.startswith("it names 0.0% of the training images right, and guessing 33.3%")
+    save_file({"similarity": wrong.roll(-2, 1)}, path)
+    finetune.run(workspace)
+    assert "has not learned" not in capsys.readouterr().out
+    assert load_model(workspace.finetune)[1].not_learned == []
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 def test_similarities_that_cannot_be_read(run_folder: Path, content: bytes | None) -> None:
     path = workspace.push / "similarities.safetensors"

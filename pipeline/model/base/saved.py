@@ -32,6 +32,7 @@ class About(BaseModel):
         precision: dtype in which the backbone computed features in training, and is to compute
             them later on.
         made_with: parameters of all stages up to this model: stage → parameter → value.
+        not_learned: what speaks against its having learned anything, in words; empty if nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class About(BaseModel):
     images: str
     precision: Precision
     made_with: dict[str, dict[str, Any]] = {}
+    not_learned: list[str] = []
 
     def refuse_unless(self, image_files: ImageFiles) -> None:
         """Checks that the model was trained on these images.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_experiment import MEASURED
 
 from pipeline.errors import ProtoMaskError
 from pipeline.report.class_pages import NUM_NEAREST, NUM_WRONG
@@ -158,6 +159,18 @@ def test_a_prototype_says_how_many_it_stands_for(page: str, class_pages: list[st
     assert "Prototype 4, which stands for 3 that are alike" in said(class_pages[2])
     assert sum(of.count("which stands for") for of in class_pages) == 1
     assert re.search(r"Prototype 4 of .*?, from .*?, which stands for 3 that are alike", said(page))
+
+
+def test_a_model_that_has_not_learned_is_said_to_have_not(
+    tiny: Any, tmp_path: Path, page: str, class_pages: list[str]
+) -> None:
+    report = tiny.report()
+    report.explainer.not_learned = ["it names 9 % right", "places < 3"]
+    report.write(tmp_path, {}, MEASURED, 0)
+    for path in (tmp_path / "index.html", tmp_path / "classes" / "0.html"):
+        head = said(path.read_text(encoding="utf-8").partition("</header>")[0])
+        assert "This model has not learned: it names 9 % right; and places &lt; 3." in head
+    assert not any("has not learned" in text for text in [page, *class_pages])
 
 
 def test_metrics_stand_beside_their_intervals_and_controls(page: str) -> None:
