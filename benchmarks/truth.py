@@ -4,8 +4,8 @@ Run where `dvc exp run -S evaluate=full` has finished on the data set `demo`:
 `python benchmarks/truth.py`. The other model is a logistic regression on whole-image features of
 the same backbone. Its explanation of a test image is the relevance, by `prp` or `grad`, of the
 logit of the class that it predicts, cut and measured as ProtoMask's own relevance is: the image is
-its one crop, and each class its one prototype. For ProtoMask on patches, run the experiment with
-`-S segmenter=patches`.
+its one crop, its one region, and each class its one prototype. For ProtoMask on patches, run the
+experiment with `-S segmenter=patches`.
 """
 
 import json
@@ -38,7 +38,14 @@ from stages.workspace import Workspace
 workspace = Workspace()
 
 RULES: tuple[Rule, ...] = ("prp", "grad")
-ROWS = ("purity", "part_agreement", "discrimination", "deletion_auc")
+ROWS = (
+    "purity",
+    "part_agreement",
+    "discrimination",
+    "discrimination_margin",
+    "decisive_region",
+    "deletion_auc",
+)
 BATCH = 16
 
 
@@ -107,10 +114,14 @@ def main() -> None:
         part_N,
         now_NSS,
     )
-    columns = {
-        rule: _truths(known, whole, _maps(Propagator(backbone, rule), classifier, whole))
-        for rule in RULES
-    }
+    first_N, second_N = ranking(whole.logits_NC)[:, :2].unbind(1)
+    weights_NF = classifier.weights_CF[first_N]
+    lead_NF = weights_NF - classifier.weights_CF[second_N]
+    columns = {}
+    for rule in RULES:
+        propagator = Propagator(backbone, rule)
+        maps_NSS, lead_NSS = (_maps(propagator, of, whole) for of in (weights_NF, lead_NF))
+        columns[rule] = _truths(known, whole, maps_NSS, lead_NSS)
     accuracy = (whole.logits_NC.argmax(1).numpy() == index.labels[rows]).mean()
     _print(columns, float(accuracy))
 
@@ -129,9 +140,8 @@ def _features(backbone: Backbone, images: NDArray[np.uint8]) -> Tensor:
     return torch.cat([backbone(batch.float() / 255) for batch in batches])
 
 
-def _maps(propagator: Propagator, classifier: Classifier, whole: Whole) -> Tensor:
-    """Returns the strongest positive relevance of the predicted classes' logits, N×S×S."""
-    weights_NF = classifier.weights_CF[whole.logits_NC.argmax(1)]
+def _maps(propagator: Propagator, weights_NF: Tensor, whole: Whole) -> Tensor:
+    """Returns the strongest positive relevance of sums of weighted features, N×S×S."""
     batches = list(zip(whole.images_NSS3.split(BATCH), weights_NF.split(BATCH), strict=True))
     maps = [
         propagator.maps(images, LogitTarget(weights)).detach()
@@ -141,8 +151,10 @@ def _maps(propagator: Propagator, classifier: Classifier, whole: Whole) -> Tenso
     return maps_NSS * strongest(maps_NSS)
 
 
-def _truths(known: DrawnTruth, whole: Whole, maps_NSS: Tensor) -> dict[str, float]:
-    """Measures the maps as the group `truth` measures those of prototypes."""
+def _truths(
+    known: DrawnTruth, whole: Whole, maps_NSS: Tensor, lead_NSS: Tensor
+) -> dict[str, float]:
+    """Measures the maps as the group `truth` measures those of prototypes and of regions."""
     maps_N1SS, Q = maps_NSS[:, None], known.distinguishing_CCQ.shape[-1]
     share_N1Q = truth.part_shares(maps_N1SS, whole.labels_NSS, Q)
     predicted_N, runner_up_N = ranking(whole.logits_NC)[:, :2].unbind(1)
@@ -152,13 +164,19 @@ def _truths(known: DrawnTruth, whole: Whole, maps_NSS: Tensor) -> dict[str, floa
         logits.gather(1, predicted_N[:, None]) for logits in (whole.logits_NC, whole.redrawn_NC)
     )
     parts_NQ = known.distinguishing_CCQ[predicted_N, runner_up_N]
-    discrimination_N = truth.discrimination(share_N1Q, torch.ones(len(maps_NSS), 1), parts_NQ)
+    lead_N1Q = truth.part_shares(lead_NSS[:, None], whole.labels_NSS, Q)
+    points_N1 = torch.ones(len(maps_NSS), 1)
+    discrimination_N = truth.discrimination(share_N1Q, points_N1, parts_NQ)
+    margin_N = truth.discrimination_margin(lead_N1Q, points_N1, parts_NQ)
+    decisive_N = truth.decisive_region(lead_N1Q, points_N1, parts_NQ)
     agreement = truth.part_agreement(truth.main_part(share_N1Q), predicted_N[:, None], Q)
     change_N1 = truth.similarity_change(logit_N1, after_N1)
     return {
         "purity": float(truth.purity(share_N1Q).nanmean()),
         "part_agreement": agreement,
         "discrimination": float(discrimination_N.nanmean()),
+        "discrimination_margin": float(margin_N.nanmean()),
+        "decisive_region": float(decisive_N.nanmean()),
         "deletion_auc": truth.deletion_auc(change_N1, found_N1 == whole.part_N[:, None]),
     }
 

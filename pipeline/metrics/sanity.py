@@ -6,7 +6,13 @@ import torch
 from pipeline.metrics import Values
 from pipeline.metrics.summary import bootstrap
 
-HIGHER_IS_BETTER = ("purity", "part_agreement", "discrimination", "deletion_auc")
+HIGHER_IS_BETTER = (
+    "purity",
+    "part_agreement",
+    "discrimination",  # and discrimination_margin
+    "decisive_region",
+    "deletion_auc",
+)
 
 
 def no_better(learned: Values, control: Values, seed: int) -> list[str]:

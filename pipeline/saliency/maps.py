@@ -1,5 +1,6 @@
 """Saliency maps: the segmenter's mask, relevance inside the mask's box, or a similarity map."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
@@ -65,6 +66,19 @@ class Explanation(Protocol):
         """
         ...
 
+    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+        """Draws the saliency of views of one image for sums of similarities found in them.
+
+        Args:
+            image: the image's position in the evidence, 0..N−1.
+            views_n: int64 n, the views, 0..V−1.
+            weights_nP: float n×P, for each view the weight of each prototype's similarity.
+
+        Returns:
+            float32 n×S×S on the CPU, ≥ 0, zero outside the saliency mask.
+        """
+        ...
+
 
 class MaskSaliency:
     """Draws a prototype's saliency as the mask of the crop where it was found.
@@ -104,6 +118,11 @@ class MaskSaliency:
         ]
         masks_BkSS = torch.from_numpy(np.array(drawn))
         return masks_BkSS.float(), masks_BkSS
+
+    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+        """Draws the crops' masks, whatever the weights; see `Explanation.regions`."""
+        drawn = [self._resized(image, crop) for crop in views_n.tolist()]
+        return torch.from_numpy(np.array(drawn)).float().reshape(len(views_n), self.size, self.size)
 
     def _resize(self, image: int, crop: int) -> NDArray[np.bool_]:
         row = int(self.rows_N[image])
@@ -165,6 +184,22 @@ class RelevanceSaliency:
         masks_nSS = strongest(maps_nSS)
         return (maps_nSS * masks_nSS).unflatten(0, (B, k)), masks_nSS.unflatten(0, (B, k))
 
+    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+        """Draws the relevance for the weighted sums; see `Explanation.regions`."""
+        row, size = int(self.rows_N[image]), self.crops.settings.side
+        cells = math.prod(self.relevance.network.grid(size))
+        crop_n = views_n // cells
+        relevance_nSS = self.relevance.of_sums(
+            torch.from_numpy(self.crops.crops([row]))[0, crop_n], views_n % cells, weights_nP
+        )
+        maps_nSS = put_back(
+            relevance_nSS.clamp_min(0).cpu(),
+            torch.from_numpy(self.crops.boxes[row])[crop_n],
+            torch.from_numpy(self.sides_N2[image]).expand(len(views_n), 2),
+            size,
+        )
+        return maps_nSS * strongest(maps_nSS)
+
 
 class SimilaritySaliency:
     """Draws a prototype's saliency as its similarity to the cells of the image's feature map.
@@ -201,6 +236,12 @@ class SimilaritySaliency:
         masks_nSS = strongest(maps_nSS)
         shape = prototypes_Bk.shape
         return (maps_nSS * masks_nSS).unflatten(0, shape), masks_nSS.unflatten(0, shape)
+
+    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+        """Draws the cells themselves, whatever the weights; see `Explanation.regions`."""
+        cells_n1HW = functional.one_hot(views_n, math.prod(self.grid)).float()[:, None]
+        cells_n1HW = cells_n1HW.unflatten(2, self.grid)
+        return functional.interpolate(cells_n1HW, (self.size, self.size), mode="nearest")[:, 0]
 
 
 class SimilarPlaces:

@@ -57,12 +57,12 @@ class Score(NamedTuple):
 
         The rounding error is added to the rest, or to the largest row if there is no rest.
         """
-        rows = [row._replace(points=_hundredths(row.points)) for row in self.rows]
-        score = _hundredths(self.score)
-        over = _hundredths(score - sum(row.points for row in rows))
+        rows = [row._replace(points=hundredths(row.points)) for row in self.rows]
+        score = hundredths(self.score)
+        over = hundredths(score - sum(row.points for row in rows))
         if self.num_rest:
             return self._replace(score=score, rows=rows, rest=over)
-        rows[0] = rows[0]._replace(points=_hundredths(rows[0].points + over))
+        rows[0] = rows[0]._replace(points=hundredths(rows[0].points + over))
         return self._replace(score=score, rows=rows)
 
 
@@ -81,6 +81,10 @@ class Prototypes:
             before the push; NaN in models without distances.
         views: the kind of view that the model compares prototypes with.
         alike_P: int64 P, how many pushed prototypes each stands for, itself included; None: one.
+
+    Attributes:
+        origin_P: int64 P, the same number for prototypes of a class that are the same training
+            view, 0..P−1.
     """
 
     def __init__(
@@ -104,7 +108,7 @@ class Prototypes:
         # Without a push, a view only illustrates a prototype, and may illustrate several.
         own_P = np.where(np.isnan(distance_P), np.arange(len(class_of_P)), -1)
         origins = np.stack([class_of_P, rows_P, crop_P, cell_P, own_P])
-        self._origin_P: NDArray[np.int64] = np.unique(origins, axis=1, return_inverse=True)[1]
+        self.origin_P: NDArray[np.int64] = np.unique(origins, axis=1, return_inverse=True)[1]
 
     @classmethod
     def of(
@@ -169,7 +173,7 @@ class Prototypes:
         """
         weighs_P = (self.weights_CP[label] != 0) | (not self.views.shared)
         own = np.flatnonzero((self.class_of_P == label) & weighs_P)
-        groups = [own[self._origin_P[own] == origin] for origin in np.unique(self._origin_P[own])]
+        groups = [own[self.origin_P[own] == origin] for origin in np.unique(self.origin_P[own])]
         groups.sort(key=lambda group: (-self.weights_CP[label, group].sum(), group[0]))
         return [tuple(group.tolist()) for group in groups]
 
@@ -191,15 +195,15 @@ class Prototypes:
                 logit of the class.
         """
         points_P = similarity_P.astype(np.float64) * self.weights_CP[label]
-        points_G = np.bincount(self._origin_P, points_P)
+        points_G = np.bincount(self.origin_P, points_P)
         largest_G = np.argsort(-points_G, kind="stable")[:top]
         if self.views.kind == "cells":
             largest_G = largest_G[points_G[largest_G] != 0]
         elif self.views.kind == "image":
-            largest_G = self._origin_P[[label]]
+            largest_G = self.origin_P[[label]]
         rows = []
         for group in largest_G.tolist():
-            members = np.flatnonzero(self._origin_P == group)
+            members = np.flatnonzero(self.origin_P == group)
             first = members[0]
             rows.append(
                 Points(
@@ -210,15 +214,16 @@ class Prototypes:
                     float(points_G[group]),
                 )
             )
-        others = ~np.isin(self._origin_P, largest_G)
+        others = ~np.isin(self.origin_P, largest_G)
         rest = float(points_P[others].sum())
         return Score(label, float(points_P.sum()), rows, rest, int(others.sum()))
 
 
 def figure(value: float) -> str:
     """Returns a number as text: in hundredths, with the minus sign U+2212."""
-    return f"{_hundredths(value):.2f}".replace("-", "−")
+    return f"{hundredths(value):.2f}".replace("-", "−")
 
 
-def _hundredths(value: float) -> float:
+def hundredths(value: float) -> float:
+    """Returns a number rounded to hundredths, never −0."""
     return round(value, 2) + 0.0

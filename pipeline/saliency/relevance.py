@@ -7,10 +7,11 @@ D embedding.
 import copy
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from zennit.composites import SpecialFirstLayerMapComposite
 from zennit.core import Hook, ParamMod
 from zennit.layer import Sum
@@ -56,6 +57,20 @@ def at_best(network: PrototypeNetwork, prototypes_n: Tensor) -> Pooling:
         is_best = own_nV == own_nV.amax(1, keepdim=True)
         best_n1 = torch.where(is_best, place_V, H * W).amin(1, keepdim=True)
         return (place_V == best_n1).to(map_nFHW).reshape(n, 1, H, W)
+
+    return pooling
+
+
+def at_cells(cells_n: Tensor) -> Pooling:
+    """Returns a pooling that selects one given cell of each map.
+
+    Args:
+        cells_n: int64 n, the cell of each map in row-major order.
+    """
+
+    def pooling(map_nFHW: Tensor) -> Tensor:
+        n, _, H, W = map_nFHW.shape
+        return functional.one_hot(cells_n, H * W).to(map_nFHW).reshape(n, 1, H, W)
 
     return pooling
 
@@ -147,11 +162,66 @@ class PrototypeRelevance:
         passes = zip(crops_nSS3.split(PAIRS), prototypes_n.split(PAIRS), strict=True)
         return torch.cat([self._maps(crops, own) for crops, own in passes])
 
+    def of_sums(self, crops_nSS3: Tensor, cells_n: Tensor, weights_nP: Tensor) -> Tensor:
+        """Returns signed maps for weighted sums of the similarities of one view: float32 n×S×S.
+
+        Args:
+            crops_nSS3: RGB crops n×S×S×3, uint8, or float in [0, 1], on any device.
+            cells_n: int64 n, the cell of each crop that is explained; 0 where views are crops.
+            weights_nP: float n×P, the weight of each prototype's similarity in the sum.
+        """
+        network, device = self.network, self.network.device
+        maps = []
+        passes = (crops_nSS3.split(PAIRS), cells_n.split(PAIRS), weights_nP.float().split(PAIRS))
+        for crops, cells, weights in zip(*passes, strict=True):
+            pooling = at_cells(cells.to(device)) if network.in_cells else evenly
+            target = SumTarget(network, weights.to(device))
+            maps.append(self._propagator.maps(crops.to(device), target, pooling))
+        return torch.cat(maps) if maps else crops_nSS3.new_zeros(crops_nSS3.shape[:3]).float()
+
     def _maps(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
         network, prototypes_n = self.network, prototypes_n.to(self.network.device)
         pooling = at_best(network, prototypes_n) if network.in_cells else evenly
         crops_nSS3 = crops_nSS3.to(network.device)
         return self._propagator.maps(crops_nSS3, network.relevance_target(prototypes_n), pooling)
+
+
+class SumTarget(NamedTuple):
+    """Weighted sums of the similarities to prototypes as the target of relevance propagation.
+
+    Args:
+        network: the explained network.
+        weights_nP: float n×P, for each crop the weight of each prototype's similarity.
+    """
+
+    network: PrototypeNetwork
+    weights_nP: Tensor
+
+    def scores(self, features_nF: Tensor) -> Tensor:
+        """Returns the sums, float n; differentiable.
+
+        Args:
+            features_nF: backbone features of the explained views, float n×F.
+        """
+        crop_m, weight_m, target = self._terms()
+        scores_n = features_nF.new_zeros(len(features_nF))
+        return scores_n.index_add(0, crop_m, weight_m * target.scores(features_nF[crop_m]))
+
+    def relevance(self, features_nF: Tensor) -> Tensor:
+        """Returns the contributions of the features to the sums, float n×F.
+
+        Args:
+            features_nF: backbone features of the explained views, float n×F.
+        """
+        crop_m, weight_m, target = self._terms()
+        relevance_mF = weight_m[:, None] * target.relevance(features_nF[crop_m])
+        return torch.zeros_like(features_nF).index_add(0, crop_m, relevance_mF)
+
+    def _terms(self) -> tuple[Tensor, Tensor, RelevanceTarget]:
+        """Returns the crop and the weight of each term of the sums, and the terms' own target."""
+        crop_m, prototype_m = self.weights_nP.nonzero(as_tuple=True)
+        weight_m = self.weights_nP[crop_m, prototype_m]
+        return crop_m, weight_m, self.network.relevance_target(prototype_m)
 
 
 def _unpool(map_nFHW: Tensor, target: RelevanceTarget, pooling: Pooling) -> Tensor:

@@ -52,6 +52,12 @@ class Views(NamedTuple):
             "image": "whole image",
         }[self.kind]
 
+    def region(self, view: int) -> str:
+        """Returns a view's name as a region of the image: `region 3` is what crop 3 shows of it."""
+        return {"crops": f"region {view}", "image": "the whole image"}.get(
+            self.kind, self.called(view)
+        )
+
     def mark(self, view: int) -> str:
         """Returns a view's label in a picture: `3`, or `2,5` for a cell."""
         return ",".join(map(str, divmod(view, self.grid[1]))) if self.kind == "cells" else str(view)

@@ -31,6 +31,7 @@ USUAL = [
     "complexity.consistency",
     "truth.purity",
     "truth.discrimination",
+    "truth.decisive_region",
 ]
 """The metrics shown by default, if they were measured."""
 

@@ -13,7 +13,9 @@ from pipeline.metrics import Values
 from pipeline.metrics.evidence import Batch, Drawn, Evidence
 from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
 
-OF_OBJECTS = ("object_overlap", "background_overlap", "iou", "ior", "oirr")
+OF_OBJECTS = ("object_overlap", "background_overlap", "iou", "comprehensiveness", "ior", "oirr")
+STRONG = 0.6
+"""Threshold of min–max normalised maps in `comprehensiveness` (Zhu et al., 2025)."""
 
 
 @register
@@ -30,6 +32,12 @@ class Complexity(MetricGroup):
             "Background overlap", PERCENT, "lower", "Share of what it covers that is background."
         ),
         "iou": Note("IoU", PERCENT, "higher", "Overlap of the two, over their union."),
+        "comprehensiveness": Note(
+            "Comprehensiveness",
+            PERCENT,
+            "higher",
+            "Overlap of all of an image's prototypes together with the object, over their union.",
+        ),
         "ior": Note(
             "IOR", "−1 to 1", "higher", "Mean saliency on the object minus that outside it."
         ),
@@ -70,6 +78,7 @@ class Complexity(MetricGroup):
                 "object_overlap": object_overlap(masks, objects).mean(dim=1),
                 "background_overlap": background_overlap(masks, objects).mean(dim=1),
                 "iou": iou(masks, objects).mean(dim=1),
+                "comprehensiveness": comprehensiveness(maps, objects),
                 "ior": ior(maps, objects).mean(dim=1),
                 "oirr": oirr(maps, objects).mean(dim=1),
             }
@@ -119,6 +128,24 @@ def iou(masks_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
     """
     objects_B1SS = objects_BSS[:, None]
     return 100 * ratio(area(masks_BkSS & objects_B1SS), area(masks_BkSS | objects_B1SS))
+
+
+def comprehensiveness(maps_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:
+    """Returns |any ∩ object| / |any ∪ object|, ×100, of the union of an image's maps: float32 B.
+
+    The comprehensiveness score of Zhu et al. (2025, arXiv 2503.10247), of an image's k prototypes:
+    each map is min–max normalised and thresholded at 0.6. An all-zero map is empty, and another
+    constant one full.
+
+    Args:
+        maps_BkSS: saliency maps of the images' prototypes, float32 B×k×S×S, ≥ 0.
+        objects_BSS: object masks of the images, bool B×S×S.
+    """
+    least_Bk11 = maps_BkSS.amin(dim=(2, 3), keepdim=True)
+    largest_Bk11 = maps_BkSS.amax(dim=(2, 3), keepdim=True)
+    strong_BkSS = maps_BkSS - least_Bk11 >= STRONG * (largest_Bk11 - least_Bk11)
+    any_B1SS = (strong_BkSS & (largest_Bk11 > 0)).any(dim=1, keepdim=True)
+    return iou(any_B1SS, objects_BSS)[:, 0]
 
 
 def ior(maps_BkSS: Tensor, objects_BSS: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
 
 COSINE_FLOOR = 1e-5
 ENTROPY_BINS = 10
+BOX = 72 / 224
+"""Side of the boxes of `distinctiveness`, as a share of the map's side (Zhu et al., 2025)."""
 PROBABILITY_FLOOR = 1e-3
 
 
@@ -35,6 +37,12 @@ class Contrastivity(MetricGroup):
         ),
         "vac": Note(
             "Activation change", PERCENT, "higher", "How differently its saliency maps are filled."
+        ),
+        "distinctiveness": Note(
+            "Distinctiveness",
+            PERCENT,
+            "higher",
+            "How far apart its prototypes are found: 1 − overlap of boxes around the places.",
         ),
         "intra_pd": Note(
             "Prototype distance within",
@@ -102,13 +110,17 @@ class Contrastivity(MetricGroup):
         }
 
     def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-        """Returns VLC and VAC of a batch's images, float32 B each.
+        """Returns VLC, VAC and distinctiveness of a batch's images, float32 B each.
 
         Args:
             batch: the B images, with the model's outputs for them.
             drawn: the saliency maps and masks of the images' k prototypes.
         """
-        return {"vlc": vlc(drawn.masks_BkSS), "vac": vac(drawn.maps_BkSS)}
+        return {
+            "vlc": vlc(drawn.masks_BkSS),
+            "vac": vac(drawn.maps_BkSS),
+            "distinctiveness": distinctiveness(drawn.maps_BkSS),
+        }
 
 
 def vlc(masks_BkSS: Tensor) -> Tensor:
@@ -139,6 +151,30 @@ def vac(maps_BkSS: Tensor) -> Tensor:
     sum_Bk = sorted_BkV.sum(dim=-1)
     distance_Bkk = one_minus_overlap(gap_Bkk, sum_Bk[:, :, None], sum_Bk[:, None])
     return 100 * mean_over_pairs(distance_Bkk.clamp(max=1))
+
+
+def distinctiveness(maps_BkSS: Tensor) -> Tensor:
+    """Returns how far apart an image's maps have their maxima, ×100: float32 B, 0..100.
+
+    The distinctiveness score of Zhu et al. (2025, arXiv 2503.10247), of an image's k prototypes:
+    1 − IoU of square boxes of `BOX`·S pixels a side around the maps' maxima, mean over all pairs; 0
+    if k is 1. A map's maximum is the centre of mass of its largest values, which in a mask are
+    many. Pairs with an all-zero map are excluded, and an image without any other pair is NaN.
+
+    Args:
+        maps_BkSS: saliency maps of the images' prototypes, float32 B×k×S×S, ≥ 0.
+    """
+    k, size = maps_BkSS.shape[1:3]
+    if k == 1:
+        return maps_BkSS.new_zeros(len(maps_BkSS))
+    largest_Bk11 = maps_BkSS.amax(dim=(2, 3), keepdim=True)
+    peak_BkSS = ((maps_BkSS == largest_Bk11) & (largest_Bk11 > 0)).float()
+    lines_BkS2 = torch.stack([peak_BkSS.sum(2), peak_BkSS.sum(3)], dim=-1)
+    centre_Bk2 = (lines_BkS2 * torch.arange(size)[:, None]).sum(2) / lines_BkS2.sum(2)
+    away_Bkk2 = (centre_Bk2[:, :, None] - centre_Bk2[:, None]).abs()
+    shared_Bkk = (1 - away_Bkk2 / (BOX * size)).clamp(min=0).prod(dim=-1)
+    pairs_kk = ~torch.eye(k, dtype=torch.bool)
+    return 100 * (1 - shared_Bkk / (2 - shared_Bkk))[:, pairs_kk].nanmean(dim=1)
 
 
 def mask_distance(first_SS: Tensor, second_SS: Tensor) -> Tensor:

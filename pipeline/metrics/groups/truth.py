@@ -15,6 +15,8 @@ from torch import Tensor
 from pipeline.metrics import Values
 from pipeline.metrics.evidence import Batch, Drawn, Evidence, ranking
 from pipeline.metrics.group import PERCENT, MetricGroup, Note, register
+from pipeline.saliency.maps import Explanation
+from pipeline.saliency.margin import prototype_points, region_points
 
 NO_PART = -1
 
@@ -37,6 +39,19 @@ class Truth(MetricGroup):
             PERCENT,
             "higher",
             "Share of the evidence on parts that tell the class from the runner-up.",
+        ),
+        "discrimination_margin": Note(
+            "Discrimination by margin",
+            PERCENT,
+            "higher",
+            "Share, on such parts, of the points of all regions that speak for the class rather "
+            "than the runner-up.",
+        ),
+        "decisive_region": Note(
+            "Decisive region",
+            PERCENT,
+            "higher",
+            "Share of the region with the most such points that shows such parts.",
         ),
         "deletion_on": Note(
             "Deletion, on it",
@@ -67,16 +82,17 @@ class Truth(MetricGroup):
         return dict.fromkeys(self.notes, why)
 
     def of_maps(self, batch: Batch, drawn: Drawn) -> dict[str, Tensor]:
-        """Returns purity, discrimination and deletion of a batch's images.
+        """Returns purity, discrimination (by prototypes and by regions) and deletion of images.
 
         Args:
             batch: the B images, with the model's outputs for them and for their redrawn copies.
             drawn: the saliency maps and masks of the images' k prototypes.
 
         Returns:
-            For each image (float B): `purity`; `discrimination`; `deletion_on` and `deletion_off`,
-            the mean `similarity_change` of the prototypes that were found mainly on the replaced
-            part (its pixels in either drawing), and of the others; NaN without any such prototype.
+            For each image (float B): `purity`; `discrimination`; `discrimination_margin`;
+            `decisive_region`; `deletion_on` and `deletion_off`, the mean `similarity_change` of the
+            prototypes that were found mainly on the replaced part (its pixels in either drawing),
+            and of the others; NaN without any such prototype.
             For `from_maps` (B×k): `main_part` (int64); `on_replaced` (bool), whether a prototype
             was found mainly on the replaced part; and its `change` (float).
             Nothing for a data set that was not drawn.
@@ -91,9 +107,14 @@ class Truth(MetricGroup):
         either_BSS = labels_of_both(batch.labels_BSS, now_BSS, part_B)
         on_Bk = main_part(part_shares(relevance_BkSS, either_BSS, num_parts)) == part_B[:, None]
         change_Bk = _changes(batch)
+        first_B, second_B = _first_two(batch)
+        parts_BQ = truth.distinguishing_CCQ[first_B, second_B]
+        points_BV, share_BVQ = _regions(batch, drawn.explanation, first_B, second_B)
         return {
             "purity": purity(share_BkQ),
-            "discrimination": discrimination(share_BkQ, *_class_support(batch)),
+            "discrimination": discrimination(share_BkQ, _support(batch, first_B), parts_BQ),
+            "discrimination_margin": discrimination_margin(share_BVQ, points_BV, parts_BQ),
+            "decisive_region": decisive_region(share_BVQ, points_BV, parts_BQ),
             "deletion_on": change_Bk.where(on_Bk, torch.nan).nanmean(dim=1),
             "deletion_off": change_Bk.where(~on_Bk, torch.nan).nanmean(dim=1),
             "main_part": main_part(share_BkQ),
@@ -189,6 +210,41 @@ def discrimination(share_BkQ: Tensor, support_Bk: Tensor, parts_BQ: Tensor) -> T
     return value_B.where(parts_BQ.any(dim=1), torch.nan)
 
 
+def discrimination_margin(share_BVQ: Tensor, points_BV: Tensor, parts_BQ: Tensor) -> Tensor:
+    """Returns the share of the points for a class that lies on distinguishing parts, ×100.
+
+    Regions that speak for the class rather than the runner-up have positive points, which are
+    distributed over the parts in proportion to the region's saliency; others do not count.
+
+    Args:
+        share_BVQ: share of the region's saliency on each part, float B×V×Q; NaN for none.
+        points_BV: points of each region for the class rather than the runner-up, float B×V.
+        parts_BQ: bool B×Q, the parts that distinguish the two classes.
+
+    Returns:
+        float B, 0..100; NaN without any positive points, or without a distinguishing part.
+    """
+    return discrimination(share_BVQ, points_BV.clamp(min=0).to(share_BVQ.dtype), parts_BQ)
+
+
+def decisive_region(share_BVQ: Tensor, points_BV: Tensor, parts_BQ: Tensor) -> Tensor:
+    """Returns the share of the decisive region's saliency on distinguishing parts, ×100.
+
+    The decisive region is the one with the most points, the first of equal ones.
+
+    Args:
+        share_BVQ: share of the region's saliency on each part, float B×V×Q; NaN for none.
+        points_BV: points of each region for the class rather than the runner-up, float B×V.
+        parts_BQ: bool B×Q, the parts that distinguish the two classes.
+
+    Returns:
+        float B, 0..100; NaN without any positive points, or without a distinguishing part.
+    """
+    first_B1 = ranking(points_BV)[:, :1]
+    only_BV = torch.zeros_like(points_BV).scatter(1, first_B1, points_BV.gather(1, first_B1))
+    return discrimination_margin(share_BVQ, only_BV, parts_BQ)
+
+
 def part_agreement(main_part_Nk: Tensor, top_Nk: Tensor, num_parts: int) -> float:
     """Returns how consistently a prototype is found on the same part, ×100: 0..100.
 
@@ -240,21 +296,45 @@ def deletion_auc(change_Nk: Tensor, on_Nk: Tensor) -> float:
     return 100 * float(roc_auc_score(on_X.numpy(), change_X.numpy()))
 
 
-def _class_support(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Returns the k prototypes' support for the predicted class, and the distinguishing parts.
+def _first_two(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Returns the predicted class and the runner-up of each image, int64 B each.
+
+    They are the same if there is a single class.
+    """
+    classes_BC = ranking(batch.outputs.logits_NC)[:, :2]
+    return classes_BC[:, 0], classes_BC[:, -1]
+
+
+def _support(batch: Batch, class_B: Tensor) -> Tensor:
+    """Returns the k prototypes' support for a class: similarity × weight, at least 0; float B×k."""
+    weights_Bk = batch.evidence.weights_CP[class_B].gather(1, batch.prototypes_Bk)
+    similarity_Bk = batch.outputs.similarity_NP.gather(1, batch.prototypes_Bk)
+    return (similarity_Bk * weights_Bk).clamp(min=0)
+
+
+def _regions(
+    batch: Batch, explanation: Explanation, first_B: Tensor, second_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns the points of each region for one class rather than another, and what it shows.
 
     Returns:
-        Similarity × weight, clamped at 0 (float B×k); and the parts that distinguish the predicted
-        class from the runner-up (bool B×Q; none if there is a single class).
+        The points (float64 B×V); and the share of each region's saliency on each part (float32
+        B×V×Q), NaN for one without positive points, which no metric asks for.
     """
-    evidence = batch.evidence
+    evidence, outputs = batch.evidence, batch.outputs
     assert evidence.truth is not None
-    classes_BC = ranking(batch.outputs.logits_NC)[:, :2]
-    predicted_B, runner_up_B = classes_BC[:, 0], classes_BC[:, -1]
-    weights_Bk = evidence.weights_CP[predicted_B].gather(1, batch.prototypes_Bk)
-    similarity_Bk = batch.outputs.similarity_NP.gather(1, batch.prototypes_Bk)
-    parts_BQ = evidence.truth.distinguishing_CCQ[predicted_B, runner_up_B]
-    return (similarity_Bk * weights_Bk).clamp(min=0), parts_BQ
+    weights_CP, view_BP = evidence.weights_CP, outputs.view_NP
+    points_BP = prototype_points(outputs.similarity_NP, weights_CP, first_B, second_B)
+    points_BV = region_points(points_BP, view_BP, outputs.embedding_NVD.shape[1])
+    weights_BP = (weights_CP[first_B] - weights_CP[second_B]).where(points_BP != 0, 0)
+    num_parts = evidence.truth.distinguishing_CCQ.shape[-1]
+    share_BVQ = torch.full((*points_BV.shape, num_parts), torch.nan)
+    for place, image in enumerate(batch.images_B.tolist()):
+        views_n = (points_BV[place] > 0).nonzero()[:, 0]
+        weights_nP = weights_BP[place] * (view_BP[place] == views_n[:, None])
+        maps_1nSS = explanation.regions(image, views_n, weights_nP)[None]
+        share_BVQ[place, views_n] = part_shares(maps_1nSS, batch.labels_BSS[[place]], num_parts)[0]
+    return points_BV, share_BVQ
 
 
 def _changes(batch: Batch) -> Tensor:

@@ -55,7 +55,7 @@ def test_another_explanation_adds_its_own_metrics(make_evidence):
     both = replace(evidence, explanations=[mask, replace(mask, name="prp")])
     first = measuring.measure(evidence, ["contrastivity"])["contrastivity"]
     values = measuring.measure(both, ["contrastivity"])["contrastivity"]
-    assert set(values) == {*first, "vlc_prp", "vac_prp"}
+    assert set(values) == {*first, "vlc_prp", "vac_prp", "distinctiveness_prp"}
     assert values["vlc_prp"].tolist() == first["vlc"].tolist()
 
 

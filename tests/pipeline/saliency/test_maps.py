@@ -39,6 +39,17 @@ class Constant:
         maps[:, :, S // 2 :] = prototypes_n[:, None, None].float()
         return maps
 
+    class network:
+        @staticmethod
+        def grid(size: int) -> tuple[int, int]:
+            return 1, 1
+
+    def of_sums(
+        self, crops_nSS3: torch.Tensor, cells_n: torch.Tensor, weights_nP: torch.Tensor
+    ) -> torch.Tensor:
+        assert not cells_n.any()
+        return self(crops_nSS3, weights_nP.sum(1))
+
 
 @pytest.fixture
 def rows(tiny):
@@ -72,6 +83,25 @@ def test_relevance_lies_in_the_crops_box_and_negative_is_cut(tiny, rows):
     assert maps[0, 1].sum() == pytest.approx(5 * S * S / 2)
     assert maps[1, 1].eq(0).all() and not masks[1, 1].any()
     assert masks.equal(maps > 0)
+
+
+def test_regions_are_drawn_as_the_crops_of_prototypes(tiny, rows):
+    views, weights = torch.tensor([3, 0]), torch.tensor([[0.0, 5], [1, 1]])
+    prototypes = torch.tensor([[5, 2]])
+    for saliency in (MaskSaliency(rows, tiny.masks, tiny.crops, S), relevance(tiny, rows)):
+        maps, masks = saliency.maps(torch.tensor([1]), prototypes, views[None])
+        found = saliency.regions(1, views, weights)
+        assert found.any() and found.equal((maps * masks)[0])
+        assert saliency.regions(1, views[:0], weights[:0]).shape == (0, S, S)
+
+
+def test_a_region_of_cells_is_the_cell():
+    saliency = similar(cells([[0.1, 0.9], [0.4, 0.2]]))
+    found = saliency.regions(0, torch.tensor([1, 2]), torch.zeros(2, 2))
+    expected = torch.zeros(2, S, S)
+    expected[0, : S // 2, S // 2 :] = expected[1, S // 2 :, : S // 2] = 1
+    assert found.equal(expected)
+    assert saliency.regions(0, torch.tensor([]).long(), torch.zeros(0, 2)).shape == (0, S, S)
 
 
 def test_changed_crops_are_explained_instead_of_the_stored_ones(tiny, rows):

@@ -413,6 +413,38 @@ def test_a_black_boxs_map_is_its_logit_without_what_no_pixel_adds() -> None:
     torch.testing.assert_close(found, logits[range(4), [0, 1, 2, 0]], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("rule", ["prp", "grad"])
+@pytest.mark.parametrize("model", [*SETTINGS, "protomask"])
+def test_the_map_of_a_sum_is_the_sum_of_the_maps(model: str, rule: Any) -> None:
+    """Both prototypes are explained at one cell, which is the best of the first alone."""
+    network = make_network() if model == "protomask" else make_model(model)
+    crops, first = make_crops(4)[2:], torch.tensor([1, 2])
+    relevance = PrototypeRelevance(network, rule)
+    cells = torch.zeros(2, dtype=torch.int64)
+    if network.in_cells:
+        embedding = network.embed(features_of_cells(network, crops))
+        cells = network.head().scores(embedding)[range(2), :, first].argmax(1)
+    weights = torch.zeros(2, network.num_prototypes)
+    weights[range(2), first] = torch.tensor([2.0, -0.5])
+    found = relevance.of_sums(crops, cells, weights)
+    expected = relevance(crops, first) * torch.tensor([2, -0.5])[:, None, None]
+    largest = expected.abs().max().item()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=largest * 1e-5)
+    other = torch.zeros_like(weights)
+    other[:, 0] = 3
+    both = relevance.of_sums(crops, cells, weights + other)
+    torch.testing.assert_close(
+        both, found + relevance.of_sums(crops, cells, other), rtol=1e-3, atol=largest * 1e-4
+    )
+    assert not relevance.of_sums(crops, cells, 0 * weights).any()
+    assert relevance.of_sums(crops[:0], cells[:0], weights[:0]).shape == (0, 64, 64)
+
+
+def features_of_cells(network: PrototypeNetwork, crops: Tensor) -> Tensor:
+    """Returns the features of each image's cells, n×V×F."""
+    return network.features(crops[:, None], torch.ones(len(crops), 1, dtype=torch.bool))
+
+
 class Scores(NamedTuple):
     """A head that takes the first features as similarities."""
 

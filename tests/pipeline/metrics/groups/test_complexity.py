@@ -51,6 +51,23 @@ def test_ior_and_oirr_by_hand():
     assert complexity.oirr(maps_BkSS, OBJECT).tolist() == [[pytest.approx(1 / 3)]]
 
 
+def test_comprehensiveness_by_hand():
+    # normalised, the first is 0.6 at 4 and below it at 3.9; the second has its 9 on the object
+    first = torch.tensor([[1.0, 4, 3.9], [6, 1, 1], [1, 1, 1]])
+    second = torch.tensor([[0.0, 0, 9], [0, 0, 0], [0, 0, 0]])
+    both = complexity.comprehensiveness(torch.stack([first, second])[None], OBJECT)
+    # two of the object's three pixels, and one beside it: of 4
+    assert both.tolist() == [50]
+    alone = complexity.comprehensiveness(first[None, None], OBJECT)
+    assert alone.tolist() == [25]
+
+
+def test_comprehensiveness_of_constant_maps():
+    maps_BkSS = torch.stack([torch.zeros(1, 3, 3), torch.full((1, 3, 3), 0.2)])
+    found = complexity.comprehensiveness(maps_BkSS, OBJECT.expand(2, 3, 3))
+    assert found.tolist() == pytest.approx([0, 100 / 3])
+
+
 @pytest.mark.parametrize(
     ("map_SS", "ior", "oirr"),
     [
@@ -149,7 +166,7 @@ def test_relevance_ranges_and_scale(seed, scale):
 
 def test_measure_with_all_ground_truth(make_evidence):
     values = measured(make_evidence(images=7))
-    masked = {"object_overlap", "background_overlap", "iou", "ior", "oirr"}
+    masked = {"object_overlap", "background_overlap", "iou", "comprehensiveness", "ior", "oirr"}
     assert set(values) == masked | {"consistency"}
     assert all(values[name].shape == (7,) for name in masked)
     assert isinstance(values["consistency"], float)

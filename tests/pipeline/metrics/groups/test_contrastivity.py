@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +63,27 @@ def test_value_distance_sorts_both():
     # 1 2 3 and 1 1 5: Σmin 5, Σmax 8
     distance = contrastivity.value_distance(torch.tensor([3.0, 1, 2]), torch.tensor([1.0, 5, 1]))
     assert float(distance) == pytest.approx(3 / 8)
+
+
+def test_distinctiveness_by_hand():
+    # boxes of 7·72/224 = 2.25 pixels a side; the first map's two largest values have their centre
+    # in (1, 1.5), the others lie in (1, 3) and (6, 6)
+    maps_BkSS = torch.zeros(1, 3, 7, 7)
+    maps_BkSS[0, 0, 1, 1:3] = 2
+    maps_BkSS[0, 0, 6, 6] = 1
+    maps_BkSS[0, 1, 1, 3] = maps_BkSS[0, 2, 6, 6] = 5
+    # 0.75 of 2.25 columns and all rows shared by the first two, a third of a box of 5/3
+    expected = 100 * ((1 - 1 / 5) + 1 + 1) / 3
+    assert contrastivity.distinctiveness(maps_BkSS).tolist() == pytest.approx([expected])
+    moved = maps_BkSS.transpose(2, 3).flip(1)
+    assert contrastivity.distinctiveness(moved).tolist() == pytest.approx([expected])
+
+
+def test_distinctiveness_of_the_same_places_and_of_none():
+    maps_BkSS = torch.zeros(3, 3, 7, 7)
+    maps_BkSS[0, :, 2, 4] = maps_BkSS[1, :2, 2, 4] = maps_BkSS[2, 0, 2, 4] = 1
+    same, one_without, two_without = contrastivity.distinctiveness(maps_BkSS).tolist()
+    assert same == one_without == 0 and math.isnan(two_without)
 
 
 def test_intra_pd_by_hand():
@@ -243,6 +265,7 @@ def test_measure_keys_and_kinds(make_evidence):
     assert set(values) == {
         "vlc",
         "vac",
+        "distinctiveness",
         "intra_pd",
         "inter_pd",
         "intra_fd",

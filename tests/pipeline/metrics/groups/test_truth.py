@@ -117,6 +117,21 @@ def test_discrimination_is_a_percentage_and_all_parts_share_it_out(seed: int) ->
     )
 
 
+def test_margin_by_hand() -> None:
+    # of 3, 1, −2 and 1 points, those on part 0: 3·0.5 + 1·0.25 + 1·0; the region with 3 decides
+    share_BVQ = torch.tensor([[[0.5, 0.5], [0.25, 0], [1, 0], [nan, nan]]])
+    points_BV = torch.tensor([[3.0, 1, -2, 1]], dtype=torch.float64)
+    parts_BQ = torch.tensor([[True, False]])
+    close(truth.discrimination_margin(share_BVQ, points_BV, parts_BQ), [100 * 1.75 / 5])
+    close(truth.decisive_region(share_BVQ, points_BV, parts_BQ), [50.0])
+    # the first of two that have most
+    equal_BV = torch.tensor([[1.0, 3, -2, 3]])
+    close(truth.decisive_region(share_BVQ, equal_BV, parts_BQ), [25.0])
+    for metric in (truth.discrimination_margin, truth.decisive_region):
+        close(metric(share_BVQ, -points_BV.abs(), parts_BQ), [nan])
+        close(metric(share_BVQ, points_BV, ~parts_BQ & parts_BQ), [nan])
+
+
 def test_part_agreement_by_hand() -> None:
     # prototype 0: parts 1, 1, 2 -> 2/3; prototype 1: parts 0 and none -> 1/2;
     # prototype 2: none twice -> 0; prototypes 3 and 4 are used once
@@ -201,11 +216,17 @@ class Asked:
 @dataclass
 class Maps:
     maps_NkSS: Tensor
+    regions_NVSS: Tensor
     name: str = "mask"
+    asked: list[list] = field(default_factory=list)
 
     def maps(self, images_B: Tensor, *ignored: Tensor) -> tuple[Tensor, Tensor]:
         maps_BkSS = self.maps_NkSS[images_B]
         return maps_BkSS, maps_BkSS < 9
+
+    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+        self.asked += [[image, views_n.tolist(), weights_nP.tolist()]]
+        return self.regions_NVSS[image, views_n]
 
 
 @pytest.fixture
@@ -222,13 +243,19 @@ def known(make_evidence: Callable[..., Evidence]) -> Evidence:
     on_new = [[3.0, 0], [2, 0], [0, 9]]
     nowhere = [[0.0, 0], [0, 0], [0, 0]]
     maps_NkSS = torch.tensor([[on_new, on_first, on_second], [on_first, nowhere, on_first]])
+    # of four views: a quarter on part 0 and the rest on part 2, part 0, all of it on part 1
+    mostly = [[0.0, 0], [1, 0], [0, 3]]
+    regions_NVSS = torch.tensor(
+        [[mostly, on_first, nowhere, on_second], [nowhere, nowhere, on_first, nowhere]]
+    )
     return make_evidence(
         images=2,
         prototypes=3,
         similarity_NP=torch.tensor([[1.0, 2, 4], [5, 4, 2]]),
+        view_NP=torch.tensor([[1, 3, 0], [3, 1, 2]]),
         logits_NC=torch.tensor([[3.0, 0, 2], [2, 2, 1]]),
         weights_CP=torch.tensor([[1.0, -1, 0.5], [0, 0, 0], [0, 0, 0]]),
-        explanations=[Maps(maps_NkSS)],
+        explanations=[Maps(maps_NkSS, regions_NVSS)],
         truth=Known(differ_CCQ),
         subject=Asked(torch.tensor([[1.0, 1, 1], [4, 4, 1]])),
     )
@@ -247,6 +274,14 @@ def test_all_of_it_by_hand(known: Evidence) -> None:
     # it on part 2 as it was. Image 1: class 0 before class 1 (a tie), parts 0 and 1. Support of
     # prototypes 0, 1, 2: 5, 0, 1, all of it on part 0.
     close(values["discrimination"], [0.0, 100])
+    # Image 0: prototypes 0, 1, 2 add 1, −2, 2 in views 1, 3, 0: of 3 points, 2 lie on part 2, by
+    # three quarters. Image 1: 5, −4, 1 in views 3, 1, 2; most of them in a view without saliency.
+    close(values["discrimination_margin"], [50.0, 100 / 6])
+    close(values["decisive_region"], [75.0, 0])
+    assert known.explanations[0].asked == [
+        [0, [0, 1], [[0, 0, 0.5], [1, 0, 0]]],
+        [1, [2, 3], [[0, 0, 0.5], [1, 0, 0]]],
+    ]
     # prototype 0: parts 1 and 0; prototype 1: part 0 and none; prototype 2: part 0 twice
     assert values["part_agreement"] == pytest.approx(100 * (0.5 + 0.5 + 1) / 3)
     # image 0: prototype 2 lies on the new part 2 (3 of 5) and falls from 4 to 1; prototypes 1 and 0
@@ -261,7 +296,9 @@ def test_a_part_that_is_gone_from_the_redrawing_was_replaced_where_it_was(known:
     # all maps on the pixel that showed part 2 and now shows nothing
     maps_NkSS = torch.zeros(2, 3, 3, 2)
     maps_NkSS[..., 2, 1] = 1
-    values = measured(replace(known, explanations=[Maps(maps_NkSS)]))
+    values = measured(
+        replace(known, explanations=[replace(known.explanations[0], maps_NkSS=maps_NkSS)])
+    )
     assert values["deletion_off"].isnan().all()
     close(values["deletion_on"], [(75 + 50 + 0) / 3, 100 * (0.2 + 0 + 0.5) / 3])
     assert math.isnan(values["deletion_auc"])
@@ -270,20 +307,26 @@ def test_a_part_that_is_gone_from_the_redrawing_was_replaced_where_it_was(known:
 def test_negative_support_counts_as_none(known: Evidence) -> None:
     head = known.head._replace(weights_CP=-known.weights_CP.abs())
     evidence = replace(known, head=head)
-    assert measured(evidence)["discrimination"].isnan().all()
+    values = measured(evidence)
+    assert values["discrimination"].isnan().all()
+    # there is no region with points for the first class rather than the second
+    assert values["discrimination_margin"].isnan().all()
+    assert values["decisive_region"].isnan().all()
 
 
 def test_classes_without_distinguishing_parts_and_a_single_class(known: Evidence) -> None:
     logits_NC = torch.tensor([[0.0, 2, 1], [0, 1, 2]])
     evidence = replace(known, outputs=known.outputs._replace(logits_NC=logits_NC))
-    assert measured(evidence)["discrimination"].isnan().all()
     single = replace(evidence, outputs=known.outputs._replace(logits_NC=logits_NC[:, :1]))
-    assert measured(single)["discrimination"].isnan().all()
+    for values in map(measured, (evidence, single)):
+        for name in ("discrimination", "discrimination_margin", "decisive_region"):
+            assert values[name].isnan().all()
 
 
 def test_images_are_drawn_again_once_for_all_explanations(known: Evidence) -> None:
-    maps_NkSS = known.explanations[0].maps_NkSS
-    evidence = replace(known, explanations=[Maps(maps_NkSS), Maps(maps_NkSS.flip(1), "prp")])
+    mask = known.explanations[0]
+    prp = replace(mask, maps_NkSS=mask.maps_NkSS.flip(1), name="prp")
+    evidence = replace(known, explanations=[mask, prp])
     values = measured(evidence)
     assert evidence.truth.drawn == [0, 1]
     assert set(values) == {*truth.Truth.notes, *(f"{name}_prp" for name in truth.Truth.notes)}
