@@ -37,8 +37,8 @@ def run(workspace: Workspace, images: list[Path], out: Path) -> None:
             print(f"{path}: {remark}", file=sys.stderr)
         prediction = predictor.predict(path.name, image)
         target = _write(predictor.picture(prediction), path, out)
-        said = ", ".join(f"{name} {score:.2f}" for name, score in prediction.ranking)
-        print(f"{path}: {said} -> {target}")
+        scores = ", ".join(f"{name} {score:.2f}" for name, score in prediction.ranking)
+        print(f"{path}: {prediction.why}\n    {scores} -> {target}")
     if unreadable:
         raise ProtoMaskError(f"{unreadable} of {len(images)} photographs could not be read")
 
@@ -56,8 +56,8 @@ def write_page(workspace: Workspace, image: Path, out: Path) -> None:
     prediction = predictor.predict(image.name, pixels)
     with atomic_file(out) as part:
         write_image_page(part, prediction, predictor.explainer(params.explain.only_mask))
-    (name, score), *_ = prediction.ranking
-    print(f"{image}: {name} {score:.2f} -> {out}")
+    scores = ", ".join(f"{name} {score:.2f}" for name, score in prediction.ranking)
+    print(f"{image}: {prediction.why}\n    {scores} -> {out}")
 
 
 def load_predictor(workspace: Workspace, params: Params) -> Predictor:

@@ -26,6 +26,7 @@ from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.metric_table import Measured
 from pipeline.report.report import Report
 from pipeline.report.score_lines import Explainer
+from pipeline.saliency.margin import margin_of
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.stored_outputs import StoredOutputs
 from pipeline.saliency.views import Views
@@ -158,7 +159,9 @@ class Tiny(NamedTuple):
             for label in (1, 0)
         ]
         ranking = [(NAMES[score.label], score.score) for score in scores]
-        prediction = Prediction("<photo>.png", image, masks, crops, ranking, scores)
+        outputs = self.outputs.similarity_NP[0], self.outputs.view_NP[0]
+        margin = margin_of(self.prototypes, (1, 0), *outputs, 3).rounded()
+        prediction = Prediction("<photo>.png", image, masks, crops, ranking, scores, margin)
         explainer = Explainer(
             self.prototypes, Brightness(), self.crops, self.index.ids, places=self.places
         )

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.datasets.index import Index
+from pipeline.report.contrast import Contrast
 from pipeline.report.drawing import QUALITY_SMALL
 from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.pages import Picture, picture, write_page
 from pipeline.report.score_lines import Explainer, Side
+from pipeline.report.stored_contrasts import Contrasts
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.stored_outputs import StoredOutputs
 
@@ -96,6 +98,20 @@ class Shared(NamedTuple):
     weight: float
 
 
+class Example(NamedTuple):
+    """A test image of a class, and why it was named so rather than another class.
+
+    Args:
+        image: id of the image.
+        images: number of the test images named so of which the other class is next.
+        contrast: why this class rather than the other.
+    """
+
+    image: str
+    images: int
+    contrast: Contrast
+
+
 class ClassPages:
     """Writes the pages of all classes.
 
@@ -105,6 +121,7 @@ class ClassPages:
         prototypes: the finished model's prototypes and weights.
         outputs: the model's outputs on the test images.
         explainer: draws crops with the relevance of their pixels.
+        contrasts: draws why test images were given one class rather than another.
     """
 
     def __init__(
@@ -114,9 +131,10 @@ class ClassPages:
         prototypes: Prototypes,
         outputs: StoredOutputs,
         explainer: Explainer,
+        contrasts: Contrasts,
     ) -> None:
         self.index, self.renderer, self.prototypes = index, renderer, prototypes
-        self.outputs, self.explainer = outputs, explainer
+        self.outputs, self.explainer, self.contrasts = outputs, explainer, contrasts
 
     def write(self, path: Path, label: int) -> None:
         """Writes the page of a class, which links to index.html in the parent folder.
@@ -143,6 +161,8 @@ class ClassPages:
             taken_for=self._confusions(self.outputs.predicted_N[own_N & ~named_N]),
             taken_from=self._confusions(self.outputs.labels_N[named_N & ~own_N]),
             views=self.prototypes.views,
+            num_named=int(named_N.sum()),
+            example=self._example(label),
             shared=self._shared(label),
             cards=[
                 self._card(label, group, source)
@@ -159,6 +179,19 @@ class ClassPages:
             for label in order.tolist()
             if counts[label]
         ]
+
+    def _example(self, label: int) -> Example | None:
+        """Returns the first image named so of which the most frequent runner-up is next."""
+        named = np.flatnonzero(self.outputs.predicted_N == label)
+        if not len(named) or len(self.prototypes.class_names) == 1:
+            return None
+        second_n = self.contrasts.second_N[named]
+        counts = np.bincount(second_n)
+        place = int(named[second_n == counts.argmax()][0])
+        contrast = self.contrasts.of(place)
+        assert contrast is not None
+        image = self.index.ids[int(self.outputs.rows_N[place])]
+        return Example(image, int(counts.max()), contrast)
 
     def _shared(self, label: int) -> list[Shared]:
         """Returns prototypes of other classes' pages with a weight for a class, largest first."""

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from pipeline.crops.extraction import Crops
 from pipeline.crops.settings import NO_MASK
 from pipeline.masks.masks import Masks
+from pipeline.report.contrast import Contrast
 from pipeline.report.drawing import Outline, outlined
 from pipeline.report.heatmaps import Cut
 from pipeline.report.pages import Picture, picture, write_page
 from pipeline.report.score_lines import Explainer, Segmented, numbered
 from pipeline.report.view_drawing import outlines_of_views
+from pipeline.saliency.margin import Margin
 from pipeline.saliency.prototypes import Score
 from pipeline.saliency.views import Views
 
@@ -32,6 +34,8 @@ class Prediction(NamedTuple):
         ranking: name and logit of the first classes, in descending order.
         scores: the scores of the first two classes, or of the only one, split into contributions
             and rounded (see `Score.rounded`).
+        margin: why the first class rather than the second, by region, rounded (see
+            `Margin.rounded`); None if there is a single class.
     """
 
     name: str
@@ -40,6 +44,27 @@ class Prediction(NamedTuple):
     crops: Crops
     ranking: list[tuple[str, float]]
     scores: list[Score]
+    margin: Margin | None
+
+    @property
+    def why(self) -> str:
+        """Why this class rather than that one, in words; the class's name if it is the only one."""
+        return self.margin.sentence if self.margin else self.ranking[0][0]
+
+    @property
+    def regions(self) -> list[int]:
+        """The views of the margin's regions, in the order of their numbers."""
+        return sorted(region.view for region in self.margin.regions) if self.margin else []
+
+    def cuts(self, whole: bool) -> dict[int, Cut]:
+        """Returns the image's crops by number.
+
+        Args:
+            whole: whether the network sees the background outside the masks as well.
+        """
+        pixels, inside = self.crops.pixels, self.crops.inside
+        valid = np.flatnonzero(self.crops.valid).tolist()
+        return {crop: Cut(pixels[crop], inside[crop], whole) for crop in valid}
 
     def outlines(self, views: Views, shown: Iterable[int]) -> list[Outline]:
         """Returns the outlines of some of the image's views, each with its label.
@@ -65,10 +90,7 @@ def write_image_page(path: Path, prediction: Prediction, explainer: Explainer) -
         prediction: the image and the prediction.
         explainer: draws crops with the relevance of their pixels.
     """
-    pixels, inside = prediction.crops.pixels, prediction.crops.inside
-    whole = explainer.crops.settings.background == "original"
-    valid = np.flatnonzero(prediction.crops.valid).tolist()
-    cuts = {crop: Cut(pixels[crop], inside[crop], whole) for crop in valid}
+    cuts = prediction.cuts(explainer.crops.settings.background == "original")
     used = {points.view for score in prediction.scores for points in score.rows}
     write_page(
         path,
@@ -80,10 +102,21 @@ def write_image_page(path: Path, prediction: Prediction, explainer: Explainer) -
         num_classes=len(explainer.prototypes.class_names),
         num_prototypes=len(explainer.prototypes),
         ranking=prediction.ranking,
+        contrast=_contrast(prediction, explainer, cuts),
         outlined=_outlined(prediction, explainer.views, sorted(used)),
         sums=explainer.sums(prediction.name, cuts, prediction.scores),
         segmented=_segmented(prediction, explainer.views, cuts),
     )
+
+
+def _contrast(
+    prediction: Prediction, explainer: Explainer, cuts: dict[int, Cut]
+) -> Contrast | None:
+    margin, views = prediction.margin, explainer.views
+    if margin is None:
+        return None
+    outlines = prediction.outlines(views, prediction.regions)
+    return explainer.contrast(margin, cuts, outlined(prediction.image, outlines, IMAGE_SIDE))
 
 
 def _segmented(prediction: Prediction, views: Views, cuts: dict[int, Cut]) -> Segmented | None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from pipeline.report.drawing import QUALITY, data_uri, web_colour
 from pipeline.report.heatmaps import RAMP
+from pipeline.saliency.margin import signed
 from pipeline.saliency.prototypes import figure
 
 
@@ -64,6 +65,9 @@ def page_templates(*folders: Path) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["figure"] = figure
+    environment.filters["signed"] = signed
+    environment.filters["picture"] = picture
+    environment.filters["web_colour"] = web_colour
     environment.globals["ramp"] = ", ".join(web_colour(colour) for colour in RAMP)
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment

@@ -11,16 +11,19 @@ from pipeline.masks.segmenter import Machine, with_fingerprint
 from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.model.base.saved import About
+from pipeline.report.contrast import Contrast, draw_rows, parts_of
+from pipeline.report.drawing import outlined
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_page import Prediction
-from pipeline.report.prediction_picture import Reason, draw_reasons
+from pipeline.report.prediction_picture import IMAGE_SIDE, Reason, draw_reasons
 from pipeline.report.score_lines import Explainer
 from pipeline.report.view_drawing import draw_view
 from pipeline.saliency.maps import SimilarPlaces
+from pipeline.saliency.margin import margin_of
 from pipeline.saliency.prototypes import Points, Prototypes
 from pipeline.training.fabric import Fabric
 
-RANKS, ROWS, EXPLAINED = 3, 5, 2
+RANKS, ROWS, EXPLAINED, REGIONS = 3, 5, 2, 5
 
 
 class Predictor:
@@ -63,7 +66,8 @@ class Predictor:
             image: the RGB image, uint8 height×width×3.
 
         Returns:
-            The first classes, and the scores of the first two, split into contributions.
+            The first classes, the scores of the first two, split into contributions, and why the
+            first rather than the second.
 
         Raises:
             ProtoMaskError: the segmenter's weights or masks are not available.
@@ -83,10 +87,16 @@ class Predictor:
             for label in order[:EXPLAINED]
         ]
         ranking = [(self.class_names[label], float(logits_C[label])) for label in order]
-        return Prediction(name, image, masks, crops, ranking, scores)
+        parts = parts_of(masks, crops.masks, self.segmenter.part_names) if masks else {}
+        margin = None
+        if len(order) > 1:
+            pair = order[0], order[1]
+            margin = margin_of(self.prototypes, pair, similarity_P, view_P, REGIONS, parts)
+            margin = margin.rounded()
+        return Prediction(name, image, masks, crops, ranking, scores, margin)
 
     def picture(self, prediction: Prediction) -> Image.Image:
-        """Draws the reasons for the predicted class; see `draw_reasons`.
+        """Draws why the predicted class rather than the second, and its reasons: `draw_reasons`.
 
         Args:
             prediction: an image and the prediction for it, from `predict`.
@@ -95,7 +105,9 @@ class Predictor:
         rows = [] if views.kind == "image" else score.rows
         reasons = [self._reason(points, prediction.crops) for points in rows]
         outlines = prediction.outlines(views, sorted({points.view for points in rows}))
-        return draw_reasons(prediction.image, outlines, prediction.ranking, score, reasons, views)
+        contrast = self._contrast(prediction)
+        ranking = prediction.ranking
+        return draw_reasons(prediction.image, outlines, ranking, score, reasons, views, contrast)
 
     def explainer(self, only_mask: bool = False) -> Explainer:
         """Returns what draws the lines of an image's page.
@@ -117,6 +129,15 @@ class Predictor:
         with self.fabric.autocast():
             features_1VF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
         return infer(self.network, features_1VF.float().cpu(), valid_views(valid_1K, features_1VF))
+
+    def _contrast(self, prediction: Prediction) -> Contrast | None:
+        margin, prototypes = prediction.margin, self.prototypes
+        if margin is None:
+            return None
+        outlines = prediction.outlines(prototypes.views, prediction.regions)
+        cuts = prediction.cuts(self.crops.settings.background == "original")
+        rows = draw_rows(margin, cuts, prototypes, self.crops, self.ids)
+        return Contrast(margin, outlined(prediction.image, outlines, IMAGE_SIDE), rows)
 
     def _reason(self, points: Points, crops: Crops) -> Reason:
         first, views = points.prototypes[0], self.prototypes.views

@@ -11,6 +11,7 @@ from PIL import Image
 from pipeline.datasets.index import Index
 from pipeline.progress import track
 from pipeline.report.class_pages import THUMBNAIL, ClassPages
+from pipeline.report.contrast import Contrast
 from pipeline.report.drawing import QUALITY_SMALL
 from pipeline.report.heatmaps import Places, Relevance, read_cut
 from pipeline.report.image_renderer import ImageRenderer
@@ -19,6 +20,7 @@ from pipeline.report.metric_table import Measured, tables
 from pipeline.report.pages import Picture, picture, write_page
 from pipeline.report.prototype_map import map_prototypes
 from pipeline.report.score_lines import Explainer, Segmented, Sum, numbered
+from pipeline.report.stored_contrasts import Contrasts
 from pipeline.saliency.prototypes import Prototypes, Score
 from pipeline.saliency.stored_outputs import StoredOutputs
 
@@ -35,6 +37,8 @@ class Decision(NamedTuple):
         actual: name of its class.
         right: whether it was classified correctly.
         outlined: the image with the views in the scores outlined; None if it is not available.
+        contrast: why the predicted class rather than the right one, or, where they are the same,
+            than the second; None with one class.
         sums: the scores shown, as sums of contributions.
         next_name: name of the class with the second largest logit; empty with one class.
         next_score: that class's logit, in hundredths.
@@ -44,6 +48,7 @@ class Decision(NamedTuple):
     actual: str
     right: bool
     outlined: Picture | None
+    contrast: Contrast | None
     sums: list[Sum]
     next_name: str
     next_score: float
@@ -109,6 +114,7 @@ class Report:
         self.explainer = Explainer(
             prototypes, relevance, renderer.crops, index.ids, only_mask, places, not_learned
         )
+        self.contrasts = Contrasts(renderer, prototypes, outputs)
 
     def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
         """Writes index.html and classes/; the same inputs give the same bytes.
@@ -120,7 +126,14 @@ class Report:
             seed: seed of the map of prototypes.
         """
         (folder / "classes").mkdir()
-        pages = ClassPages(self.index, self.renderer, self.prototypes, self.outputs, self.explainer)
+        pages = ClassPages(
+            self.index,
+            self.renderer,
+            self.prototypes,
+            self.outputs,
+            self.explainer,
+            self.contrasts,
+        )
         labels = range(len(self.prototypes.class_names))
         for label in track(labels, "Drawing prototypes"):
             pages.write(folder / "classes" / f"{label}.html", label)
@@ -221,6 +234,7 @@ class Report:
             names[actual],
             right,
             _maybe(drawn, alt),
+            self.contrasts.of(place, None if right else actual),
             self.explainer.sums(image, cuts, scores),
             names[ranking[1]] if len(ranking) > 1 else "",
             round(float(logits_C[ranking[1]]), 2) if len(ranking) > 1 else 0.0,

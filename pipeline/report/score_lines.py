@@ -6,12 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pipeline.crops.store import CropStore
+from pipeline.report.contrast import Contrast, draw_rows
 from pipeline.report.drawing import COLOURS, Outline, colour_of, outlined, resized, web_colour
 from pipeline.report.heatmaps import Cut, HeatMap, Places, Relevance, draw_heat_maps, read_cut
 from pipeline.report.pages import Picture, picture
 from pipeline.report.view_drawing import colour_of_view
+from pipeline.saliency.margin import Margin
 from pipeline.saliency.prototypes import Points, Prototypes, Score
 
 CROP = 128
@@ -168,6 +171,19 @@ class Explainer:
             )
             for score in scores
         ]
+
+    def contrast(
+        self, margin: Margin, cuts: Mapping[int, Cut], outlined: Image.Image | None
+    ) -> Contrast:
+        """Draws why one class rather than another.
+
+        Args:
+            margin: the margin of an image, rounded (see `Margin.rounded`).
+            cuts: the image's crops by number, at least those of the margin's regions.
+            outlined: the image with these regions outlined; None if it is not available.
+        """
+        rows = draw_rows(margin, cuts, self.prototypes, self.crops, self.ids)
+        return Contrast(margin, outlined, rows)
 
     def sources(self, prototypes: Sequence[int]) -> list[Side]:
         """Draws the training views of prototypes; each is drawn once and cached.

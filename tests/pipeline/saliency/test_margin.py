@@ -39,9 +39,10 @@ def heads(rand: torch.Generator) -> dict[str, Head]:
         return torch.rand(*shape, generator=rand)
 
     prototypes, weights = numbers(7, 5), numbers(4, 7) - 0.4
+    floor = numbers(7)
     return {
-        "crops or cells": DistanceHead(prototypes, weights, 1e-4),
-        "focal": DistanceHead(prototypes, weights, 1e-4, focal=True),
+        "crops or cells": DistanceHead(prototypes, weights, 1e-4, floor),
+        "focal": DistanceHead(prototypes, weights, 1e-4, floor, focal=True),
         "presence": PresenceHead(numbers(4, 5)),
         "black box": LinearHead(numbers(4, 5) - 0.5, numbers(4) - 0.5),
     }

@@ -1,0 +1,141 @@
+"""Why one class rather than another: pictures of a margin's regions, with their prototypes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.crops.settings import NO_MASK
+from pipeline.crops.store import CropStore
+from pipeline.masks.masks import NO_PART, Masks
+from pipeline.report.drawing import Colour, Outline, outlined
+from pipeline.report.heatmaps import Cut, read_cut
+from pipeline.report.view_drawing import colour_of_view, draw_view
+from pipeline.saliency.margin import Margin, Region
+from pipeline.saliency.prototypes import Points, Prototypes
+
+SIDE, DIM = 112, 0.6
+
+
+class Speaker(NamedTuple):
+    """The prototypes of one training view that speak most for a class in a region.
+
+    Args:
+        points: similarity × difference of the weights = points for the class.
+        label, class_name: number and name of the prototypes' own class.
+        image: id of their training image.
+        picture: that view, outlined in its crop or in the whole image.
+    """
+
+    points: Points
+    label: int
+    class_name: str
+    image: str
+    picture: Image.Image
+
+
+class Row(NamedTuple):
+    """A region of an image, and the strongest prototypes of either class in it.
+
+    Args:
+        region: the region and its points.
+        mark, colour: label and colour of the region's outline in the image.
+        share: the region's points relative to the largest of the image, in [−1, 1].
+        picture: the region, outlined in its crop or in the whole image.
+        pro, con: what speaks most for the first class, and for the second; None without any.
+    """
+
+    region: Region
+    mark: str
+    colour: Colour
+    share: float
+    picture: Image.Image
+    pro: Speaker | None
+    con: Speaker | None
+
+
+class Contrast(NamedTuple):
+    """A margin with pictures.
+
+    Args:
+        margin: the margin, rounded (see `Margin.rounded`).
+        outlined: the image with the margin's regions outlined; None if it is not available.
+        rows: a row for each region; none for a black box.
+    """
+
+    margin: Margin
+    outlined: Image.Image | None
+    rows: list[Row]
+
+
+def draw_rows(
+    margin: Margin,
+    cuts: Mapping[int, Cut],
+    prototypes: Prototypes,
+    crops: CropStore,
+    ids: Sequence[str],
+) -> list[Row]:
+    """Draws the regions of a margin, and the prototypes beside them.
+
+    Args:
+        margin: the margin of an image, rounded.
+        cuts: the image's crops by number, at least those of the margin's regions.
+        prototypes: the finished model's prototypes.
+        crops: store of the index's images, as the model sees them.
+        ids: ids of the store's images, in order.
+
+    Returns:
+        A row for each region; none for a black box, which has a single one.
+    """
+    views = prototypes.views
+    if views.kind == "image":
+        return []
+    most = max((abs(region.points) for region in margin.regions), default=1.0)
+
+    def shown(cut: Cut, view: int) -> Image.Image:
+        if views.kind == "cells":
+            return draw_view(views, cut.pixels, view, SIDE)
+        outline = Outline(cut.inside, colour_of_view(views, view))
+        return outlined(cut.pixels, [outline], SIDE, DIM)
+
+    def speaker(points: Points | None) -> Speaker | None:
+        if points is None:
+            return None
+        first = points.prototypes[0]
+        row, view = int(prototypes.rows_P[first]), int(prototypes.view_P[first])
+        label = int(prototypes.class_of_P[first])
+        cut = read_cut(crops, row, views.crop(view))
+        name = prototypes.class_names[label]
+        return Speaker(points, label, name, ids[row], shown(cut, view))
+
+    return [
+        Row(
+            region,
+            views.mark(region.view),
+            colour_of_view(views, region.view),
+            region.points / most,
+            shown(cuts[views.crop(region.view)], region.view),
+            speaker(region.pro),
+            speaker(region.con),
+        )
+        for region in margin.regions
+    ]
+
+
+def parts_of(masks: Masks, mask_K: NDArray[np.integer], names: Mapping[int, str]) -> dict[int, str]:
+    """Returns the name of the part that each crop shows, where the segmenter knows it.
+
+    Args:
+        masks: the image's masks.
+        mask_K: int K, the mask of each crop; `NO_MASK` for a crop without.
+        names: the names of the segmenter's parts by their numbers; a part without a name is called
+            by its number.
+    """
+    numbers = {
+        crop: int(masks.parts[mask])
+        for crop, mask in enumerate(mask_K.tolist())
+        if mask != NO_MASK and masks.parts[mask] != NO_PART
+    }
+    return {crop: names.get(part, f"part {part}") for crop, part in numbers.items()}
