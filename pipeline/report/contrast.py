@@ -17,6 +17,8 @@ from pipeline.saliency.margin import Margin, Region
 from pipeline.saliency.prototypes import Points, Prototypes
 
 SIDE, DIM = 112, 0.6
+WHOLE = 0
+"""The level of masks of whole objects (`Masks.levels`)."""
 
 
 class Speaker(NamedTuple):
@@ -124,18 +126,30 @@ def draw_rows(
     ]
 
 
-def parts_of(masks: Masks, mask_K: NDArray[np.integer], names: Mapping[int, str]) -> dict[int, str]:
-    """Returns the name of the part that each crop shows, where the segmenter knows it.
+def called_parts(
+    masks: Masks, mask_K: NDArray[np.integer], names: Mapping[int, str]
+) -> dict[int, str]:
+    """Returns what the part that each crop shows is called, where the segmenter knows it.
 
     Args:
         masks: the image's masks.
         mask_K: int K, the mask of each crop; `NO_MASK` for a crop without.
         names: the names of the segmenter's parts by their numbers; a part without a name is called
             by its number.
+
+    Returns:
+        `its wing`, `its part 7`, `the whole bird` or `the background`, by crop.
     """
-    numbers = {
-        crop: int(masks.parts[mask])
+
+    def called(mask: int) -> str:
+        if not masks.foreground[mask]:
+            return "the background"
+        part = int(masks.parts[mask])
+        name = names.get(part, f"part {part}")
+        return f"the whole {name}" if masks.levels[mask] == WHOLE else f"its {name}"
+
+    return {
+        crop: called(mask)
         for crop, mask in enumerate(mask_K.tolist())
         if mask != NO_MASK and masks.parts[mask] != NO_PART
     }
-    return {crop: names.get(part, f"part {part}") for crop, part in numbers.items()}

@@ -156,7 +156,7 @@ def _draw_region(canvas: Image.Image, top: int, row: Row) -> None:
     length = round(abs(row.share) * (WIDTH - MARGIN - REGION_TEXT))
     bar = (REGION_TEXT, top + 40, REGION_TEXT + max(length, 2), top + 46)
     draw.rectangle(bar, BAR if row.region.points > 0 else AGAINST)
-    _write(canvas, (REGION_TEXT, top + 58), row.region.part or row.region.called, 18, SOFT)
+    _write(canvas, (REGION_TEXT, top + 58), row.region.called, 18, SOFT)
 
 
 def _draw_marked(

@@ -11,7 +11,7 @@ from pipeline.masks.segmenter import Machine, with_fingerprint
 from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.model.base.saved import About
-from pipeline.report.contrast import Contrast, draw_rows, parts_of
+from pipeline.report.contrast import Contrast, called_parts, draw_rows
 from pipeline.report.drawing import outlined
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_page import Prediction
@@ -87,11 +87,11 @@ class Predictor:
             for label in order[:EXPLAINED]
         ]
         ranking = [(self.class_names[label], float(logits_C[label])) for label in order]
-        parts = parts_of(masks, crops.masks, self.segmenter.part_names) if masks else {}
+        called = called_parts(masks, crops.masks, self.segmenter.part_names) if masks else {}
         margin = None
         if len(order) > 1:
             pair = order[0], order[1]
-            margin = margin_of(self.prototypes, pair, similarity_P, view_P, REGIONS, parts)
+            margin = margin_of(self.prototypes, pair, similarity_P, view_P, REGIONS, called)
             margin = margin.rounded()
         return Prediction(name, image, masks, crops, ranking, scores, margin)
 

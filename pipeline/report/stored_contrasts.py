@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.report.contrast import Contrast, draw_rows, parts_of
+from pipeline.report.contrast import Contrast, called_parts, draw_rows
 from pipeline.report.heatmaps import read_cut
 from pipeline.report.image_renderer import ImageRenderer
 from pipeline.saliency.margin import margin_of
@@ -52,7 +52,7 @@ class Contrasts:
         row = int(outputs.rows_N[place])
         similarity_P, view_P = outputs.similarity_NP[place], outputs.view_NP[place]
         margin = margin_of(
-            self.prototypes, (first, second), similarity_P, view_P, REGIONS, self._parts(row)
+            self.prototypes, (first, second), similarity_P, view_P, REGIONS, self._called(row)
         ).rounded()
         shown = sorted(region.view for region in margin.regions)
         crops, ids = self.renderer.crops, self.renderer.ids
@@ -61,10 +61,10 @@ class Contrasts:
         outlined = self.renderer.outlined(row, marks, IMAGE_SIDE)
         return Contrast(margin, outlined, draw_rows(margin, cuts, self.prototypes, crops, ids))
 
-    def _parts(self, row: int) -> dict[int, str]:
-        """Returns the name of the part that each crop of an image shows, where it is known."""
+    def _called(self, row: int) -> dict[int, str]:
+        """Returns what the part that each crop of an image shows is called, where it is known."""
         renderer = self.renderer
         if self.prototypes.views.kind != "crops":
             return {}
         masks, names = renderer.masks.masks(row), renderer.masks.part_names
-        return parts_of(masks, renderer.crops.masks[row], names)
+        return called_parts(masks, renderer.crops.masks[row], names)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.saliency.prototypes import Points, Prototypes, figure, hundredths
 
-NO_PARTS: Mapping[int, str] = {}
+NO_NAMES: Mapping[int, str] = {}
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Region:
 
     Args:
         view: index of the region's view, 0..V−1.
-        part: name of the part that the region shows, such as `wing`; empty if it is not known.
-        called: the region in words: `its wing`, `region 3` or `cell (2, 5)`.
+        called: the region in words: `its wing`, or, where the part is not known, `region 3` or
+            `cell (2, 5)`.
         points: the sum over the prototypes found in it of s_j·(V_cj − V_rj).
         pro: of the prototypes found in it that have a positive weight for the first class, those of
             the training view that adds most to the margin, with V_cj − V_rj as their weight; None
@@ -37,11 +37,16 @@ class Region:
     """
 
     view: int
-    part: str
     called: str
     points: float
     pro: Points | None
     con: Points | None
+
+    @property
+    def others(self) -> float:
+        """The points of its other prototypes, such that the three add up in hundredths."""
+        pro, con = (hundredths(of.points) if of else 0.0 for of in (self.pro, self.con))
+        return hundredths(hundredths(self.points) - pro + con)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def margin_of(
     similarity_P: NDArray[np.floating],
     view_P: NDArray[np.int64],
     top: int,
-    parts: Mapping[int, str] = NO_PARTS,
+    called: Mapping[int, str] = NO_NAMES,
 ) -> Margin:
     """Splits the margin of one class over another for an image by region.
 
@@ -115,7 +120,7 @@ def margin_of(
         similarity_P: similarity s_j of the image to each prototype, float P.
         view_P: index of the image's view most similar to each prototype, int64 P.
         top: the largest number of regions listed, those with the most points for or against.
-        parts: the name of the part that a view shows, by view, where it is known.
+        called: what the part that a view shows is called (`its wing`), by view, where it is known.
     """
     weights_CP, pair_2 = prototypes.weights_CP, list(labels)
     similarity_1P = torch.from_numpy(similarity_P)[None]
@@ -129,8 +134,7 @@ def margin_of(
     regions = [
         Region(
             view,
-            parts.get(view, ""),
-            f"its {parts[view]}" if view in parts else prototypes.views.region(view),
+            called.get(view, prototypes.views.region(view)),
             float(points_V[view]),
             _strongest(prototypes, labels, similarity_P, points_P, view_P, view),
             _strongest(prototypes, labels[::-1], similarity_P, -points_P, view_P, view),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.masks.masks import Masks, Region
-from pipeline.report.contrast import SIDE, parts_of
+from pipeline.report.contrast import SIDE, called_parts
 from pipeline.report.drawing import colour_of
 from pipeline.saliency.views import Views
 
@@ -47,6 +47,15 @@ def test_the_regions_shown_add_up_to_the_margin_and_that_to_the_scores(
     assert len(tables(index)) > 10 and sum(len(tables(page)) for page in classes) >= 2
     for table in [table for page in pages[model] for table in tables(page)]:
         *points, margin = map(cents, re.findall(r'class="points">([+−\d.]+)<', table))
+        for row in re.findall(r"<tr>\s*<td>.*?</tr>", table, re.DOTALL):
+            _, pro, con, whole = row.split("<td>")[1:]
+            best = [re.search(r"= ([−\d.]+)<", of) for of in (pro, con)]
+            for_first, for_second = (cents(found[1]) if found else 0 for found in best)
+            others = re.search(r"others found in it: ([+−\d.]+)", whole)
+            total = re.search(r'"points">([+−\d.]+)<', whole)
+            assert total and cents(total[1]) == for_first - for_second + (
+                cents(others[1]) if others else 0
+            )
         scores = re.search(r"Margin: ([−\d.]+) of .* less ([−\d.]+) of", table)
         assert scores and sum(points) == margin == cents(scores[1]) - cents(scores[2])
 
@@ -128,10 +137,26 @@ def test_the_page_of_a_photograph_starts_with_it(tiny: Any, tmp_path: Path) -> N
 
 def test_a_region_is_called_by_the_part_that_its_mask_shows() -> None:
     square = np.ones((4, 4), bool)
+    kinds = (
+        (4, 7, 2, True),
+        (3, -1, 0, True),
+        (2, 5, 1, True),
+        (4, 2, 0, True),
+        (3, 9, 0, True),
+        (2, 8, 1, False),
+    )
     regions = [
-        Region(0, 0, square[:side, :side], (1.0,), part) for side, part in ((4, 7), (3, -1), (2, 5))
+        Region(0, 0, square[:side, :side], (1.0,), part, level, foreground)
+        for side, part, level, foreground in kinds
     ]
     masks = Masks.of(9, 9, regions, 1)
-    # crops 0 to 3: the smallest mask, the largest, the one of no part, and none
-    names = parts_of(masks, np.array([2, 0, 1, -1]), {5: "beak"})
-    assert names == {0: "beak", 1: "part 7"}
+    assert masks.parts.tolist() == [7, 2, -1, 9, 5, 8]
+    # the smallest mask, the largest, one of no part, none, two of whole objects, and one behind
+    called = called_parts(masks, np.array([4, 0, 2, -1, 1, 3, 5]), {5: "beak", 2: "bird"})
+    assert called == {
+        0: "its beak",
+        1: "its part 7",
+        4: "the whole bird",
+        5: "the whole part 9",
+        6: "the background",
+    }

@@ -83,8 +83,8 @@ def test_what_decides_between_two_classes_comes_first() -> None:
     points = Points((4,), 2, 1.0, 1.5, 1.5)
     pro, con = (Speaker(points, 0, "wren", "wren/1", picture) for picture in (green, red))
     regions = (
-        Region(2, "tail", "its tail", 1.5, points, points),
-        Region(0, "", "region 0", -0.75, None, points),
+        Region(2, "its tail", 1.5, points, points),
+        Region(0, "region 0", -0.75, None, points),
     )
     margin = Margin((0, 1), ("wren", "crow"), (3.0, 2.0), 1.0, regions, 0.25, 3)
     rows = [

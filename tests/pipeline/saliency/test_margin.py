@@ -92,26 +92,32 @@ SIMILARITY = np.array([2.0, 2.0, 0.5, 0.75, 0.25])
 VIEW = np.array([3, 3, 0, 3, 5])
 # prototypes add 2·1, 2·0, 0.5·3, 0.75·−2, 0.25·−2
 REGIONS = (
-    Region(0, "tail", "its tail", 1.5, Points((2,), 0, 0.5, 3.0, 1.5), None),
+    Region(0, "its tail", 1.5, Points((2,), 0, 0.5, 3.0, 1.5), None),
     Region(
         3,
-        "",
         "region 3",
         0.5,
         Points((0, 1), 3, 2.0, 1.0, 2.0),
         Points((3,), 3, 0.75, 2.0, 1.5),
     ),
-    Region(5, "", "region 5", -0.5, None, Points((4,), 5, 0.25, 2.0, 0.5)),
+    Region(5, "region 5", -0.5, None, Points((4,), 5, 0.25, 2.0, 0.5)),
 )
 
 
 def test_a_margin_by_hand() -> None:
-    found = margin_of(prototypes_of(WEIGHTS), (0, 1), SIMILARITY, VIEW, 5, {0: "tail"})
+    found = margin_of(prototypes_of(WEIGHTS), (0, 1), SIMILARITY, VIEW, 5, {0: "its tail"})
     assert found == Margin((0, 1), ("wren", "crow"), (3.75, 2.25), 1.5, REGIONS, 0.0, 0)
     assert found.sentence == (
         "wren rather than crow (+1.50): by its tail (+1.50), region 3 (+0.50); "
         "against it: region 5 (−0.50)"
     )
+
+
+def test_the_others_in_a_region_are_what_its_two_best_leave() -> None:
+    assert [region.others for region in REGIONS] == [0, 0, 0]
+    # 0.51 − 2.0 + 1.5, and −0.75 + 0.5 of the second class alone
+    assert replace(REGIONS[1], points=0.514).others == 0.01
+    assert replace(REGIONS[2], points=-0.75).others == -0.25
 
 
 def test_the_regions_with_the_most_points_are_listed_and_the_rest_is_added_up() -> None:
