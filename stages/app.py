@@ -126,7 +126,7 @@ def push() -> None:
 
 @app.command(rich_help_panel=STAGES)
 def finetune() -> None:
-    """Prune prototypes if `prune.enabled`, and fine-tune the last layer.
+    """Merge alike prototypes if `finetune.merge`, fine-tune the last layer, and prune if asked to.
 
     Reads artifacts/push/; writes artifacts/finetune/, the finished model.
     """

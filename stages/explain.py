@@ -110,9 +110,10 @@ def _seen(views: Views, cut: CropSettings) -> dict[str, str]:
 def _counted(params: Params, prototypes: Prototypes) -> str:
     if prototypes.views.kind == "image":
         return "none"
-    prune = params.prune
+    prune, alike = params.prune, int(prototypes.alike_P.sum())
+    merged = f", which stand for {alike}" * (alike > len(prototypes))
     pruned = f", pruned (nearest {prune.nearest}, threshold {prune.threshold})"
-    return f"{len(prototypes)}" + (pruned if prune.enabled else ", not pruned")
+    return f"{len(prototypes)}{merged}" + (pruned if prune.enabled else ", not pruned")
 
 
 def _weights(pretrained: str) -> str:

@@ -55,7 +55,8 @@ class PrototypeNetwork(nn.Module, ABC):
             over its views, instead of the former alone.
         pushes: whether prototypes are points in the embedding space, which the push replaces by
             training views; otherwise a view only illustrates a prototype.
-        finetunes: whether V is fine-tuned after the push; such a model implements `last_layer`.
+        finetunes: whether V is fine-tuned after the push; such a model implements `last_layer`
+            and `set_floor`.
         feature_mean: float F, the mean of the training views' features; 0 until `standardise`.
         feature_std: float F, the standard deviation of these features; 1 until `standardise`.
         class_of: int64 P, the class of each prototype, 0..C−1.
