@@ -1,106 +1,178 @@
-"""How fast crops are read, beside reading them as the published code keeps them.
+"""How fast crops are read and what they take, beside raw pixels and the published code's PNGs.
 
-`python benchmarks/crops.py` writes stores of random crops of 224×224 below a temporary folder (up
-to 10,000 images, 12 GB with 8 crops each) and reads batches of 16 random images. The other way, a
-folder of full-size masked PNGs that are decoded, cropped to their box and resized, is timed on
-images of 500×375 in the same run.
+`python benchmarks/crops.py` writes stores of crops of 224×224 below a temporary folder and reads
+batches of 16 random images. The crops are cut from scikit-image's photographs, or from those of
+`--photographs`. In the same run come the same crops as an array in a file, read by offset, and a
+folder of full-size masked PNGs that are decoded, cropped to their box and resized.
 """
 
+import os
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-import zarr
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from skimage import data
 
-from pipeline.crops import writing
-from pipeline.crops.settings import CropSettings
-from pipeline.crops.store import FORMAT, CropStore
+from pipeline.crops.extraction import Crops, whole_image
+from pipeline.crops.settings import NO_MASK, NO_PART, CropSettings, Storage
+from pipeline.crops.store import CropStore
+from pipeline.crops.writing import write_store
+from pipeline.datasets.image_file import read_image
 
-BATCH = 16
+BATCH, SIDE = 16, 224
+STORAGE: tuple[Storage, ...] = ("jpeg", "lossless")
+CUT_IMAGES = 64
+"""Images whose crops are cut; larger stores repeat them."""
+PNG_IMAGES, PNG_SIZE = 20, (500, 375)
 
 
 def main(
     sizes: Annotated[list[int] | None, typer.Option("--images", help="Images in a store.")] = None,
     crops: Annotated[int, typer.Option(help="Crops an image.")] = 8,
     batches: Annotated[int, typer.Option(help="Batches that are timed.")] = 200,
+    raw: Annotated[int, typer.Option(help="Images in the array of raw pixels.")] = 1_000,
+    photographs: Annotated[Path | None, typer.Option(help="A folder of them.")] = None,
 ) -> None:
-    table = Table("how crops are kept", "images", "crops a second", "again", title="one process")
-    with tempfile.TemporaryDirectory() as folder:
-        png = _png_rate(Path(folder), crops)
-        table.add_row("masked PNGs", "20", f"{png:,.0f}", "")
-        for images in sizes or [100, 1_000, 10_000]:
-            path = Path(folder) / f"{images}.zarr"
-            _write_random(path, images, _published(crops))
-            first, again = _store_rates(CropStore(path), batches)
-            table.add_row("crop store", f"{images:,}", f"{first:,.0f}", f"{again:,.0f}")
+    columns = ("kB a crop", "of raw", "crops a second", "again", "of raw")
+    table = Table("how crops are kept", "images", *columns, title="one process")
+    known = _cut_crops(_photographs(photographs), crops)
+    raw_size = SIDE**2 * 3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        png = _png_rate(folder, known[0])
+        table.add_row("masked PNGs", str(PNG_IMAGES), "", "", f"{png:,.0f}", "", "")
+        first, plain = _raw_rates(folder / "raw", known, raw, batches)
+        table.add_row(
+            "raw pixels", f"{raw:,}", f"{raw_size / 1000:.1f}", "", f"{first:,.0f}", f"{plain:,.0f}"
+        )
+        for storage in STORAGE:
+            for images in sizes or [100, 1_000, 10_000]:
+                path = folder / f"{storage} {images}.zarr"
+                _write(path, known, images, storage)
+                first, again = _rates(CropStore(path).crops, images, crops, batches)
+                size = _bytes(path / "crops") / images / crops
+                table.add_row(
+                    f"crop store, {storage}",
+                    f"{images:,}",
+                    f"{size / 1000:.1f}",
+                    f"{size / raw_size:.2f}",
+                    f"{first:,.0f}",
+                    f"{again:,.0f}",
+                    f"{again / plain:.2f}",
+                )
     Console().print(table)
 
 
-def _published(per_image: int) -> CropSettings:
-    return CropSettings(
+def _photographs(folder: Path | None) -> list[NDArray[np.uint8]]:
+    if folder is None:
+        return [data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png"))
+    return [read_image(path) for path in files[:: max(1, len(files) // CUT_IMAGES)]]
+
+
+def _cut_crops(photographs: list[NDArray[np.uint8]], K: int) -> list[NDArray[np.uint8]]:
+    """Cuts K random boxes, of a tenth to all of a side, of each of `CUT_IMAGES` images."""
+    rng = np.random.default_rng(0)
+    found = []
+    for pixels in islice(cycle(photographs), CUT_IMAGES):
+        image, size = Image.fromarray(pixels), np.array(pixels.shape[1::-1])
+        wanted = (rng.uniform(0.1, 1, (K, 2)) * size).astype(int).clip(2)
+        corners = (rng.uniform(0, 1, (K, 2)) * (size - wanted)).astype(int)
+        boxes = np.concatenate([corners, corners + wanted], axis=1).tolist()
+        bilinear = Image.Resampling.BILINEAR
+        cut = [image.resize((SIDE, SIDE), bilinear, box) for box in boxes]
+        found.append(np.stack([np.asarray(crop) for crop in cut]))
+    return found
+
+
+def _write(path: Path, known: list[NDArray[np.uint8]], images: int, storage: Storage) -> None:
+    K = len(known[0])
+    settings = CropSettings(
         version=3,
-        side=224,
-        per_image=per_image,
+        side=SIDE,
+        per_image=K,
         choose="largest",
         background="original",
         min_box_area=0.0,
         max_box_area=1.0,
+        storage=storage,
     )
+    inside, valid = np.ones((K, SIDE, SIDE), bool), np.ones(K, bool)
+    boxes, masks = np.zeros((K, 4), np.int32), np.full(K, NO_MASK, np.int32)
+    parts = np.full(K, NO_PART, np.int32)
+
+    def cut(image: int) -> tuple[Crops, Crops]:
+        pixels = known[image % len(known)]
+        return Crops(pixels, inside, boxes, masks, parts, valid), whole_image(pixels[0], 1, SIDE)
+
+    write_store(path, images, settings, cut, {"part_names": {}}, threads=2)
 
 
-def _write_random(path: Path, images: int, settings: CropSettings) -> None:
-    rng = np.random.default_rng(0)
-    group = zarr.create_group(path, zarr_format=3)
-    arrays = writing._create_arrays(group, images, settings)
-    block = rng.integers(0, 256, arrays["crops"].chunks, np.uint8)
-    for at in range(0, images, len(block)):
-        arrays["crops"][at : at + len(block)] = block[: images - at]
-        arrays["inside"][at : at + len(block)] = 255
-    for name in ("valid", "boxes", "masks", "parts", "whole", "sizes"):
-        arrays[name][...] = 1
-    group.attrs.update(
-        {"format": FORMAT, "settings": settings.model_dump(mode="json"), "part_names": {}}
-    )
-
-
-def _store_rates(store: CropStore, batches: int) -> tuple[float, float]:
-    """Returns crops a second of random batches, and of the same batches again: what does not fit
-    into the page cache, or was dropped from it, comes from the disk the first time."""
-    rows = np.random.default_rng(1).integers(0, len(store), (batches, BATCH))
+def _rates(
+    read: Callable[[NDArray[np.int64]], object], images: int, K: int, batches: int
+) -> tuple[float, float]:
+    """Returns crops a second of random batches, and of the same batches again: what is not in the
+    page cache comes from the disk the first time."""
+    rows = np.random.default_rng(1).integers(0, images, (batches, BATCH))
     rates = []
     for _ in range(2):
         start = time.perf_counter()
         for batch in rows:
-            store.crops(batch)
-        seconds = time.perf_counter() - start
-        rates.append(batches * BATCH * store.valid.shape[1] / seconds)
+            read(batch)
+        rates.append(batches * BATCH * K / (time.perf_counter() - start))
     return rates[0], rates[1]
 
 
-def _png_rate(folder: Path, crops: int) -> float:
+def _raw_rates(
+    path: Path, known: list[NDArray[np.uint8]], images: int, batches: int
+) -> tuple[float, float]:
+    with path.open("wb") as written:
+        for crops in islice(cycle(known), images):
+            written.write(crops.tobytes())
+    shape, size = known[0].shape, known[0].nbytes
+    with path.open("rb", buffering=0) as file:
+
+        def read(batch: NDArray[np.int64]) -> None:
+            pixels = np.empty((len(batch), *shape), np.uint8)
+            for place, image in enumerate(batch.tolist()):
+                os.preadv(file.fileno(), [pixels[place]], image * size)
+
+        rates = _rates(read, images, shape[0], batches)
+    path.unlink()
+    return rates
+
+
+def _png_rate(folder: Path, crops: NDArray[np.uint8]) -> float:
     rng = np.random.default_rng(2)
-    smooth = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize((500, 375))
+    scene = Image.fromarray(crops[0]).resize(PNG_SIZE)
     boxes = []
-    for number in range(20):
+    for number in range(PNG_IMAGES):
         low = rng.integers(0, 150, 2)
         high = low + rng.integers(100, 220, 2)
-        pixels = np.zeros((375, 500, 3), np.uint8)
+        pixels = np.zeros((*PNG_SIZE[::-1], 3), np.uint8)
         box = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-        pixels[box[1] : box[3], box[0] : box[2]] = np.asarray(smooth.crop(box))
+        pixels[box[1] : box[3], box[0] : box[2]] = np.asarray(scene.crop(box))
         Image.fromarray(pixels).save(folder / f"{number}.png")
         boxes.append(box)
     start = time.perf_counter()
     for number, box in enumerate(boxes):
-        for _ in range(crops):
+        for _ in crops:
             with Image.open(folder / f"{number}.png") as image:
-                np.asarray(image.crop(box).resize((224, 224), Image.Resampling.BILINEAR))
-    return len(boxes) * crops / (time.perf_counter() - start)
+                np.asarray(image.crop(box).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return len(boxes) * len(crops) / (time.perf_counter() - start)
+
+
+def _bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 if __name__ == "__main__":

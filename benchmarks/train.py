@@ -16,18 +16,17 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-import zarr
 from dvc.utils.hydra import compose_and_dump
 from PIL import Image as Pillow
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from pipeline.crops import writing
 from pipeline.crops.extraction import Crops, whole_image
 from pipeline.crops.loading import load_batches
 from pipeline.crops.settings import NO_PART, CropSettings
-from pipeline.crops.store import FORMAT, CropStore
+from pipeline.crops.store import CropStore
+from pipeline.crops.writing import write_store
 from pipeline.datasets.index import Image, Index
 from pipeline.model.base.models import build
 from pipeline.training.fabric import make_fabric
@@ -170,24 +169,17 @@ def _write_random(path: Path, images: int, settings: CropSettings) -> None:
     """Writes a store of smooth random crops, every one valid."""
     numbers = np.random.default_rng(0)
     K, S = settings.per_image, settings.side
-    group = zarr.create_group(path, zarr_format=3)
-    arrays = writing._create_arrays(group, images, settings)
+    small = numbers.integers(0, 256, (images, K, 14, 14, 3), np.uint8)
 
-    def image() -> tuple[Crops, Crops]:
-        small = numbers.integers(0, 256, (K, 14, 14, 3), np.uint8)
-        pixels = np.stack([np.asarray(Pillow.fromarray(one).resize((S, S))) for one in small])
+    def image(row: int) -> tuple[Crops, Crops]:
+        pixels = np.stack([np.asarray(Pillow.fromarray(one).resize((S, S))) for one in small[row]])
         boxes = np.tile(np.array([0, 0, S, S], np.int32), (K, 1))
         inside, masks = np.ones((K, S, S), bool), np.arange(K, dtype=np.int32)
         parts = np.full(K, NO_PART, np.int32)
         crops = Crops(pixels, inside, boxes, masks, parts, np.ones(K, bool))
         return crops, whole_image(pixels[0], 1, S)
 
-    for at in range(0, images, writing.IMAGES_PER_CHUNK):
-        count = min(writing.IMAGES_PER_CHUNK, images - at)
-        writing._write_block(arrays, at, [image() for _ in range(count)])
-    group.attrs.update(
-        {"format": FORMAT, "settings": settings.model_dump(mode="json"), "part_names": {}}
-    )
+    write_store(path, images, settings, image, {"part_names": {}}, threads=2)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,14 @@ def rerun(stage: str) -> str:
     """Returns the advice for an output that is damaged, or was made from something else.
 
     `dvc repro` restores a changed output from DVC's cache, and runs the stage if its inputs,
-    parameters or code have changed. It does neither where DVC's records or cache are wrong.
+    parameters or code have changed. It does neither where DVC's records or cache are wrong. Outputs
+    are links to the cache, of which DVC compares only writable files with their hashes: so damage
+    that lies in both is found after a `chmod`.
 
     Args:
         stage: name of the stage in dvc.yaml that makes it.
     """
     return (
-        f"run `dvc repro {stage}`, and if the error comes back, "
+        f"run `dvc repro {stage}`, and if the error comes back, `chmod -R u+w artifacts` and "
         f"`dvc repro --force --single-item {stage}`"
     )

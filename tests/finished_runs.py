@@ -22,7 +22,7 @@ dataset: {name: folder, code: pipeline/datasets/readers/folder.py,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: [photographs]}
 segmenter: {name: patches, version: 1, grid: 2}
 crops: {version: 3, choose: largest, side: 32, per_image: 3, background: original,
-  min_box_area: 0.0, max_box_area: 1.0}
+  min_box_area: 0.0, max_box_area: 1.0, storage: jpeg}
 model: {backbone: test_resnet, pretrained: none, name: protomask,
   code: pipeline/model/protomask, embedding_dim: 8,
   prototypes_per_class: 2, standardise: true, epsilon: 0.0001}

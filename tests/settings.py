@@ -56,6 +56,7 @@ CROPS: dict[str, Any] = {
     "background": "original",
     "min_box_area": 0.0,
     "max_box_area": 1.0,
+    "storage": "jpeg",
 }
 BACKBONE = {"backbone": "efficientnet_lite0", "pretrained": "imagenet", "standardise": True}
 MODEL: dict[str, dict[str, Any]] = {

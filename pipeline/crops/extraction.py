@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.crops.choice import chosen_masks
+from pipeline.crops.encoding import STORAGE
 from pipeline.crops.settings import NO_MASK, NO_PART, CropSettings
 from pipeline.crops.store import CropStore
 from pipeline.masks.masks import Masks
@@ -160,14 +161,21 @@ def _place(
     crops.valid[number] = True
 
 
-def cut_as_stored(store: CropStore, image: NDArray[np.uint8], masks: Masks) -> Crops:
-    """Cuts an image as the images of a store were cut.
+def cut_as_stored(store: CropStore, image: NDArray[np.uint8], masks: Masks | None) -> Crops:
+    """Cuts an image as the images of a store were cut, with pixels as the store gives them back.
 
     Args:
         store: of crops, or of whole images.
         image: uint8 RGB, height×width×3.
-        masks: the image's; not looked at where the store is of whole images.
+        masks: the image's; none are needed where the store is of whole images.
     """
+    settings = store.settings
     if store.whole_images:
-        return whole_image(image, 1, store.settings.side)
-    return extract_crops(image, masks, store.settings)
+        crops = whole_image(image, 1, settings.side)
+    else:
+        assert masks is not None
+        crops = extract_crops(image, masks, settings)
+    encoding = STORAGE[settings.storage]
+    for crop in np.flatnonzero(crops.valid):
+        encoding.decode(encoding.encode(crops.pixels[crop]), crops.pixels[crop])
+    return crops

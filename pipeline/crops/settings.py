@@ -8,6 +8,10 @@ NO_MASK = NO_PART = -1
 """The number of the mask of a crop that has none, and of its part where none is known."""
 
 
+Storage = Literal["jpeg", "lossless"]
+"""How pixels are kept."""
+
+
 class CropSettings(BaseModel):
     """How crops are cut: exactly what changes a crop store.
 
@@ -23,6 +27,8 @@ class CropSettings(BaseModel):
         min_box_area: boxes under this fraction of the image grow to it around their centre.
         max_box_area: masks whose box is over this fraction of the image give no crop, as that of a
             background around an object, whose box is the whole image.
+        storage: how pixels are kept: as JPEG pictures of quality 95 in full colour (`jpeg`), or
+            exactly (`lossless`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -34,6 +40,7 @@ class CropSettings(BaseModel):
     background: Literal["original", "mean", "zero"]
     min_box_area: Annotated[float, Field(ge=0, le=1)]
     max_box_area: Annotated[float, Field(gt=0, le=1)]
+    storage: Storage
 
     @model_validator(mode="after")
     def _consistent(self) -> "CropSettings":

@@ -1,47 +1,40 @@
-"""The crop store: arrays of fixed shape, read in random order at memory speed.
+"""The crop store: pixels of crops, read in any order faster than a network can look at them.
 
 A Zarr v3 group:
 
-- `crops` (uint8, N×K×S×S×3), uncompressed: a chunk's file is the array itself, and reading an image
-  copies it from the page cache.
-- `inside` (uint8, N×K×S×⌈S/8⌉): the mask inside each crop, eight pixels in a byte, compressed.
+- `crops` (uint8, N×K×S×S×3), each crop encoded for itself, as `CropSettings.storage` says; missing
+  crops are left out, and read as zeros.
+- `inside` (uint8, N×K×S×⌈S/8⌉): the mask inside each crop, eight pixels in a byte.
 - `valid` (bool, N×K), `boxes` (int32, N×K×4), `masks`, `parts` (int32, N×K): see `Crops`.
-- `whole` (uint8, N×1×S×S×3), uncompressed: each whole image resized, and `sizes` (int32, N×2), its
-  width and height in pixels: the input of models that do not use crops.
+- `whole` (uint8, N×1×S×S×3): each whole image resized, encoded as the crops are; `sizes` (int32,
+  N×2): its width and height in pixels. The input of models that do not use crops.
 - attributes: the settings, the data set, the hash of the mask store, its segmenter and the names of
   its parts.
+
+`crops`, `inside` and `whole` lie in files that `pipeline/crops/shards.py` describes.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from pipeline.crops.encoding import LOSSLESS, STORAGE
 from pipeline.crops.settings import NO_MASK, NO_PART, CropSettings
+from pipeline.crops.shards import Layout, ShardReader
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError, make, rerun
 
-FORMAT = 4
+FORMAT = 5
 """Raised when stores of other code cannot be read any more; DVC tracks it (dvc.yaml, `params`)."""
-ARRAYS = ("crops", "inside", "boxes", "masks", "parts", "valid", "whole", "sizes")
-
-
-class _Pixels(NamedTuple):
-    """The chunk files of an array of crops.
-
-    Args:
-        shape: shape of one image's crops, K×S×S×3.
-        per_chunk: number of images in a file.
-        files: the open files, in order.
-    """
-
-    shape: tuple[int, ...]
-    per_chunk: int
-    files: list[BinaryIO]
+SHARDED = ("crops", "inside", "whole")
+PLAIN = ("boxes", "masks", "parts", "valid", "sizes")
 
 
 class CropStore:
@@ -88,8 +81,10 @@ class CropStore:
             }
             self.cut_along: NDArray[np.int32] = np.asarray(group["masks"])
             self.sizes: NDArray[np.int32] = np.asarray(group["sizes"])
-            opened = {name: _open(path, group[name]) for name in ("crops", "whole")}
-            self._pixels = opened[self.pixels]
+            arrays: dict[str, Any] = {name: group[name] for name in SHARDED}
+            readers = {name: ShardReader(Layout.of(path, arrays[name])) for name in SHARDED}
+            self._crops, self._inside = readers[self.pixels], readers["inside"]
+            self._shape: tuple[int, ...] = arrays[self.pixels].shape[1:]
             self._read_regions(group)
         except Exception as error:  # whatever a codec makes of damaged bytes
             raise ProtoMaskError(
@@ -101,7 +96,6 @@ class CropStore:
         self.boxes: NDArray[np.int32] = np.asarray(group["boxes"])
         self.masks: NDArray[np.int32] = self.cut_along
         self.parts: NDArray[np.int32] = np.asarray(group["parts"])
-        self._inside: Any = group["inside"]
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -117,28 +111,42 @@ class CropStore:
             images: int B, rows of the store.
 
         Raises:
-            ProtoMaskError: the store was truncated while it was read.
+            ProtoMaskError: the store is damaged there.
         """
-        shape, per_chunk, files = self._pixels
-        pixels = np.empty((len(images), *shape), np.uint8)
-        for place, image in enumerate(images):
-            chunk, row = divmod(int(image), per_chunk)
-            offset = row * pixels[place].nbytes
-            if os.preadv(files[chunk].fileno(), [pixels[place]], offset) < pixels[place].nbytes:
-                raise ProtoMaskError(
-                    f"{self.path} was cut short while it was read: {rerun('crops')}"
-                )
+        pixels = np.zeros((len(images), *self._shape), np.uint8)
+        decode = STORAGE[self.settings.storage].decode
+
+        def read(place: int) -> None:
+            chunks = self._chunks(self._crops, int(images[place]))
+            for crop, chunk in zip(pixels[place], chunks, strict=True):
+                if chunk is not None:
+                    decode(chunk, crop)
+
+        list(self._threads.map(read, range(len(images))))
         return pixels
 
     def inside(self, image: int) -> NDArray[np.bool_]:
-        """Returns the masks inside the crops of one image: bool, K×S×S."""
+        """Returns the masks inside the crops of one image: bool, K×S×S.
+
+        Raises:
+            ProtoMaskError: the store is damaged there.
+        """
+        K, S = self._shape[:2]
+        packed = np.zeros((K, S, -(-S // 8)), np.uint8)
+        (chunk,) = self._chunks(self._inside, image)
+        assert chunk is not None
+        LOSSLESS.decode(chunk, packed)
+        return np.unpackbits(packed, axis=-1, count=S).astype(bool)
+
+    def _chunks(self, reader: ShardReader, image: int) -> list[NDArray[np.uint8] | None]:
         try:
-            packed = np.asarray(self._inside[image])
-        except Exception as error:  # codecs raise all kinds of errors at damaged bytes
-            raise ProtoMaskError(
-                f"{self.path}/inside is damaged ({error}): {rerun('crops')}"
-            ) from None
-        return np.unpackbits(packed, axis=-1, count=self.settings.side).astype(bool)
+            return reader.chunks(image)
+        except ValueError as error:
+            raise ProtoMaskError(f"{error}: {rerun('crops')}") from None
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(_cores(), "crops")
 
     def refuse_unless(self, settings: CropSettings, image_files: ImageFiles) -> None:
         """Checks that the store was made with these settings from these images.
@@ -187,32 +195,18 @@ class WholeImageStore(CropStore):
 
     def inside(self, image: int) -> NDArray[np.bool_]:
         """Returns the mask inside the only crop of an image, which is all true: bool, 1×S×S."""
-        return np.ones(self._pixels.shape[:-1], bool)
-
-
-def _open(path: Path, crops: Any) -> _Pixels:
-    """Opens the chunk files of an array of crops; each holds an n×K×S×S×3 array without a header.
-
-    They are read by offset and not memory-mapped: a page fault for every 4 kB would cost more than
-    the copy.
-    """
-    chunks: list[BinaryIO] = []
-    for file in _chunk_files(path, crops):
-        if file.stat().st_size != int(np.prod(crops.chunks)):
-            raise ValueError(f"{file.relative_to(path)} is missing or cut short")
-        chunks.append(file.open("rb", buffering=0))
-    return _Pixels(crops.shape[1:], crops.chunks[0], chunks)
+        return np.ones(self._shape[:-1], bool)
 
 
 def _refuse_missing_files(path: Path, group: zarr.Group) -> None:
-    """Raises if a file is missing or empty, which Zarr would read as zeros."""
-    for name in ARRAYS:
-        for file in _chunk_files(path, group[name]):
-            if not file.is_file() or file.stat().st_size == 0:
-                raise ValueError(f"{file.relative_to(path)} is missing or cut short")
+    """Raises if a file of an array is missing, which Zarr would read as zeros."""
+    for name in PLAIN:
+        array: Any = group[name]
+        file = path / name / "c" / "/".join("0" * array.ndim)
+        if not file.is_file():
+            raise ValueError(f"{file} is missing")
 
 
-def _chunk_files(path: Path, array: Any) -> Iterator[Path]:
-    per_file = (array.shards or array.chunks)[0]
-    for number in range(-(-array.shape[0] // per_file)):
-        yield path / array.basename / "c" / "/".join([str(number), *"0" * (array.ndim - 1)])
+def _cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,17 +1,21 @@
 """Writing a crop store: the crops of all images of an index, cut along their masks."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, ShardingCodec, ZstdCodec
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
+from pipeline.crops.encoding import LOSSLESS, STORAGE, Encoding
 from pipeline.crops.extraction import Crops, extract_crops, whole_image
 from pipeline.crops.settings import NO_MASK, CropSettings
-from pipeline.crops.store import FORMAT
+from pipeline.crops.shards import Layout, ShardWriter
+from pipeline.crops.store import FORMAT, SHARDED
 from pipeline.datasets.image_file import read_image
 from pipeline.datasets.index import ImageFiles
 from pipeline.datasets.listing import refuse_changed
@@ -19,8 +23,20 @@ from pipeline.files import atomic_folder
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
 
-IMAGES_PER_CHUNK = 128
-ZSTD = ZstdCodec(level=9, checksum=True)
+IMAGES_PER_SHARD = 1024
+AHEAD = 128
+
+
+class _Encoded(NamedTuple):
+    """What is written of an image.
+
+    Args:
+        chunks: of the sharded arrays, by name.
+        rows: of the others, by name.
+    """
+
+    chunks: dict[str, list[bytes | None]]
+    rows: dict[str, NDArray]
 
 
 def write_crops(
@@ -38,7 +54,7 @@ def write_crops(
         image_files: the N images of the index, in its order.
         root: the folder their paths are relative to.
         masks: store of the masks of these images, in the same order.
-        settings: how the crops are cut.
+        settings: how the crops are cut and kept.
         threads: how many images are worked on at a time.
 
     Returns:
@@ -51,93 +67,123 @@ def write_crops(
     paths = [root / relative for relative in image_files.table["path"]]
     digests = image_files.table["sha256"].tolist()
 
-    def crops_of(image: int) -> tuple[Crops, Crops]:
+    def cut(image: int) -> tuple[Crops, Crops]:
         refuse_changed(paths[image], digests[image])
         pixels = read_image(paths[image])
-        cut = extract_crops(pixels, masks.masks(image), settings)
-        return cut, whole_image(pixels, 1, settings.side)
+        crops = extract_crops(pixels, masks.masks(image), settings)
+        return crops, whole_image(pixels, 1, settings.side)
 
-    with atomic_folder(path) as part, ThreadPoolExecutor(threads) as pool:
-        group = zarr.create_group(part, zarr_format=3)
-        arrays = _create_arrays(group, len(image_files), settings)
-        for at, block in _blocks(
-            track(_eager(pool, crops_of, len(image_files)), "Cutting crops", len(image_files))
-        ):
-            _write_block(arrays, at, block)
-        group.attrs.update(
-            {
-                "format": FORMAT,
-                "settings": settings.model_dump(mode="json"),
-                "dataset": image_files.dataset,
-                "images": image_files.digest(),
-                "masks": masks.about["sha256"],
-                "segmenter": masks.about["segmenter"],
-                "part_names": masks.about["part_names"],
-            }
-        )
-        whole = np.asarray(arrays["masks"])[:, 0] == NO_MASK
-    return image_files.table["id"][whole].tolist()
-
-
-def _eager(pool: ThreadPoolExecutor, work: Any, count: int) -> Iterator[tuple[Crops, Crops]]:
-    """Maps in order, a chunk's worth ahead, so that memory stays bounded."""
-    for at in range(0, count, IMAGES_PER_CHUNK):
-        yield from pool.map(work, range(at, min(at + IMAGES_PER_CHUNK, count)))
-
-
-def _blocks(
-    crops: Iterator[tuple[Crops, Crops]],
-) -> Iterator[tuple[int, list[tuple[Crops, Crops]]]]:
-    block: list[tuple[Crops, Crops]] = []
-    at = 0
-    for found in crops:
-        block.append(found)
-        if len(block) == IMAGES_PER_CHUNK:
-            yield at, block
-            at, block = at + len(block), []
-    if block:
-        yield at, block
-
-
-def _write_block(arrays: dict[str, zarr.Array], at: int, block: list[tuple[Crops, Crops]]) -> None:
-    rows = slice(at, at + len(block))
-    cut, whole = zip(*block, strict=True)
-    arrays["crops"][rows] = np.stack([crops.pixels for crops in cut])
-    arrays["inside"][rows] = np.packbits(np.stack([crops.inside for crops in cut]), axis=-1)
-    for name in ("boxes", "masks", "parts", "valid"):
-        arrays[name][rows] = np.stack([getattr(crops, name) for crops in cut])
-    arrays["whole"][rows] = np.stack([crops.pixels for crops in whole])
-    arrays["sizes"][rows] = np.stack([crops.boxes[0, 2:] for crops in whole])
-
-
-def _create_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[str, zarr.Array]:
-    K, S = settings.per_image, settings.side
-    n = min(IMAGES_PER_CHUNK, N)
-    packed = (K, S, -(-S // 8))
-    one_image = ShardingCodec(chunk_shape=(1, *packed), codecs=[BytesCodec(), ZSTD])
-    # Without empty chunks zarr leaves out a file of zeros, such as the crops of black images.
-    plain: dict[str, Any] = {"filters": None, "config": {"write_empty_chunks": True}}
-    raw, small = {**plain, "compressors": None}, {**plain, "compressors": [ZSTD]}
-    return {
-        "crops": group.create_array(
-            "crops", shape=(N, K, S, S, 3), dtype="uint8", chunks=(n, K, S, S, 3), **raw
-        ),
-        "whole": group.create_array(
-            "whole", shape=(N, 1, S, S, 3), dtype="uint8", chunks=(n, 1, S, S, 3), **raw
-        ),
-        "sizes": group.create_array("sizes", shape=(N, 2), dtype="int32", chunks=(N, 2), **small),
-        "inside": group.create_array(
-            "inside",
-            shape=(N, *packed),
-            dtype="uint8",
-            chunks=(n, *packed),
-            serializer=one_image,
-            **raw,
-        ),
-        "boxes": group.create_array(
-            "boxes", shape=(N, K, 4), dtype="int32", chunks=(N, K, 4), **small
-        ),
-        "masks": group.create_array("masks", shape=(N, K), dtype="int32", chunks=(N, K), **small),
-        "parts": group.create_array("parts", shape=(N, K), dtype="int32", chunks=(N, K), **small),
-        "valid": group.create_array("valid", shape=(N, K), dtype="bool", chunks=(N, K), **small),
+    about = {
+        "dataset": image_files.dataset,
+        "images": image_files.digest(),
+        "masks": masks.about["sha256"],
+        "segmenter": masks.about["segmenter"],
+        "part_names": masks.about["part_names"],
     }
+    rows = write_store(path, len(image_files), settings, cut, about, threads)
+    return image_files.table["id"][rows["masks"][:, 0] == NO_MASK].tolist()
+
+
+def write_store(
+    path: Path,
+    N: int,
+    settings: CropSettings,
+    cut: Callable[[int], tuple[Crops, Crops]],
+    about: dict[str, Any],
+    threads: int,
+) -> dict[str, NDArray]:
+    """Writes a store of crops that are cut meanwhile; the same crops give the same bytes.
+
+    Args:
+        path: the folder to write; what is there is replaced.
+        N: number of images.
+        settings: how the crops are cut and kept.
+        cut: gives an image's crops, and the whole image as its only crop; called in threads.
+        about: attributes of the store, beside its format and settings.
+        threads: how many images are worked on at a time.
+
+    Returns:
+        What the store says of crops, `boxes`, `masks`, `parts` and `valid`, and of images, `sizes`.
+    """
+
+    def encoded(image: int) -> _Encoded:
+        return _encode(*cut(image), STORAGE[settings.storage])
+
+    rows: list[dict[str, NDArray]] = []
+    with atomic_folder(path) as part, ThreadPoolExecutor(threads) as pool, ExitStack() as files:
+        group = zarr.create_group(part, zarr_format=3)
+        arrays = _sharded_arrays(group, N, settings)
+        layouts = {name: Layout.of(part, arrays[name]) for name in SHARDED}
+        writers = {name: files.enter_context(ShardWriter(layouts[name])) for name in SHARDED}
+        for image in track(_eager(pool, encoded, N), "Cutting crops", N):
+            for name, writer in writers.items():
+                writer.add(image.chunks[name])
+            rows.append(image.rows)
+        stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        for name, values in stacked.items():
+            _write_whole(group, name, values)
+        group.attrs.update(
+            {"format": FORMAT, "settings": settings.model_dump(mode="json"), **about}
+        )
+    return stacked
+
+
+def _encode(crops: Crops, whole: Crops, encoding: Encoding) -> _Encoded:
+    pixels = zip(crops.pixels, crops.valid, strict=True)
+    chunks: dict[str, list[bytes | None]] = {
+        "crops": [encoding.encode(crop) if valid else None for crop, valid in pixels],
+        "inside": [LOSSLESS.encode(np.packbits(crops.inside, axis=-1))],
+        "whole": [encoding.encode(whole.pixels[0])],
+    }
+    rows = {name: getattr(crops, name) for name in ("boxes", "masks", "parts", "valid")}
+    return _Encoded(chunks, {**rows, "sizes": whole.boxes[0, 2:]})
+
+
+def _eager(
+    pool: ThreadPoolExecutor, work: Callable[[int], _Encoded], count: int
+) -> Iterator[_Encoded]:
+    """Maps in order, some images ahead, so that memory stays bounded."""
+    for at in range(0, count, AHEAD):
+        yield from pool.map(work, range(at, min(at + AHEAD, count)))
+
+
+def _sharded_arrays(group: zarr.Group, N: int, settings: CropSettings) -> dict[str, zarr.Array]:
+    K, S = settings.per_image, settings.side
+    packed, pixels = (K, S, -(-S // 8)), STORAGE[settings.storage]
+    return {
+        "crops": _sharded(group, "crops", (N, K, S, S, 3), (1, 1, S, S, 3), pixels),
+        "inside": _sharded(group, "inside", (N, *packed), (1, *packed), LOSSLESS),
+        "whole": _sharded(group, "whole", (N, 1, S, S, 3), (1, 1, S, S, 3), pixels),
+    }
+
+
+def _sharded(
+    group: zarr.Group,
+    name: str,
+    shape: tuple[int, ...],
+    chunk: tuple[int, ...],
+    encoding: Encoding,
+) -> zarr.Array:
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype="uint8",
+        chunks=chunk,
+        shards=(min(IMAGES_PER_SHARD, shape[0]), *shape[1:]),
+        serializer=encoding.serializer,
+        compressors=(*encoding.compressors, Crc32cCodec()),
+        filters=None,
+    )
+
+
+def _write_whole(group: zarr.Group, name: str, values: NDArray) -> None:
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=values.shape,
+        compressors=ZstdCodec(level=9, checksum=True),
+        # Or Zarr leaves out a file of zeros.
+        config={"write_empty_chunks": True},
+    )
+    array[...] = values

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.crops.extraction import Crops, cut_as_stored, whole_image
+from pipeline.crops.extraction import Crops, cut_as_stored
 from pipeline.crops.store import CropStore
 from pipeline.masks.segmenter import Machine, with_fingerprint
 from pipeline.model.base.inference import ModelOutputs, infer
@@ -72,12 +72,10 @@ class Predictor:
         Raises:
             ProtoMaskError: the segmenter's weights or masks are not available.
         """
-        masks, side = None, self.crops.settings.side
-        if self.network.sees == "crops":
+        masks = None
+        if not self.crops.whole_images:
             (masks,) = self.segmenter.segment([image], self.machine)
-            crops = cut_as_stored(self.crops, image, masks)
-        else:
-            crops = whole_image(image, 1, side)
+        crops = cut_as_stored(self.crops, image, masks)
         found = self._infer(crops)
         logits_C = found.logits_NC[0].numpy()
         order = np.argsort(-logits_C, kind="stable").tolist()[:RANKS]

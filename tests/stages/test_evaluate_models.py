@@ -39,7 +39,7 @@ dataset: {name: demo, code: pipeline/datasets/readers/demo,
   max_bad_fraction: 0.01, source: artifacts/listing.json, scanned: []}
 segmenter: {name: patches, version: 1, grid: 2}
 crops: {version: 3, choose: largest, side: 64, per_image: 3, background: original,
-  min_box_area: 0.0, max_box_area: 1.0}
+  min_box_area: 0.0, max_box_area: 1.0, storage: jpeg}
 train: {precision: float32,
   epochs: 1, warmup_epochs: 1, freeze_backbone: true, augment: false, batch_size: 16,
   accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1,

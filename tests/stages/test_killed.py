@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from clones import STAGES, Clone
+from test_links import assert_nothing_is_kept_twice
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +36,7 @@ def test_another_clone_killed_in_every_stage_ends_with_the_same_bytes(
         _remove_torn_lock(clone)
     clone.run("dvc", "repro")
     assert clone.bytes() == finished.bytes()
+    assert_nothing_is_kept_twice(clone)
 
 
 def _remove_torn_lock(clone: Clone) -> None:

@@ -154,7 +154,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
             {"crops.sied": 3},
             r"crops\.sied: no such parameter; did you mean side\? "
             r"\(there are: background, choose, max_box_area, min_box_area, per_image, side, "
-            r"version\)",
+            r"storage, version\)",
         ),
         (
             {"segmenter.scale": 3},

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from PIL import Image as Pillow
 from settings import crop_settings
 
 from pipeline.crops import writing as module
-from pipeline.crops.extraction import cut_as_stored, extract_crops, whole_image
+from pipeline.crops.extraction import cut_as_stored, extract_crops
 from pipeline.crops.loading import load_batches
 from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
@@ -25,7 +26,7 @@ from pipeline.masks.masks import Masks
 from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
 
-SETTINGS = crop_settings(side=20, per_image=3)
+SETTINGS = crop_settings(side=20, per_image=3, storage="lossless")
 
 
 class NamedParts(Patches):
@@ -53,6 +54,17 @@ class Made:
         where = path or self.path
         return write_crops(where, self.image_files, self.root, self.masks, SETTINGS, **options)
 
+    def kept(self, folder: Path, storage: str) -> CropStore:
+        """The same crops, kept in another way in files of 4 images."""
+        settings = SETTINGS.model_copy(update={"storage": storage})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "IMAGES_PER_SHARD", 4)
+            write_crops(folder / "kept", self.image_files, self.root, self.masks, settings)
+        return CropStore(folder / "kept")
+
+    def photograph(self, image: int) -> np.ndarray:
+        return read_image(self.root / self.image_files.table["path"][image])
+
 
 @pytest.fixture(scope="module")
 def made(
@@ -77,7 +89,7 @@ def test_the_store_holds_what_is_extracted(made: Made) -> None:
     store = CropStore(made.path)
     assert len(store) == 11
     for image in np.random.default_rng(0).permutation(11).tolist():
-        photograph = read_image(made.root / made.image_files.table["path"][image])
+        photograph = made.photograph(image)
         expected = extract_crops(photograph, made.masks.masks(image), SETTINGS)
         assert np.array_equal(store.crops([image])[0], expected.pixels)
         assert np.array_equal(store.inside(image), expected.inside)
@@ -95,7 +107,7 @@ def test_whole_images(made: Made) -> None:
     assert whole.masks.tolist() == whole.parts.tolist() == [[NO_MASK]] * 11
     assert whole.cut_along.tolist() == store.masks.tolist()
     for image in (10, 1, 4):
-        photograph = read_image(made.root / made.image_files.table["path"][image])
+        photograph = made.photograph(image)
         height, width = photograph.shape[:2]
         resized = Pillow.fromarray(photograph).resize((20, 20), Pillow.Resampling.BILINEAR)
         assert np.array_equal(whole.crops([image])[0, 0], np.asarray(resized))
@@ -107,6 +119,31 @@ def test_whole_images(made: Made) -> None:
     assert store.valid.shape == (11, 3) and store.crops([0]).shape == (1, 3, 20, 20, 3)
 
 
+@pytest.mark.parametrize("storage", ["jpeg", "lossless"])
+def test_zarr_reads_the_same(made: Made, tmp_path: Path, storage: str) -> None:
+    """The files are those of an ordinary sharded array, over the boundary of a file, too."""
+    store = made.kept(tmp_path, storage)
+    group = zarr.open_group(store.path, mode="r")
+    assert np.array_equal(store.crops(range(11)), group["crops"][:])
+    assert np.array_equal(store.whole().crops(range(11)), group["whole"][:])
+    for image in range(11):
+        packed = np.packbits(store.inside(image), axis=-1)
+        assert np.array_equal(packed, group["inside"][image])
+
+
+def test_jpeg_is_near_what_is_extracted(made: Made, tmp_path: Path) -> None:
+    """All but the pixels is exact, and missing crops are black to the bit."""
+    jpeg, exact = made.kept(tmp_path, "jpeg"), CropStore(made.path)
+    for kept, cut in ((jpeg, exact), (jpeg.whole(), exact.whole())):
+        found, expected = kept.crops(range(11)), cut.crops(range(11))
+        error = (found.astype(float) - expected)[cut.valid]
+        assert 0 < np.sqrt((error**2).mean()) < 3
+        assert not found[~cut.valid].any()
+        for name in ("valid", "boxes", "masks", "sizes"):
+            assert np.array_equal(getattr(kept, name), getattr(cut, name))
+        assert all(np.array_equal(kept.inside(image), cut.inside(image)) for image in range(11))
+
+
 def test_whole_images_of_any_background_and_their_features_are_known_by_another_name(
     made: Made,
 ) -> None:
@@ -115,11 +152,13 @@ def test_whole_images_of_any_background_and_their_features_are_known_by_another_
     assert store.whole().about != store.about
 
 
-def test_a_photograph_is_cut_as_those_of_the_store_were(made: Made) -> None:
-    store, image = CropStore(made.path), 3
-    photograph = read_image(made.root / made.image_files.table["path"][image])
-    masks = made.masks.masks(image)
-    for seen in (store, store.whole()):
+@pytest.mark.parametrize("storage", ["jpeg", "lossless"])
+def test_a_photograph_is_cut_as_those_of_the_store_were(
+    made: Made, tmp_path: Path, storage: str
+) -> None:
+    store, image = made.kept(tmp_path, storage), 3
+    photograph = made.photograph(image)
+    for seen, masks in ((store, made.masks.masks(image)), (store.whole(), None)):
         crops = cut_as_stored(seen, photograph, masks)
         assert np.array_equal(crops.pixels, seen.crops([image])[0])
         assert np.array_equal(crops.inside, seen.inside(image))
@@ -168,36 +207,17 @@ def test_batches(made: Made) -> None:
     assert list(load_batches(store, rows[:0], 2, torch.device("cpu"))) == []
 
 
-@pytest.mark.parametrize("per_chunk", [4, 11, 128])
-def test_chunks(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_chunk: int
-) -> None:
-    """11 images in chunks of 4, 4 and 3, in one that is just full, and in one that is not."""
-    monkeypatch.setattr(module, "IMAGES_PER_CHUNK", per_chunk)
+@pytest.mark.parametrize("per_file", [4, 11, 128])
+def test_files(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_file: int) -> None:
+    """11 images in files of 4, 4 and 3, in one that is just full, and in one that is not."""
+    monkeypatch.setattr(module, "IMAGES_PER_SHARD", per_file)
     made.write(tmp_path / "s")
     store, whole = CropStore(tmp_path / "s"), CropStore(made.path)
     for image in (3, 4, 10, 0, 7, 8):
         assert np.array_equal(store.crops([image]), whole.crops([image]))
         assert np.array_equal(store.inside(image), whole.inside(image))
-    chunks = [file for file in (tmp_path / "s" / "crops" / "c").rglob("*") if file.is_file()]
-    assert len(chunks) == -(-11 // per_chunk)
-
-
-def test_over_the_chunk_boundary(
-    tmp_path: Path,
-    make_photographs: Callable[..., Path],
-    image_files_in: Callable[[Path], ImageFiles],
-) -> None:
-    root = make_photographs(tmp_path / "root", per_class=65, width=8, height=6)  # 130 > 128
-    made = Made(tmp_path, image_files_in(root), root)
-    made.write()
-    store = CropStore(made.path)
-    for image in (127, 128, 129, 0):
-        photograph = read_image(root / made.image_files.table["path"][image])
-        expected = extract_crops(photograph, made.masks.masks(image), SETTINGS)
-        assert np.array_equal(store.crops([image])[0], expected.pixels)
-        expected = whole_image(photograph, 1, SETTINGS.side)
-        assert np.array_equal(store.whole().crops([image])[0], expected.pixels)
+    files = [file for file in (tmp_path / "s" / "crops" / "c").rglob("*") if file.is_file()]
+    assert len(files) == -(-11 // per_file)
 
 
 def test_black_photographs(
@@ -205,7 +225,7 @@ def test_black_photographs(
     make_photographs: Callable[..., Path],
     image_files_in: Callable[[Path], ImageFiles],
 ) -> None:
-    """Zarr leaves out a chunk of zeros unless told not to."""
+    """Zarr leaves out a file of zeros unless told not to."""
     root = make_photographs(tmp_path / "root", per_class=2)
     for number, path in enumerate(sorted(root.rglob("*.png"))):
         Pillow.new("RGB", (20 + number, 20)).save(path)
@@ -223,28 +243,50 @@ def test_any_number_of_threads_writes_the_same_bytes(made: Made, tmp_path: Path)
             assert (tmp_path / "s" / file.relative_to(made.path)).read_bytes() == file.read_bytes()
 
 
-CHUNK = Path("crops", "c", "0", "0", "0", "0", "0")
+CROPS = Path("crops", "c", "0", "0", "0", "0", "0")
+INSIDE = Path("inside", "c", "0", "0", "0", "0")
 WHOLE = Path("whole", "c", "0", "0", "0", "0", "0")
 
 
-@pytest.mark.parametrize("chunk", [CHUNK, WHOLE])
-def test_a_missing_or_cut_chunk_is_named(copied: Path, chunk: Path) -> None:
-    content = (copied / chunk).read_bytes()
-    for damaged in (content[:-1], b""):
-        (copied / chunk).write_bytes(damaged)
-        with pytest.raises(ProtoMaskError, match=rf"{chunk} is missing or cut short"):
+@pytest.mark.parametrize("file", [CROPS, INSIDE, WHOLE])
+def test_a_missing_or_cut_file_is_named(copied: Path, file: Path) -> None:
+    content = (copied / file).read_bytes()
+    for damaged in (content[:-1], content[:100], b""):
+        (copied / file).write_bytes(damaged)
+        with pytest.raises(ProtoMaskError, match=rf"{file} is cut short or damaged"):
             CropStore(copied)
-    (copied / chunk).unlink()
-    with pytest.raises(ProtoMaskError, match=r"missing or cut short.*dvc repro crops"):
+    (copied / file).unlink()
+    with pytest.raises(ProtoMaskError, match=rf"{file} is missing.*dvc repro crops"):
         CropStore(copied)
 
 
-def test_a_chunk_cut_while_it_is_read(copied: Path) -> None:
+def test_a_file_cut_while_it_is_read(copied: Path) -> None:
     store = CropStore(copied)
-    with (copied / CHUNK).open("r+b") as file:
+    with (copied / CROPS).open("r+b") as file:
         file.truncate(100)
-    with pytest.raises(ProtoMaskError, match="cut short while it was read"):
+    with pytest.raises(ProtoMaskError, match=rf"{CROPS} is damaged.*dvc repro crops"):
         store.crops([10])
+
+
+@pytest.mark.parametrize("file", [CROPS, INSIDE, WHOLE])
+def test_no_flipped_bit_is_overlooked(copied: Path, file: Path) -> None:
+    """Every 97th byte of a file, in an image's chunks, their CRCs and the index."""
+    content = bytearray((copied / file).read_bytes())
+    for place in range(0, len(content), 97):
+        content[place] ^= 1
+        (copied / file).write_bytes(content)
+        with pytest.raises(ProtoMaskError, match=rf"{file} is (cut short or )?damaged"):
+            _read_all(CropStore(copied))
+        content[place] ^= 1
+    (copied / file).write_bytes(content)
+    _read_all(CropStore(copied))
+
+
+def _read_all(store: CropStore) -> None:
+    store.crops(range(len(store)))
+    store.whole().crops(range(len(store)))
+    for image in range(len(store)):
+        store.inside(image)
 
 
 @pytest.mark.parametrize(
@@ -279,23 +321,12 @@ def test_a_missing_file_is_named(copied: Path, name: str) -> None:
         CropStore(copied)
 
 
-def test_damaged_masks_inside_crops_are_refused_in_words(copied: Path) -> None:
-    file = next(path for path in (copied / "inside" / "c").rglob("*") if path.is_file())
-    whole = bytearray(file.read_bytes())
-    for place in range(8, 200, 9):
-        whole[place] ^= 1
-    file.write_bytes(whole)
-    with pytest.raises(ProtoMaskError, match="inside is damaged"):
-        for image in range(11):
-            CropStore(copied).inside(image)
-
-
 def test_a_store_of_another_format_is_refused(copied: Path) -> None:
     """Format 1 had no whole images."""
     about = json.loads((copied / "zarr.json").read_text())
     about["attributes"]["format"] = 1
     (copied / "zarr.json").write_text(json.dumps(about))
-    with pytest.raises(ProtoMaskError, match=r"format 1, not 4.*dvc repro crops"):
+    with pytest.raises(ProtoMaskError, match=r"format 1, not 5.*dvc repro crops"):
         CropStore(copied)
 
 
