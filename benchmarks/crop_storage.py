@@ -7,6 +7,7 @@ parameters, such as the `dataset.root` of photographs.
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -36,9 +37,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         experiment = _Experiment(Path(folder), [f"dataset={dataset}", *(overrides or [])])
         experiment.cut()
-        found = pd.DataFrame(
-            experiment.metrics(storage, seed) for storage in (EXACT, JPEG) for seed in range(seeds)
-        )
+        found = pd.DataFrame(row for seed in range(seeds) for row in experiment.metrics(seed))
         console = Console()
         console.print(experiment.sizes())
         console.print(_compared(found, dataset, seeds))
@@ -62,16 +61,18 @@ class _Experiment:
             crops.run(workspace)
             workspace.crops.rename(self._store(storage))
 
-    def metrics(self, storage: str, seed: int) -> dict[str, float | str | int]:
-        """Trains and measures a model."""
-        workspace = self._workspace(storage, seed)
-        workspace.crops.symlink_to(self._store(storage))
-        for stage in (prepare, train, push, finetune, evaluate):
-            stage.run(workspace)
-        workspace.crops.unlink()
-        written = json.loads(workspace.metrics.read_text())
-        written.pop("intervals")
-        return {"storage": storage, "seed": seed, **flat(written)}
+    def metrics(self, seed: int) -> Iterator[dict[str, float | str | int]]:
+        """Trains and measures a model for each way of keeping crops."""
+        prepare.run(self._workspace(EXACT, seed))
+        for storage in (EXACT, JPEG):
+            workspace = self._workspace(storage, seed)
+            workspace.crops.symlink_to(self._store(storage))
+            for stage in (train, push, finetune, evaluate):
+                stage.run(workspace)
+            workspace.crops.unlink()
+            written = json.loads(workspace.metrics.read_text())
+            written.pop("intervals")
+            yield {"storage": storage, "seed": seed, **flat(written)}
 
     def sizes(self) -> Table:
         """Returns what crops take and what is lost of them."""
