@@ -48,7 +48,12 @@ class Prediction(NamedTuple):
 
     @property
     def why(self) -> str:
-        """Why this class rather than that one, in words; the class's name if it is the only one."""
+        """Why this class rather than that one, in words; the class's name if it is the only one.
+
+        An image that is like none of the prototypes is said to be so, since any class is as good.
+        """
+        if not any(score for _, score in self.ranking):
+            return "like none of the prototypes, so that every class has the score 0"
         return self.margin.sentence if self.margin else self.ranking[0][0]
 
     @property

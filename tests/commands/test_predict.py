@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -35,6 +36,16 @@ def test_a_photograph_gets_the_scores_that_evaluate_gave_it(run_folder: Path) ->
             expected.tolist(), abs=1e-4
         )
         assert predictor.picture(prediction).width == 1200
+
+
+def test_what_is_like_no_prototype_is_said_to_be_so(run_folder: Path) -> None:
+    """A similarity is at most log(1/ε) = 9.2, so that none is above a floor of 10."""
+    predictor = predict.load_predictor(workspace, workspace.read_params())
+    predictor.network.set_floor(torch.full((6,), 10.0))
+    photograph = np.asarray(Image.open(run_folder / "photographs" / "class 1" / "003.png"))
+    prediction = predictor.predict("003.png", photograph)
+    assert prediction.why == "like none of the prototypes, so that every class has the score 0"
+    assert predictor.picture(prediction).width == 1200
 
 
 def test_the_ranking_and_the_picture_are_named(

@@ -52,7 +52,9 @@ def test_published_settings_are_the_papers(compose, name):
     assert (train.step_size, train.epochs, train.warmup_epochs) == (step_size, 100, 0)
     assert (train.batch_size, train.accumulate) == (16, 4)
     assert train.loss == {"cluster": 0.8, "separation": 0.2, "diversity": 0.2}
-    assert (params.finetune.epochs, params.finetune.lr) == (10, 3e-4)
+    finetune = params.finetune
+    assert (finetune.epochs, finetune.lr, finetune.penalty) == (10, 3e-4, 1e-3)
+    assert (finetune.merge, finetune.reach, finetune.sparsity) == (False, 1.0, "penalty")
 
 
 @pytest.mark.parametrize("model", MODELS)
