@@ -12,7 +12,7 @@ from pipeline.crops.store import CropStore
 from pipeline.masks.masks import NO_PART, Masks
 from pipeline.report.drawing import Colour, Outline, outlined
 from pipeline.report.heatmaps import Cut, read_cut
-from pipeline.report.view_drawing import colour_of_view, draw_view
+from pipeline.report.view_drawing import colour_of_view
 from pipeline.saliency.margin import Margin, Region
 from pipeline.saliency.prototypes import Points, Prototypes
 
@@ -96,13 +96,12 @@ def draw_rows(
         return []
     most = max((abs(region.points) for region in margin.regions), default=1.0)
 
-    def shown(cut: Cut, view: int) -> Image.Image:
-        if views.kind == "cells":
-            return draw_view(views, cut.pixels, view, SIDE)
-        outline = Outline(cut.inside, colour_of_view(views, view))
-        return outlined(cut.pixels, [outline], SIDE, DIM)
+    def shown(cut: Cut, view: int, colour: Colour) -> Image.Image:
+        in_cells = views.kind == "cells"
+        place = views.cell(view, *cut.pixels.shape[:2]) if in_cells else cut.inside
+        return outlined(cut.pixels, [Outline(place, colour)], SIDE, 0 if in_cells else DIM)
 
-    def speaker(points: Points | None) -> Speaker | None:
+    def speaker(points: Points | None, colour: Colour) -> Speaker | None:
         if points is None:
             return None
         first = points.prototypes[0]
@@ -110,19 +109,20 @@ def draw_rows(
         label = int(prototypes.class_of_P[first])
         cut = read_cut(crops, row, views.crop(view))
         name = prototypes.class_names[label]
-        return Speaker(points, label, name, ids[row], shown(cut, view))
+        return Speaker(points, label, name, ids[row], shown(cut, view, colour))
 
     return [
         Row(
             region,
             views.mark(region.view),
-            colour_of_view(views, region.view),
+            colour,
             region.points / most,
-            shown(cuts[views.crop(region.view)], region.view),
-            speaker(region.pro),
-            speaker(region.con),
+            shown(cuts[views.crop(region.view)], region.view, colour),
+            speaker(region.pro, colour),
+            speaker(region.con, colour),
         )
         for region in margin.regions
+        for colour in [colour_of_view(views, region.view)]
     ]
 
 

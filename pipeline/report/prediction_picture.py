@@ -151,7 +151,7 @@ def _draw_region(canvas: Image.Image, top: int, row: Row) -> None:
         if speaker:
             canvas.paste(resized(np.asarray(speaker.picture), CROP), (left, top))
         else:
-            _write(canvas, (left, top + 44), "nothing in it", 16, SOFT, CROP)
+            _write(canvas, (left, top + 44), "none in it", 16, SOFT, CROP)
     _write(canvas, (REGION_TEXT, top + 4), signed(row.region.points), 24, INK)
     length = round(abs(row.share) * (WIDTH - MARGIN - REGION_TEXT))
     bar = (REGION_TEXT, top + 40, REGION_TEXT + max(length, 2), top + 46)
