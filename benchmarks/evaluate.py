@@ -47,9 +47,10 @@ def main(
 
     @torch.inference_mode()
     def one_pass() -> None:
-        for batch in load_batches(crops, rows, IMAGES_PER_BLOCK, fabric.device):
+        masks = network.settings.pools_inside
+        for batch in load_batches(crops, rows, IMAGES_PER_BLOCK, fabric.device, masks):
             with fabric.autocast():
-                in_passes(network, batch.crops_BKSS3, batch.valid_BK).float().cpu()
+                in_passes(network, *batch[1:]).float().cpu()
 
     def suite(groups: Sequence[str], explanations: Sequence[ExplanationName]) -> None:
         evidence = gather_evidence(

@@ -117,7 +117,7 @@ def _parts(training: Training) -> dict[str, Callable[[], object]]:
         found.backward(gradient.to(found.dtype))
 
     def head() -> None:
-        training._backward(rows, features_BVF.detach().requires_grad_(), 1)
+        training._backward(rows, features_BVF.detach().requires_grad_(), None, 1)
 
     steps = range(0, len(numbers), training.settings.accumulate)
     return {

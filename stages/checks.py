@@ -32,6 +32,7 @@ def refuse_unusable_backbone(workspace: Workspace) -> None:
     from pipeline.backbone.backbone import Backbone  # takes seconds to import
 
     backbone = Backbone(params.model.backbone, "none" if weights == "imagenet" else weights)
+    backbone.channels(params.model.feature_stages)
     backbone.grid(params.crops.side)
     with atomic_file(good) as part:
         part.touch()
@@ -45,6 +46,7 @@ def _key(params: Params, weights: str) -> str:
         weights,
         (file.st_size, file.st_mtime_ns) if file else None,
         params.crops.side,
+        params.model.feature_stages,
         version("timm"),
     ]
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:32]

@@ -25,7 +25,8 @@ crops: {version: 3, choose: largest, side: 32, per_image: 3, background: origina
   min_box_area: 0.0, max_box_area: 1.0, storage: jpeg}
 model: {backbone: test_resnet, pretrained: none, name: protomask,
   code: pipeline/model/protomask, embedding_dim: 8,
-  prototypes_per_class: 2, standardise: true, epsilon: 0.0001}
+  prototypes_per_class: 2, standardise: true, epsilon: 0.0001,
+  pooling: box, stages: [-1]}
 train: {precision: float32,
   epochs: 1, warmup_epochs: 0, freeze_backbone: true, augment: false, batch_size: 8,
   accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1,

@@ -60,7 +60,13 @@ CROPS: dict[str, Any] = {
 }
 BACKBONE = {"backbone": "efficientnet_lite0", "pretrained": "imagenet", "standardise": True}
 MODEL: dict[str, dict[str, Any]] = {
-    "protomask": {"embedding_dim": 1280, "prototypes_per_class": 10, "epsilon": 1e-4},
+    "protomask": {
+        "embedding_dim": 1280,
+        "prototypes_per_class": 10,
+        "epsilon": 1e-4,
+        "pooling": "box",
+        "stages": (-1,),
+    },
     "protopnet": {"embedding_dim": 128, "prototypes_per_class": 10, "epsilon": 1e-4},
     "protopool": {
         "embedding_dim": 128,

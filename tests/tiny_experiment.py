@@ -70,7 +70,9 @@ class Brightness:
 
     rule = "prp"
 
-    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+    def __call__(
+        self, crops_nSS3: Tensor, prototypes_n: Tensor, inside_nSS: Tensor | None = None
+    ) -> Tensor:
         assert len(crops_nSS3) == len(prototypes_n)
         return crops_nSS3.float().mean(-1) - 100
 

@@ -108,7 +108,7 @@ class Backbone(nn.Module):
             ProtoMaskError: there is no such stage; the model accepts images of another size only;
                 or batch normalisation in training mode has a single value per channel.
         """
-        places = [stage if stage == LAST else self._place(stage) for stage in stages]
+        places = self.places(stages)
         height, width = images.shape[2:]
         try:
             maps = stage_outputs(self.network, (images - self.mean) / self.std, places)
@@ -128,6 +128,17 @@ class Backbone(nn.Module):
             for place, found in zip(places, maps, strict=True)
         ]
 
+    def places(self, stages: Sequence[int]) -> list[int]:
+        """Returns stages with one number for each: −1, or the place in `feature_info` from 0.
+
+        Args:
+            stages: numbers of stages, see `feature_maps`.
+
+        Raises:
+            ProtoMaskError: there is no such stage.
+        """
+        return [stage if stage == LAST else self._place(stage) for stage in stages]
+
     def channels(self, stages: Sequence[int]) -> list[int]:
         """Returns the number of channels F_s of each stage's feature map.
 
@@ -139,8 +150,8 @@ class Backbone(nn.Module):
         """
         info = self.network.feature_info
         return [
-            self.num_features if stage == LAST else info[self._place(stage)]["num_chs"]
-            for stage in stages
+            self.num_features if place == LAST else info[place]["num_chs"]
+            for place in self.places(stages)
         ]
 
     def grid(self, size: int) -> tuple[int, int]:

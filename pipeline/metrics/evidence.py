@@ -58,6 +58,14 @@ class Subject(Protocol):
         """
         ...
 
+    def inside(self, images_B: Tensor) -> Tensor:
+        """Returns the masks inside the stored crops of images, bool B×K×S×S.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+        """
+        ...
+
     def segmented(self, image: int) -> Segmented:
         """Returns an image's masks, object mask and part locations.
 
@@ -66,12 +74,13 @@ class Subject(Protocol):
         """
         ...
 
-    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
+    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor, inside_BKSS: Tensor) -> ModelOutputs:
         """Returns the model's outputs for crops, on the CPU.
 
         Args:
             crops_BKSS3: RGB crops B×K×S×S×3, uint8, or float in [0, 1].
             valid_BK: bool B×K, false for missing crops; at least one true in each row.
+            inside_BKSS: bool B×K×S×S, the masks inside the crops.
         """
         ...
 
@@ -144,6 +153,7 @@ class Evidence:
         truth: ground truth of a data set that was drawn; None for any other data set.
         seed: seed of the noise in changed copies, ≥ 0.
         grid: numbers of rows and columns of views of a crop.
+        only_inside: whether crops show their masks alone, since other pixels were replaced.
         unexplained: the explanations that were asked for and that this model cannot have, with the
             reason.
     """
@@ -166,6 +176,7 @@ class Evidence:
     truth: Truth | None = None
     seed: int = 0
     grid: tuple[int, int] = (1, 1)
+    only_inside: bool = False
     unexplained: Mapping[str, str] = field(default_factory=dict)
 
     def unmeasurable(
@@ -263,10 +274,15 @@ class Batch:
         return self.evidence.subject.crops(self.images_B)
 
     @cached_property
+    def inside_BKSS(self) -> Tensor:
+        """The masks inside the crops as stored, bool B×K×S×S; changed copies have the same."""
+        return self.evidence.subject.inside(self.images_B)
+
+    @cached_property
     def perturbed(self) -> Copies:
         """One perturbed copy of each image, with the model's outputs; shared by all groups."""
         crops = perturb(self.crops_BKSS3, self.evidence.seed, self.images_B)
-        return Copies(crops, self.evidence.subject.infer(crops, self.valid_BK))
+        return self._copies(crops)
 
     @cached_property
     def labels_BSS(self) -> Tensor:
@@ -279,8 +295,11 @@ class Batch:
         """Copies of the images with one part of another class; drawn data sets only."""
         assert self.evidence.truth is not None
         crops, part_B, labels_BSS = self.evidence.truth.redrawn(self.images_B)
-        copies = Copies(crops, self.evidence.subject.infer(crops, self.valid_BK))
-        return Redrawn(copies, part_B, labels_BSS)
+        return Redrawn(self._copies(crops), part_B, labels_BSS)
+
+    def _copies(self, crops_BKSS3: Tensor) -> Copies:
+        found = self.evidence.subject.infer(crops_BKSS3, self.valid_BK, self.inside_BKSS)
+        return Copies(crops_BKSS3, found)
 
 
 class Redrawn(NamedTuple):

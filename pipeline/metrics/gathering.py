@@ -69,17 +69,27 @@ class Examined:
         """
         return torch.from_numpy(self.store.crops(self.rows_N[images_B.numpy()]))
 
+    def inside(self, images_B: Tensor) -> Tensor:
+        """Returns the masks inside the stored crops of images, bool B×K×S×S.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+        """
+        rows = self.rows_N[images_B.numpy()].tolist()
+        return torch.from_numpy(np.stack([self.store.inside(row) for row in rows]))
+
     @torch.inference_mode()
-    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
+    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor, inside_BKSS: Tensor) -> ModelOutputs:
         """Returns the model's outputs for crops, on the CPU.
 
         Args:
             crops_BKSS3: RGB crops B×K×S×S×3, uint8, or float in [0, 1].
             valid_BK: bool B×K, false for missing crops; at least one true in each row.
+            inside_BKSS: bool B×K×S×S, the masks inside the crops.
         """
-        device = self.fabric.device
+        given = (tensor.to(self.fabric.device) for tensor in (crops_BKSS3, valid_BK, inside_BKSS))
         with self.fabric.autocast():
-            features = in_passes(self.network, crops_BKSS3.to(device), valid_BK.to(device))
+            features = in_passes(self.network, *given)
         return infer(self.network, features.float(), valid_views(valid_BK, features))
 
     def segmented(self, image: int) -> Segmented:
@@ -158,6 +168,7 @@ def gather_evidence(
         parts_NQ2=part_locations(index, rows_N, size),
         truth=truth,
         seed=seed,
+        only_inside=crops.settings.background != "original",
         unexplained=unexplained,
     )
 

@@ -15,7 +15,7 @@ from pipeline.backbone.backbone import Backbone
 from pipeline.crops.store import CropStore
 from pipeline.model.base.models import build
 from pipeline.model.base.network import PrototypeNetwork
-from pipeline.saliency.prototypes import Prototypes
+from pipeline.saliency.prototypes import Prototypes, crops_at, insides_at
 from pipeline.training.fabric import Fabric
 from pipeline.training.features import in_passes
 
@@ -44,8 +44,9 @@ def build_controls(
     Returns:
         `random_weights` and, for a model whose prototypes are pushed, `random_prototypes`.
     """
-    sources, cell_P = prototypes.pixels(crops), torch.tensor(prototypes.cell_P)
-    made = {"random_weights": with_random_weights(network, sources, cell_P, fabric, seed)}
+    sources, inside = prototypes.pixels(crops), prototypes.inside(crops)
+    cell_P = torch.tensor(prototypes.cell_P)
+    made = {"random_weights": with_random_weights(network, sources, inside, cell_P, fabric, seed)}
     if network.pushes:
         made["random_prototypes"] = with_random_prototypes(network, crops, rows_N, fabric, seed)
     return made
@@ -53,13 +54,19 @@ def build_controls(
 
 @torch.inference_mode()
 def with_random_weights(
-    network: PrototypeNetwork, sources_P1SS3: Tensor, cell_P: Tensor, fabric: Fabric, seed: int
+    network: PrototypeNetwork,
+    sources_P1SS3: Tensor,
+    inside_P1SS: Tensor,
+    cell_P: Tensor,
+    fabric: Fabric,
+    seed: int,
 ) -> PrototypeNetwork:
     """Returns the network with a random backbone and W, and the same views as prototypes.
 
     Args:
         network: the trained model, which is not changed.
         sources_P1SS3: uint8 P×1×S×S×3, the training crop that each prototype was pushed onto.
+        inside_P1SS: bool P×1×S×S, the masks inside these crops.
         cell_P: int64 P, the view of this crop that each prototype was pushed onto, from 0.
         fabric: the device and the precision of the backbone.
         seed: seed of the random weights, ≥ 0.
@@ -75,7 +82,7 @@ def with_random_weights(
     learned = {name: t for name, t in network.state_dict().items() if name in HEAD}
     control.load_state_dict(learned, strict=False)
     control = control.to(fabric.device).eval()
-    features_PVF = _features(control, sources_P1SS3, fabric)
+    features_PVF = _features(control, sources_P1SS3, inside_P1SS, fabric)
     control.standardise(features_PVF.flatten(0, 1))
     _push_onto(control, features_PVF, cell_P)
     return control
@@ -105,9 +112,10 @@ def with_random_prototypes(
     image_X, crop_X = np.nonzero(crops.valid[rows_N])
     P = network.num_prototypes
     chosen_P = chance.choice(len(image_X), P, replace=len(image_X) < P)
-    pixels = [crops.crops([rows_N[image_X[x]]])[:, crop_X[x]] for x in chosen_P]
+    places = [(int(rows_N[image_X[x]]), int(crop_X[x])) for x in chosen_P]
     control = copy.deepcopy(network).to(fabric.device)
-    features_PVF = _features(control, torch.from_numpy(np.stack(pixels)), fabric)
+    pixels, inside = crops_at(crops, places), insides_at(crops, places)
+    features_PVF = _features(control, pixels, inside, fabric)
     _push_onto(
         control, features_PVF, torch.from_numpy(chance.integers(features_PVF.shape[1], size=P))
     )
@@ -118,8 +126,10 @@ def _push_onto(control: PrototypeNetwork, features_PVF: Tensor, cell_P: Tensor) 
     control.push(control.embed(features_PVF[torch.arange(len(cell_P)), cell_P]))
 
 
-def _features(network: PrototypeNetwork, crops_P1SS3: Tensor, fabric: Fabric) -> Tensor:
-    crops = crops_P1SS3.to(fabric.device)
-    valid_P1 = torch.ones(len(crops), 1, dtype=torch.bool, device=fabric.device)
+def _features(
+    network: PrototypeNetwork, crops_P1SS3: Tensor, inside_P1SS: Tensor, fabric: Fabric
+) -> Tensor:
+    valid_P1 = torch.ones(len(crops_P1SS3), 1, dtype=torch.bool)
+    given = (tensor.to(fabric.device) for tensor in (crops_P1SS3, valid_P1, inside_P1SS))
     with fabric.autocast():
-        return in_passes(network, crops, valid_P1).float()
+        return in_passes(network, *given).float()

@@ -42,12 +42,15 @@ class Relevance(Protocol):
         """The method: `prp` or `grad`."""
         ...
 
-    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+    def __call__(
+        self, crops_nSS3: Tensor, prototypes_n: Tensor, inside_nSS: Tensor | None = None
+    ) -> Tensor:
         """Returns the relevance, float32 n×S×S, of crops for one prototype each.
 
         Args:
             crops_nSS3: RGB crops, uint8 n×S×S×3.
             prototypes_n: int64 n, the prototype of each crop, 0..P−1.
+            inside_nSS: bool n×S×S, the masks inside the crops, for models that pool inside them.
         """
         ...
 
@@ -129,7 +132,9 @@ def draw_heat_maps(
     if not cuts:
         return []
     crops_nSS3 = torch.from_numpy(np.stack([cut.pixels for cut in cuts]))
-    relevance_nSS = relevance(crops_nSS3, torch.tensor(prototypes)).clamp_min(0).cpu().numpy()
+    inside_nSS = torch.from_numpy(np.stack([cut.inside for cut in cuts]))
+    found_nSS = relevance(crops_nSS3, torch.tensor(prototypes), inside_nSS)
+    relevance_nSS = found_nSS.clamp_min(0).cpu().numpy()
     return [
         HeatMap(draw_heat_map(cut, found, side), _share(found, cut.inside))
         for cut, found in zip(cuts, relevance_nSS, strict=True)

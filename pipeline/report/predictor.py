@@ -121,11 +121,11 @@ class Predictor:
 
     @torch.inference_mode()
     def _infer(self, crops: Crops) -> ModelOutputs:
-        crops_1KSS3 = torch.from_numpy(crops.pixels)[None]
         valid_1K = torch.from_numpy(crops.valid)[None]
-        device = self.fabric.device
+        arrays = (crops.pixels, crops.valid, crops.inside)
+        given = (torch.from_numpy(array)[None].to(self.fabric.device) for array in arrays)
         with self.fabric.autocast():
-            features_1VF = self.network.features(crops_1KSS3.to(device), valid_1K.to(device))
+            features_1VF = self.network.features(*given)
         return infer(self.network, features_1VF.float().cpu(), valid_views(valid_1K, features_1VF))
 
     def _contrast(self, prediction: Prediction) -> Contrast | None:

@@ -173,10 +173,14 @@ class RelevanceSaliency:
         else:
             crops_BKSS3 = copies.crops_XKSS3
         used_nSS3 = crops_BKSS3[torch.arange(B)[:, None], crop_Bk].flatten(0, 1)
+        places = zip(rows_B.tolist(), crop_Bk.numpy(), strict=True)
+        inside_nSS = np.concatenate([self.crops.inside(row)[used] for row, used in places])
         boxes_n4 = torch.from_numpy(self.crops.boxes[rows_B[:, None], crop_Bk.numpy()])
         sides_B2 = torch.from_numpy(self.sides_N2[images_B.numpy()])
         maps_nSS = put_back(
-            self.relevance(used_nSS3, prototypes_Bk.flatten()).clamp_min(0).cpu(),
+            self.relevance(used_nSS3, prototypes_Bk.flatten(), torch.from_numpy(inside_nSS))
+            .clamp_min(0)
+            .cpu(),
             boxes_n4.flatten(0, 1),
             sides_B2.repeat_interleave(k, dim=0),
             self.crops.settings.side,
@@ -190,7 +194,10 @@ class RelevanceSaliency:
         cells = math.prod(self.relevance.network.grid(size))
         crop_n = views_n // cells
         relevance_nSS = self.relevance.of_sums(
-            torch.from_numpy(self.crops.crops([row]))[0, crop_n], views_n % cells, weights_nP
+            torch.from_numpy(self.crops.crops([row]))[0, crop_n],
+            views_n % cells,
+            weights_nP,
+            torch.from_numpy(self.crops.inside(row))[crop_n],
         )
         maps_nSS = put_back(
             relevance_nSS.clamp_min(0).cpu(),

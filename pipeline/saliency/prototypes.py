@@ -1,6 +1,7 @@
 """How a class score adds up: similarity × weight = points, prototype by prototype."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -157,8 +158,14 @@ class Prototypes:
 
     def pixels(self, crops: CropStore) -> Tensor:
         """Returns the training crops that the prototypes came from: uint8 P×1×S×S×3."""
-        places = zip(self.rows_P.tolist(), self.crop_P.tolist(), strict=True)
-        return torch.from_numpy(np.stack([crops.crops([row])[:, crop] for row, crop in places]))
+        return crops_at(crops, self._places())
+
+    def inside(self, crops: CropStore) -> Tensor:
+        """Returns the masks inside these crops: bool P×1×S×S."""
+        return insides_at(crops, self._places())
+
+    def _places(self) -> list[tuple[int, int]]:
+        return list(zip(self.rows_P.tolist(), self.crop_P.tolist(), strict=True))
 
     def distinct(self, label: int) -> list[tuple[int, ...]]:
         """Returns the prototypes of a class, grouped by training view, by descending weight.
@@ -217,6 +224,26 @@ class Prototypes:
         others = ~np.isin(self.origin_P, largest_G)
         rest = float(points_P[others].sum())
         return Score(label, float(points_P.sum()), rows, rest, int(others.sum()))
+
+
+def crops_at(crops: CropStore, places: Sequence[tuple[int, int]]) -> Tensor:
+    """Returns single crops of a store: uint8 X×1×S×S×3.
+
+    Args:
+        crops: the crop store to read from.
+        places: for each of X crops, the row of its image in the store, and its index, 0..K−1.
+    """
+    return torch.from_numpy(np.stack([crops.crops([row])[:, crop] for row, crop in places]))
+
+
+def insides_at(crops: CropStore, places: Sequence[tuple[int, int]]) -> Tensor:
+    """Returns the masks inside single crops of a store: bool X×1×S×S.
+
+    Args:
+        crops: the crop store to read from.
+        places: for each of X crops, the row of its image in the store, and its index, 0..K−1.
+    """
+    return torch.from_numpy(np.stack([crops.inside(row)[crop][None] for row, crop in places]))
 
 
 def figure(value: float) -> str:

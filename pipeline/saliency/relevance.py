@@ -5,7 +5,7 @@ D embedding.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial, reduce
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +17,9 @@ from zennit.core import Hook, ParamMod
 from zennit.layer import Sum
 from zennit.rules import Norm, Pass, ZBox
 
-from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.backbone import LAST, Backbone, stage_outputs
 from pipeline.model.base.network import PrototypeNetwork
+from pipeline.model.base.pooling import cell_weights
 from pipeline.model.base.relevance_target import SMALLEST, RelevanceTarget
 from pipeline.saliency.canonizers import ACTIVATIONS, GATES, canonical
 
@@ -39,6 +40,15 @@ def evenly(map_nFHW: Tensor) -> Tensor:
     """Pools with the same weight for each cell (average pooling): n×1×H×W of 1/(H·W)."""
     n, _, H, W = map_nFHW.shape
     return map_nFHW.new_full((n, 1, H, W), 1 / (H * W))
+
+
+def within(inside_nSS: Tensor) -> Pooling:
+    """Returns a pooling that weights each cell by its share of the crop's mask.
+
+    Args:
+        inside_nSS: bool n×S×S, the masks inside the crops, on the device of the maps.
+    """
+    return lambda map_nFHW: cell_weights(inside_nSS, *map_nFHW.shape[2:])
 
 
 def at_best(network: PrototypeNetwork, prototypes_n: Tensor) -> Pooling:
@@ -88,13 +98,14 @@ class Propagator:
     Args:
         backbone: the feature extractor, on any device, in training or evaluation mode.
         rule: the method, `prp` or `grad`.
+        stages: the feature maps that a score is computed from, as `Backbone` numbers them.
 
     Raises:
         NoRuleError: `prp`, and the backbone has layers without a rule.
     """
 
-    def __init__(self, backbone: Backbone, rule: Rule) -> None:
-        self.rule = rule
+    def __init__(self, backbone: Backbone, rule: Rule, stages: Sequence[int] = (LAST,)) -> None:
+        self.rule, self.stages = rule, backbone.places(stages)
         self._mean, self._std = backbone.mean, backbone.std
         if rule == "prp":
             self._network = canonical(backbone.network, backbone.name)
@@ -109,7 +120,8 @@ class Propagator:
         Args:
             crops_nSS3: uint8, or float 0..1, on the backbone's device; one batch.
             target: the score of each crop to explain.
-            pooling: how the features that the score is of come out of the map.
+            pooling: how the features that the score is of come out of the maps; those of several
+                stages are put side by side.
         """
         scale = 1 if crops_nSS3.is_floating_point() else 255
         draw = self._propagate if self.rule == "prp" else self._differentiate
@@ -118,8 +130,9 @@ class Propagator:
 
     def _differentiate(self, images: Tensor, target: RelevanceTarget, pooling: Pooling) -> Tensor:
         images.requires_grad_()
-        map_nFHW = self._network.feature_map(images)
-        scores_n = target.scores((map_nFHW * pooling(map_nFHW.detach())).sum((2, 3)))
+        maps = self._network.feature_maps(images, self.stages)
+        means = [(found * pooling(found.detach())).sum((2, 3)) for found in maps]
+        scores_n = target.scores(torch.cat(means, dim=1))
         (gradient,) = torch.autograd.grad(scores_n.sum(), images)
         return (images.detach() - self._mean) * gradient
 
@@ -127,11 +140,12 @@ class Propagator:
         low, high = -self._mean / self._std, (1 - self._mean) / self._std
         pixels = ((images - self._mean) / self._std).requires_grad_()
         with _composite(low, high).context(self._network) as network:
-            map_nFHW = network.forward_features(pixels)
+            maps = stage_outputs(network, pixels, self.stages)
             with torch.no_grad():
-                relevance_nFHW = _unpool(map_nFHW, target, pooling)
-            # zennit's hooks put relevance in the place of gradients.
-            (relevance,) = torch.autograd.grad(map_nFHW, pixels, relevance_nFHW)
+                shares = _unpool(maps, target, pooling)
+            # zennit's hooks put relevance in the place of gradients. What the score owes to an
+            # earlier map joins there what comes down from later ones.
+            (relevance,) = torch.autograd.grad(maps, pixels, shares)
         return relevance
 
 
@@ -150,40 +164,67 @@ class PrototypeRelevance:
 
     def __init__(self, network: PrototypeNetwork, rule: Rule) -> None:
         self.network, self.rule = network, rule
-        self._propagator = Propagator(network.backbone, rule)
+        self._propagator = Propagator(network.backbone, rule, network.settings.feature_stages)
 
-    def __call__(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+    def __call__(
+        self, crops_nSS3: Tensor, prototypes_n: Tensor, inside_nSS: Tensor | None = None
+    ) -> Tensor:
         """Returns signed relevance maps on the network's device, float32 n×S×S.
 
         Args:
             crops_nSS3: RGB crops n×S×S×3, uint8, or float in [0, 1], on any device.
             prototypes_n: int64 n, for each crop, the prototype to explain, 0..P−1.
+            inside_nSS: bool n×S×S, the masks inside the crops; needed, and used, by a model that
+                pools inside them.
         """
-        passes = zip(crops_nSS3.split(PAIRS), prototypes_n.split(PAIRS), strict=True)
-        return torch.cat([self._maps(crops, own) for crops, own in passes])
+        passes = _passes(crops_nSS3, prototypes_n, inside_nSS)
+        return torch.cat([self._maps(*some) for some in passes])
 
-    def of_sums(self, crops_nSS3: Tensor, cells_n: Tensor, weights_nP: Tensor) -> Tensor:
+    def of_sums(
+        self,
+        crops_nSS3: Tensor,
+        cells_n: Tensor,
+        weights_nP: Tensor,
+        inside_nSS: Tensor | None = None,
+    ) -> Tensor:
         """Returns signed maps for weighted sums of the similarities of one view: float32 n×S×S.
 
         Args:
             crops_nSS3: RGB crops n×S×S×3, uint8, or float in [0, 1], on any device.
             cells_n: int64 n, the cell of each crop that is explained; 0 where views are crops.
             weights_nP: float n×P, the weight of each prototype's similarity in the sum.
+            inside_nSS: bool n×S×S, the masks inside the crops, as for `__call__`.
         """
         network, device = self.network, self.network.device
         maps = []
-        passes = (crops_nSS3.split(PAIRS), cells_n.split(PAIRS), weights_nP.float().split(PAIRS))
-        for crops, cells, weights in zip(*passes, strict=True):
-            pooling = at_cells(cells.to(device)) if network.in_cells else evenly
+        for crops, cells, weights, *inside in _passes(
+            crops_nSS3, cells_n, weights_nP.float(), inside_nSS
+        ):
+            pooling = at_cells(cells.to(device)) if network.in_cells else self._of_crops(*inside)
             target = SumTarget(network, weights.to(device))
             maps.append(self._propagator.maps(crops.to(device), target, pooling))
         return torch.cat(maps) if maps else crops_nSS3.new_zeros(crops_nSS3.shape[:3]).float()
 
-    def _maps(self, crops_nSS3: Tensor, prototypes_n: Tensor) -> Tensor:
+    def _maps(
+        self, crops_nSS3: Tensor, prototypes_n: Tensor, inside_nSS: Tensor | None = None
+    ) -> Tensor:
         network, prototypes_n = self.network, prototypes_n.to(self.network.device)
-        pooling = at_best(network, prototypes_n) if network.in_cells else evenly
+        in_cells = network.in_cells
+        pooling = at_best(network, prototypes_n) if in_cells else self._of_crops(inside_nSS)
         crops_nSS3 = crops_nSS3.to(network.device)
         return self._propagator.maps(crops_nSS3, network.relevance_target(prototypes_n), pooling)
+
+    def _of_crops(self, inside_nSS: Tensor | None = None) -> Pooling:
+        """Returns the pooling of a model whose views are crops."""
+        if not self.network.settings.pools_inside:
+            return evenly
+        assert inside_nSS is not None, "a model that pools inside masks is given these"
+        return within(inside_nSS.to(self.network.device))
+
+
+def _passes(*tensors: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+    """Splits tensors of n pairs, of which some may be None and are left out."""
+    return zip(*(given.split(PAIRS) for given in tensors if given is not None), strict=True)
 
 
 class SumTarget(NamedTuple):
@@ -224,12 +265,13 @@ class SumTarget(NamedTuple):
         return crop_m, weight_m, self.network.relevance_target(prototype_m)
 
 
-def _unpool(map_nFHW: Tensor, target: RelevanceTarget, pooling: Pooling) -> Tensor:
+def _unpool(maps: Sequence[Tensor], target: RelevanceTarget, pooling: Pooling) -> list[Tensor]:
     """Shares the relevance of features among the cells in proportion to what they add to them."""
-    parts_nFHW = map_nFHW * pooling(map_nFHW)
-    features_nF = parts_nFHW.sum((2, 3))
+    parts = [found * pooling(found) for found in maps]
+    features_nF = torch.cat([part.sum((2, 3)) for part in parts], dim=1)
     units_nF = target.relevance(features_nF) / torch.where(features_nF == 0, 1, features_nF)
-    return parts_nFHW * units_nF[:, :, None, None]
+    units = units_nF.split([part.shape[1] for part in parts], dim=1)
+    return [part * unit[:, :, None, None] for part, unit in zip(parts, units, strict=True)]
 
 
 def _composite(low: Tensor, high: Tensor) -> SpecialFirstLayerMapComposite:

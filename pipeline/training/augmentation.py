@@ -111,24 +111,26 @@ class Augmentation(nn.Module):
         self.colours = _sequence(ColourJitter(0.15, 0.15, 0.15, 0.025, p=1.0))
 
     @torch.no_grad()
-    def forward(self, crops_BKSS3: Tensor, valid_BK: Tensor, copies: int = 1) -> Tensor:
+    def forward(self, crops_BKSSc: Tensor, valid_BK: Tensor, copies: int = 1) -> Tensor:
         """Augments a batch of crops.
 
         Args:
-            crops_BKSS3: RGB crops, uint8 B×K×S×S×3.
+            crops_BKSSc: RGB crops, uint8 B×K×S×S×c; channels after the third, such as the crops'
+                masks, are moved with the pixels and keep their values.
             valid_BK: bool B×K, false for missing crops.
             copies: number of augmented copies of each image; they share the geometric transform and
                 draw their colours independently.
 
         Returns:
-            Augmented crops, float32 (copies·B)×K×S×S×3 in [0, 1]: the first copies of all images,
+            Augmented crops, float32 (copies·B)×K×S×S×c in [0, 1]: the first copies of all images,
             then the second ones. Missing crops are zero.
         """
-        images = crops_BKSS3[valid_BK].permute(0, 3, 1, 2).float() / 255
+        images = crops_BKSSc[valid_BK].permute(0, 3, 1, 2).float() / 255
         shaped = self.shapes(images).clamp(0, 1)
-        crops = shaped.new_zeros(copies, *crops_BKSS3.shape)
+        crops = shaped.new_zeros(copies, *crops_BKSSc.shape)
         for copy in crops:
-            copy[valid_BK] = self.colours(shaped).clamp(0, 1).permute(0, 2, 3, 1)
+            coloured = self.colours(shaped[:, :3]).clamp(0, 1)
+            copy[valid_BK] = torch.cat([coloured, shaped[:, 3:]], dim=1).permute(0, 2, 3, 1)
         return crops.flatten(0, 1)
 
 

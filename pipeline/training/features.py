@@ -56,7 +56,7 @@ def stored_features(
     """
     network = network.to(fabric.device).eval()
     rows_of_cells, columns = network.grid(store.settings.side)
-    shape = store.valid.shape[1] * rows_of_cells * columns, network.backbone.num_features
+    shape = store.valid.shape[1] * rows_of_cells * columns, network.num_features
     folder = cache / _key(network, store, fabric) if cache is not None else None
     if folder is not None:
         sweep(folder)
@@ -74,12 +74,14 @@ def stored_features(
     if missing:
         # Only the last part can be shorter than a block, so these batches are the missing parts.
         unknown = np.concatenate([parts[number] for number in missing])
-        batches = load_batches(store, unknown, IMAGES_PER_BLOCK, fabric.device)
+        batches = load_batches(
+            store, unknown, IMAGES_PER_BLOCK, fabric.device, network.settings.pools_inside
+        )
         if fabric.is_global_zero:
             batches = track(batches, "Embedding", len(missing))
         for number, batch in zip(missing, batches, strict=True):
             with fabric.autocast():
-                features = in_passes(network, batch.crops_BKSS3, batch.valid_BK)
+                features = in_passes(network, batch.crops_BKSS3, batch.valid_BK, batch.inside_BKSS)
             block = features.float().cpu().numpy()
             _put(found, number, block)
             _cache(folder, parts[number], block)
@@ -104,13 +106,19 @@ def _whole_blocks(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[
     return among[np.isin(block_of, block_of[np.searchsorted(among, rows)])]
 
 
-def in_passes(network: PrototypeNetwork, crops_BKSS3: Tensor, valid_BK: Tensor) -> Tensor:
+def in_passes(
+    network: PrototypeNetwork,
+    crops_BKSS3: Tensor,
+    valid_BK: Tensor,
+    inside_BKSS: Tensor | None = None,
+) -> Tensor:
     """Computes the features of crops in passes small enough for the CPU's caches.
 
     Args:
         network: the model whose backbone computes the features.
         crops_BKSS3: RGB crops on the network's device, uint8, or float in [0, 1].
         valid_BK: bool B×K, false for missing crops.
+        inside_BKSS: the masks inside the crops, as for `PrototypeNetwork.features`.
 
     Returns:
         Features, B×V×F; zeros for missing crops.
@@ -118,8 +126,9 @@ def in_passes(network: PrototypeNetwork, crops_BKSS3: Tensor, valid_BK: Tensor) 
     K = valid_BK.shape[1]
     on_cpu = crops_BKSS3.device.type == "cpu"
     images = max(1, CROPS_PER_PASS_ON_CPU // K) if on_cpu else len(valid_BK)
-    passes = zip(crops_BKSS3.split(images), valid_BK.split(images), strict=True)
-    return torch.cat([network.features(crops, valid) for crops, valid in passes])
+    given = [crops_BKSS3, valid_BK] + ([] if inside_BKSS is None else [inside_BKSS])
+    passes = zip(*(tensor.split(images) for tensor in given), strict=True)
+    return torch.cat([network.features(*some) for some in passes])
 
 
 def _block_name(rows: NDArray[np.int64]) -> str:
@@ -151,6 +160,7 @@ def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
     parts = (
         network.backbone.fingerprint(),
         f"in cells: {network.in_cells}",
+        f"stages: {network.settings.feature_stages}, inside masks: {network.settings.pools_inside}",
         about,
         fabric.device.type,
         PRECISION_IN_KEY[fabric.precision],

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.crops.loading import load_batches
+from pipeline.crops.loading import CropBatch, load_batches
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
@@ -94,7 +94,10 @@ class Training:
         self.network.to(self.fabric.device)
         if self.compile and not self.settings.freeze_backbone:
             backbone = self.network.backbone.network
-            backbone.forward_features = torch.compile(backbone.forward_features)
+            # Of several stages the second is called; what is not called is not compiled.
+            for name in ("forward_features", "forward_intermediates"):
+                if hasattr(backbone, name):
+                    setattr(backbone, name, torch.compile(getattr(backbone, name)))
         self.optimizer = self._optimizer()
         self.synchroniser = StepSynchroniser(self.network, self.optimizer, self.fabric)
         self.augmentation = _augmentation() if self.settings.augment else None
@@ -177,8 +180,8 @@ class Training:
         for step, own in zip(steps, shares, strict=True):
             self.optimizer.zero_grad()
             self.synchroniser.begin()
-            for rows, seen in islice(inputs, len(own)):
-                values = self._backward(rows, seen, len(step))
+            for rows, seen, inside in islice(inputs, len(own)):
+                values = self._backward(rows, seen, inside, len(step))
                 sums += torch.stack([values[name] for name in names]) * len(rows)
             self.synchroniser.end(len(step))
             self.optimizer.step()
@@ -188,11 +191,13 @@ class Training:
         self._refuse_divergence("train", found)
         return found
 
-    def _backward(self, rows: Tensor, seen: Tensor, batches: int) -> dict[str, Tensor]:
+    def _backward(
+        self, rows: Tensor, seen: Tensor, inside: Tensor | None, batches: int
+    ) -> dict[str, Tensor]:
         """Accumulates the gradients of one batch of a step; returns the values of its loss."""
         copies = len(seen) // len(rows)
         with self.fabric.autocast():
-            output = self.network(seen, self.valid[rows].repeat(copies, 1))
+            output = self.network(seen, self.valid[rows].repeat(copies, 1), inside)
         values = self._losses(output, self.labels[rows])
         (values["loss"] / batches).backward()
         return {name: value.detach() for name, value in values.items()}
@@ -206,7 +211,7 @@ class Training:
 
     def _inputs(
         self, epoch: int, numbers: list[int], order: NDArray[np.int64], train_backbone: bool
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Returns the batches with these numbers: rows of the index, and the network's input."""
         size = self.settings.batch_size
         parts = [order[number * size : (number + 1) * size] for number in numbers]
@@ -216,27 +221,27 @@ class Training:
 
     def _known_inputs(
         self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]], stored: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Tensor, None]]:
         for number, part in zip(numbers, parts, strict=True):
             self._seed_batch(epoch, number)
             rows = torch.from_numpy(part).to(self.fabric.device)
-            yield rows, stored[rows]
+            yield rows, stored[rows], None
 
     def _read_inputs(
         self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         size, device = self.settings.batch_size, self.fabric.device
         copies = 2 if self.network.in_pairs else 1
         # Only an epoch's last batch can be shorter.
         rows = np.concatenate([self.train_rows[:0], *parts])
-        for number, batch in zip(
-            numbers, load_batches(self.store, rows, size, device), strict=True
-        ):
+        masks = self.network.settings.pools_inside
+        batches = load_batches(self.store, rows, size, device, masks)
+        for number, batch in zip(numbers, batches, strict=True):
             self._seed_batch(epoch, number)
-            crops = batch.crops_BKSS3
+            crops, inside = batch.crops_BKSS3, batch.inside_BKSS
             if self.augmentation is not None:
-                crops = self.augmentation(crops, batch.valid_BK, copies)
-            yield torch.from_numpy(batch.rows).to(device), crops
+                crops, inside = augmented(self.augmentation, batch, copies)
+            yield torch.from_numpy(batch.rows).to(device), crops, inside
 
     def _seed_batch(self, epoch: int, number: int) -> None:
         numbers = np.random.default_rng([self.seed, epoch, number])
@@ -371,6 +376,28 @@ class Training:
                 f"the training has diverged, {bad[0]} is no longer a finite number: lower what is "
                 f"too large of {given} and the weights in train.loss"
             )
+
+
+def augmented(
+    augmentation: "Augmentation", batch: CropBatch, copies: int
+) -> tuple[Tensor, Tensor | None]:
+    """Returns augmented copies of a batch's crops, and of their masks where it has these.
+
+    Args:
+        augmentation: the augmentation, of which each mask gets its crop's geometric part.
+        batch: the crops of B images.
+        copies: number of copies of each image.
+
+    Returns:
+        The crops, float32 (copies·B)×K×S×S×3 in [0, 1], and their masks, float32
+        (copies·B)×K×S×S in [0, 1].
+    """
+    if batch.inside_BKSS is None:
+        return augmentation(batch.crops_BKSS3, batch.valid_BK, copies), None
+    masks_BKSS1 = batch.inside_BKSS[..., None].to(torch.uint8) * 255
+    crops_BKSS4 = torch.cat([batch.crops_BKSS3, masks_BKSS1], dim=-1)
+    seen = augmentation(crops_BKSS4, batch.valid_BK, copies)
+    return seen[..., :3], seen[..., 3]
 
 
 def _augmentation() -> "Augmentation":

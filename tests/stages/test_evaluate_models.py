@@ -54,7 +54,10 @@ runtime: {device: cpu, devices: 1, workers: 1, weights: null, masks: null, memor
 OWN = {"embedding_dim": 16, "prototypes_per_class": 1, "epsilon": 1e-4}
 POOL = {"embedding_dim": 16, "prototypes": 16, "slots": 2, "gumbel_epochs": 1, "epsilon": 1e-4}
 MODELS: dict[str, tuple[dict[str, Any], dict[str, float]]] = {
-    "protomask": (OWN, {"cluster": 0.8, "separation": 0.2, "diversity": 0.2}),
+    "protomask": (
+        OWN | {"pooling": "mask", "stages": [-2, -1]},
+        {"cluster": 0.8, "separation": 0.2, "diversity": 0.2},
+    ),
     "protopnet": (OWN, {"cluster": 0.8, "separation": 0.08}),
     "protopool": (POOL, {"cluster": 0.8, "separation": 0.08, "orthogonality": 1.0}),
     "pipnet": ({"prototypes": 16}, {"alignment": 5.0, "presence": 2.0}),
@@ -131,7 +134,8 @@ def _check_metrics(model: str) -> None:
         assert all(math.isfinite(value) for value in metrics[group].values())
     missing = {group: names for group, names in notes["unavailable"].items() if names}
     black = {"compactness", "contrastivity", "continuity", "completeness"}
-    assert set(missing) == (black if model == "blackbox" else set())
+    # Patches know neither objects nor parts.
+    assert set(missing) == {"segmentation"} | (black if model == "blackbox" else set())
     distances = model in ("protomask", "protopnet", "protopool")
     controls = {"random_weights"} | ({"random_prototypes"} if distances else set())
     assert set(notes["no_better"]) == controls

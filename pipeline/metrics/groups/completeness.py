@@ -4,8 +4,9 @@ Formulas: method.md, "Metrics", Output completeness; Schlinge et al. 2025 (arXiv
 each of an image's k prototypes there is one copy of the image, with noise everywhere outside the
 bounding box of that prototype's saliency map (`perturbation.noise_outside`). The map locates the
 box to a pixel, so the box is grown by one pixel on each side. If the map covers everything that the
-prototype responds to, the change is 0. The metrics are those of `continuity`,
-where they are defined; an image's value is their mean over its k copies.
+prototype responds to, the change is 0. Where crops show their masks alone (`crops.background`), no
+change of an image reaches their other pixels, and these get no noise. The metrics are those of
+`continuity`, where they are defined; an image's value is their mean over its k copies.
 
 Dimensions: those of `evidence`, and X = B·k copies.
 """
@@ -93,10 +94,12 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
     evidence, images_B = batch.evidence, batch.images_B[place_B]
     maps_BkSS, masks_BkSS = drawn.maps_BkSS[place_B], drawn.masks_BkSS[place_B]
     B, k = maps_BkSS.shape[:2]
-    crops_BKSS3 = batch.crops_BKSS3[place_B]
+    crops_BKSS3, inside_BKSS = batch.crops_BKSS3[place_B], batch.inside_BKSS[place_B]
     outside_BkKSS = outside(
         evidence.boxes_NK4[images_B], grown(bounding_boxes(maps_BkSS)), crops_BKSS3.shape[2]
     )
+    if evidence.only_inside:
+        outside_BkKSS &= inside_BKSS[:, None]
     copies_XKSS3 = noise_outside(
         crops_BKSS3, outside_BkKSS, evidence.subject.pixel_std_3, evidence.seed, images_B
     ).flatten(0, 1)
@@ -105,7 +108,8 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
     place_X = place_B.repeat_interleave(k)
     images_X, prototypes_X1 = batch.images_B[place_X], batch.prototypes_Bk[place_B].reshape(-1, 1)
     first = ModelOutputs(*(tensor[place_X] for tensor in batch.outputs))
-    second = _infer(evidence, copies_XKSS3, changed_XK, images_X)
+    inside_XKSS = inside_BKSS.repeat_interleave(k, dim=0)
+    second = _infer(evidence, copies_XKSS3, changed_XK, inside_XKSS, images_X)
     crop_X1 = evidence.crop_of(second.view_NP.gather(1, prototypes_X1))
     maps_X1SS, masks_X1SS = drawn.explanation.maps(
         images_X, prototypes_X1, crop_X1, Copies(copies_XKSS3, second)
@@ -118,7 +122,11 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
 
 
 def _infer(
-    evidence: Evidence, copies_XKSS3: Tensor, changed_XK: Tensor, images_X: Tensor
+    evidence: Evidence,
+    copies_XKSS3: Tensor,
+    changed_XK: Tensor,
+    inside_XKSS: Tensor,
+    images_X: Tensor,
 ) -> ModelOutputs:
     """Returns the model's outputs for copies; crops that the noise does not change are skipped.
 
@@ -129,12 +137,10 @@ def _infer(
     asked_XK = changed_XK & valid_XK
     embedding_XVD = evidence.outputs.embedding_NVD[images_X]
     if asked_XK.any():
-        crops_Y1SS3 = copies_XKSS3[asked_XK][:, None]
+        crops_Y1SS3, inside_Y1SS = copies_XKSS3[asked_XK][:, None], inside_XKSS[asked_XK][:, None]
         alone = torch.ones(len(crops_Y1SS3), 1, dtype=torch.bool)
-        asked_XV = evidence.valid_views(asked_XK)
-        embedding_XVD[asked_XV] = evidence.subject.infer(crops_Y1SS3, alone).embedding_NVD.flatten(
-            0, 1
-        )
+        found = evidence.subject.infer(crops_Y1SS3, alone, inside_Y1SS)
+        embedding_XVD[evidence.valid_views(asked_XK)] = found.embedding_NVD.flatten(0, 1)
     return outputs_of(evidence.head, embedding_XVD, evidence.valid_views(valid_XK))
 
 

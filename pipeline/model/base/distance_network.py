@@ -48,7 +48,7 @@ class DistanceNetwork(PrototypeNetwork):
     ) -> None:
         super().__init__(settings, num_classes, backbone)
         D = settings.embedding_dim
-        self.projection = nn.Linear(self.backbone.num_features, D)
+        self.projection = nn.Linear(self.num_features, D)
         self.prototypes = nn.Parameter(torch.rand(num_prototypes, D))
         self.classifier = nn.Parameter(torch.zeros(num_classes, num_prototypes))
         self.register_buffer("class_of", torch.zeros(num_prototypes, dtype=torch.int64))

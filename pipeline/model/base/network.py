@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.backbone.backbone import Backbone
 from pipeline.model.base.head import Head
+from pipeline.model.base.pooling import pooled
 from pipeline.model.base.relevance_target import RelevanceTarget
 from pipeline.model.base.settings import BackboneSettings
 
@@ -57,6 +58,7 @@ class PrototypeNetwork(nn.Module, ABC):
             training views; otherwise a view only illustrates a prototype.
         finetunes: whether V is fine-tuned after the push; such a model implements `last_layer`
             and `set_floor`.
+        num_features: F, the number of features of a view.
         feature_mean: float F, the mean of the training views' features; 0 until `standardise`.
         feature_std: float F, the standard deviation of these features; 1 until `standardise`.
         class_of: int64 P, the class of each prototype, 0..C−1.
@@ -84,8 +86,9 @@ class PrototypeNetwork(nn.Module, ABC):
         self.settings = settings
         self.num_classes = num_classes
         self.backbone = backbone or Backbone(settings.backbone, settings.pretrained)
-        self.register_buffer("feature_mean", torch.zeros(self.backbone.num_features))
-        self.register_buffer("feature_std", torch.ones(self.backbone.num_features))
+        self.num_features = sum(self.backbone.channels(settings.feature_stages))
+        self.register_buffer("feature_mean", torch.zeros(self.num_features))
+        self.register_buffer("feature_std", torch.ones(self.num_features))
 
     @property
     def device(self) -> torch.device:
@@ -131,12 +134,17 @@ class PrototypeNetwork(nn.Module, ABC):
         """
         return (features_F - self.feature_mean) / self.feature_std
 
-    def features(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> Tensor:
+    def features(
+        self, crops_BKSS3: Tensor, valid_BK: Tensor, inside_BKSS: Tensor | None = None
+    ) -> Tensor:
         """Returns the backbone features of crops' views, float B×V×F; zeros for missing crops.
 
         Args:
             crops_BKSS3: RGB crops B×K×S×S×3, uint8, or float in [0, 1] after augmentation.
             valid_BK: bool B×K, false for missing crops, which the backbone does not process.
+            inside_BKSS: the masks inside the crops, B×K×S×S, bool, or float in [0, 1] after
+                augmentation. Needed, and used, by a model that pools inside them
+                (`settings.pools_inside`).
 
         Raises:
             ProtoMaskError: the backbone does not accept crops of this size.
@@ -144,15 +152,20 @@ class PrototypeNetwork(nn.Module, ABC):
         images = crops_BKSS3[valid_BK].permute(0, 3, 1, 2)
         if not images.is_floating_point():
             images = images.to(self.feature_mean.dtype) / 255
-        views_nVF = self._views(images)
+        inside = None
+        if self.settings.pools_inside:
+            assert inside_BKSS is not None, "a model that pools inside masks is given these"
+            inside = inside_BKSS[valid_BK]
+        views_nVF = self._views(images, inside)
         features = views_nVF.new_zeros(*valid_BK.shape, *views_nVF.shape[1:])
         features[valid_BK] = views_nVF
         return features.flatten(1, 2)
 
-    def _views(self, images: Tensor) -> Tensor:
-        if not self.in_cells:
-            return self.backbone(images)[:, None]
-        return self.backbone.feature_map(images).flatten(2).mT
+    def _views(self, images: Tensor, inside_nSS: Tensor | None) -> Tensor:
+        if self.in_cells:
+            return self.backbone.feature_map(images).flatten(2).mT
+        maps = self.backbone.feature_maps(images, self.settings.feature_stages)
+        return pooled(maps, inside_nSS)[:, None]
 
     def grid(self, size: int) -> tuple[int, int]:
         """Returns the numbers of rows and columns of views of a crop.
@@ -165,7 +178,9 @@ class PrototypeNetwork(nn.Module, ABC):
         """
         return self.backbone.grid(size) if self.in_cells else (1, 1)
 
-    def forward(self, inputs: Tensor, valid_BK: Tensor) -> Output:
+    def forward(
+        self, inputs: Tensor, valid_BK: Tensor, inside_BKSS: Tensor | None = None
+    ) -> Output:
         """Scores images.
 
         Under autocast only the backbone computes in half precision: a distance is a small
@@ -175,6 +190,7 @@ class PrototypeNetwork(nn.Module, ABC):
             inputs: RGB crops B×K×S×S×3 (uint8, or float in [0, 1]), or backbone features of the
                 images' views, float B×V×F.
             valid_BK: bool B×K, false for missing crops; at least one true in each row.
+            inside_BKSS: the masks inside the crops, as for `features`.
 
         Returns:
             Logits, distances and embeddings of the B images.
@@ -182,7 +198,8 @@ class PrototypeNetwork(nn.Module, ABC):
         Raises:
             ProtoMaskError: the backbone does not accept crops of this size.
         """
-        features_BVF = inputs if inputs.ndim == 3 else self.features(inputs, valid_BK)
+        known = inputs.ndim == 3
+        features_BVF = inputs if known else self.features(inputs, valid_BK, inside_BKSS)
         with torch.autocast(features_BVF.device.type, enabled=False):
             embedding_BVD = self.embed(features_BVF.to(self.feature_mean.dtype))
             return self.score(embedding_BVD, valid_views(valid_BK, embedding_BVD))

@@ -38,6 +38,19 @@ class BackboneSettings(BaseModel):
     pretrained: str
     standardise: bool
 
+    @property
+    def feature_stages(self) -> tuple[int, ...]:
+        """The backbone's feature maps that features are pooled from, as `Backbone` numbers them.
+
+        By default the last alone.
+        """
+        return (-1,)
+
+    @property
+    def pools_inside(self) -> bool:
+        """Whether features are averaged over a crop's mask, not over all of the crop."""
+        return False
+
 
 class PrototypeSettings(BackboneSettings):
     """Parameters of models with a fixed number of prototypes per class.

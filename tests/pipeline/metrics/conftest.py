@@ -62,13 +62,18 @@ class MeanColours:
     def crops(self, images_B: Tensor) -> Tensor:
         return self.crops_NKSS3[images_B]
 
+    def inside(self, images_B: Tensor) -> Tensor:
+        return torch.ones(self.crops_NKSS3[images_B].shape[:-1], dtype=torch.bool)
+
     def segmented(self, image: int) -> Segmented:
         bitmaps = [np.ones((SIDE, SIDE // (rank + 1)), bool) for rank in range(image % 3 + 1)]
         regions = [Region(0, 0, bitmap, (1.0,), part=rank) for rank, bitmap in enumerate(bitmaps)]
         masks = Masks.of(SIDE, SIDE, regions, 1)
         return Segmented(masks, range(len(masks)), np.eye(SIDE, dtype=bool), self.parts_NQ2[image])
 
-    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
+    def infer(
+        self, crops_BKSS3: Tensor, valid_BK: Tensor, inside_BKSS: Tensor | None = None
+    ) -> ModelOutputs:
         scale = 1 if crops_BKSS3.is_floating_point() else 255
         colour_BK3 = crops_BKSS3.float().mean(dim=(2, 3)) / scale
         embedding_BKD = torch.nn.functional.pad(colour_BK3, (0, SIZE - 3), value=0.5)

@@ -50,6 +50,9 @@ class Larger:
     def crops(self, images):
         return self.store.crops(images).repeat(4, axis=2).repeat(4, axis=3)
 
+    def inside(self, image):
+        return self.store.inside(image).repeat(4, axis=1).repeat(4, axis=2)
+
 
 def store_of(tiny, network):
     return Larger(network.seen(tiny.crops))
@@ -65,6 +68,10 @@ def sources_of(tiny, network):
 @pytest.fixture
 def sources(tiny, network):
     return sources_of(tiny, network)
+
+
+def everywhere(sources):
+    return torch.ones(sources.shape[:-1], dtype=torch.bool)
 
 
 def cells_of(network, seed=0):
@@ -94,7 +101,7 @@ def embedding(network, crops_n1SS3):
 def test_random_weights_keep_what_the_prototypes_are_and_nothing_else(network, sources, fabric):
     before = state(network)
     cells = cells_of(network)
-    control = with_random_weights(network, sources, cells, fabric, 1)
+    control = with_random_weights(network, sources, everywhere(sources), cells, fabric, 1)
     assert_same(state(network), before)
     pushed = embedding(control, sources)[torch.arange(len(cells)), cells]
     torch.testing.assert_close(control.prototypes.detach(), pushed)
@@ -128,7 +135,11 @@ def test_the_same_seed_gives_the_same_control(tiny, network, sources, fabric, ma
 
     def control(seed):
         if make == "weights":
-            return state(with_random_weights(network, sources, cells_of(network), fabric, seed))
+            return state(
+                with_random_weights(
+                    network, sources, everywhere(sources), cells_of(network), fabric, seed
+                )
+            )
         return state(with_random_prototypes(network, store_of(tiny, network), rows, fabric, seed))
 
     assert_same(control(1), control(1))
@@ -139,7 +150,7 @@ def test_chance_elsewhere_is_left_alone(network, sources, fabric):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    with_random_weights(network, sources, cells_of(network), fabric, 1)
+    with_random_weights(network, sources, everywhere(sources), cells_of(network), fabric, 1)
     assert torch.rand(3).equal(expected)
 
 
@@ -148,7 +159,8 @@ def test_random_weights_without_prototypes_in_the_embedding(tiny, model, fabric)
     network = finished(model)
     assert not isinstance(network, DistanceNetwork)
     before, sources = state(network), sources_of(tiny, network)
-    control = with_random_weights(network, sources, cells_of(network), fabric, 1)
+    inside, cells = everywhere(sources), cells_of(network)
+    control = with_random_weights(network, sources, inside, cells, fabric, 1)
     assert_same(state(network), before)
     after = state(control)
     kept = {"classifier", "classifier.weight", "classifier.bias", "class_of"} & before.keys()
@@ -156,5 +168,5 @@ def test_random_weights_without_prototypes_in_the_embedding(tiny, model, fabric)
     changed = [name for name in before if name.endswith("weight") and name not in kept]
     assert any(not after[name].equal(before[name]) for name in changed)
     assert not embedding(control, sources).equal(embedding(network, sources))
-    again = with_random_weights(network, sources, cells_of(network), fabric, 1)
+    again = with_random_weights(network, sources, inside, cells, fabric, 1)
     assert_same(state(again), after)

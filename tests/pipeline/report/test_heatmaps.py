@@ -33,7 +33,12 @@ class Maps:
     def __init__(self, maps_nSS: np.ndarray) -> None:
         self.maps_nSS = maps_nSS
 
-    def __call__(self, crops_nSS3: torch.Tensor, prototypes_n: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self,
+        crops_nSS3: torch.Tensor,
+        prototypes_n: torch.Tensor,
+        inside_nSS: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         assert crops_nSS3.dtype == torch.uint8 and prototypes_n.dtype == torch.int64
         return torch.from_numpy(self.maps_nSS)
 

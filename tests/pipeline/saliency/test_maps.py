@@ -34,7 +34,12 @@ class Constant:
 
     rule = "prp"
 
-    def __call__(self, crops_nSS3: torch.Tensor, prototypes_n: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self,
+        crops_nSS3: torch.Tensor,
+        prototypes_n: torch.Tensor,
+        inside_nSS: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         maps = torch.full((len(crops_nSS3), S, S), -1.0)
         maps[:, :, S // 2 :] = prototypes_n[:, None, None].float()
         return maps
@@ -45,8 +50,13 @@ class Constant:
             return 1, 1
 
     def of_sums(
-        self, crops_nSS3: torch.Tensor, cells_n: torch.Tensor, weights_nP: torch.Tensor
+        self,
+        crops_nSS3: torch.Tensor,
+        cells_n: torch.Tensor,
+        weights_nP: torch.Tensor,
+        inside_nSS: torch.Tensor,
     ) -> torch.Tensor:
+        assert len(inside_nSS) == len(crops_nSS3)
         assert not cells_n.any()
         return self(crops_nSS3, weights_nP.sum(1))
 
@@ -108,7 +118,13 @@ def test_changed_crops_are_explained_instead_of_the_stored_ones(tiny, rows):
     seen = []
 
     class Spy(Constant):
-        def __call__(self, crops_nSS3: torch.Tensor, prototypes_n: torch.Tensor) -> torch.Tensor:
+        def __call__(
+            self,
+            crops_nSS3: torch.Tensor,
+            prototypes_n: torch.Tensor,
+            inside_nSS: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            assert inside_nSS.numpy().tolist() == tiny.crops.inside(int(rows[0]))[[2]].tolist()
             seen.append(crops_nSS3)
             return super().__call__(crops_nSS3, prototypes_n)
 

@@ -115,6 +115,73 @@ def test_what_is_above_the_floor_arrives_at_the_pixels(rule: Any) -> None:
         torch.testing.assert_close(maps[above].sum(), expected, rtol=1e-3, atol=0)
 
 
+def make_masked(name: str) -> tuple[ProtoMask, Tensor, Tensor]:
+    """A network that pools two stages inside the masks, five crops, and their masks."""
+    settings = model_settings("protomask", embedding_dim=32, pooling="mask", stages=(-2, -1))
+    network, crops = ProtoMask(settings, 3, make_backbone(name)).eval(), make_crops(5)
+    inside = torch.rand(5, 64, 64) < torch.linspace(0, 1, 64)
+    inside[2, :32] = inside[3, :, 32:] = False
+    with torch.no_grad():
+        network.standardise(masked_features(network, crops, inside))
+    return network, crops, inside
+
+
+def masked_features(network: ProtoMask, crops: Tensor, inside: Tensor) -> Tensor:
+    return network.features(crops[None], torch.ones(1, len(crops)) > 0, inside[None])[0]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "convnext_atto"])
+def test_all_of_a_similarity_of_several_stages_inside_masks_arrives(name: str) -> None:
+    network, crops, inside = make_masked(name)
+    prototypes = torch.tensor([3, 0, 29, 7, 7])
+    features = masked_features(network, crops, inside)
+    distance = (network.embed(features) - network.prototypes[prototypes]).square().sum(1)
+    maps = PrototypeRelevance(network, "prp")(crops, prototypes, inside)
+    expected = similarity(distance, network.settings.epsilon).detach()
+    torch.testing.assert_close(maps.sum((1, 2)), expected, rtol=1e-3, atol=0)
+
+
+def test_sums_are_of_similarities_inside_masks() -> None:
+    network, crops, inside = make_masked(SMALL)
+    relevance, cells = PrototypeRelevance(network, "prp"), torch.zeros(5, dtype=torch.int64)
+    weights = torch.zeros(5, 30)
+    weights[:, 3], weights[:, 8] = 2, -1
+    found = relevance.of_sums(crops, cells, weights, inside)
+    first, second = (relevance(crops, torch.full((5,), j), inside) for j in (3, 8))
+    atol = 1e-3 * first.abs().max().item()
+    torch.testing.assert_close(found, 2 * first - second, rtol=1e-3, atol=atol)
+
+
+def test_relevance_of_several_stages_is_the_sum_of_each_ones() -> None:
+    backbone, crops = make_backbone("efficientnet_lite0"), make_crops(3)
+    channels = backbone.channels([-2, -1])
+    weights = torch.randn(3, sum(channels), generator=torch.Generator().manual_seed(0))
+    together = Propagator(backbone, "prp", [-2, -1]).maps(crops, LogitTarget(weights))
+    alone = [
+        Propagator(backbone, "prp", [stage]).maps(crops, LogitTarget(own))
+        for stage, own in zip((-2, -1), weights.split(channels, dim=1), strict=True)
+    ]
+    assert all(found.abs().sum() > 0.1 * together.abs().sum() for found in alone)
+    atol = 1e-4 * together.abs().max().item()
+    torch.testing.assert_close(together, sum(alone), rtol=1e-3, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "test_vit"])
+def test_gradient_times_pixel_of_several_stages_inside_masks(name: str) -> None:
+    network, crops, inside = make_masked(name)
+    prototypes = torch.tensor([3, 0, 29, 7, 7])
+    maps = PrototypeRelevance(network, "grad")(crops, prototypes, inside)
+    pixels = (crops / 255).requires_grad_()
+    distance = (
+        network.embed(masked_features(network, pixels, inside)) - network.prototypes[prototypes]
+    )
+    similarity(distance.square().sum(1), network.settings.epsilon).sum().backward()
+    mean = network.backbone.mean.flatten()
+    expected = ((pixels.detach() - mean) * pixels.grad).sum(-1)
+    atol = 1e-4 * expected.abs().max().item()
+    torch.testing.assert_close(maps, expected, rtol=1e-3, atol=atol)
+
+
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18", "convnext_atto"])
 def test_all_of_a_logit_arrives_at_the_pixels(name: str) -> None:
     backbone, crops = make_backbone(name), make_crops(4)
@@ -277,6 +344,9 @@ def test_neuron_that_its_bias_alone_makes_active_keeps_nothing() -> None:
 
 class TwoFeatures(nn.Module):
     num_features = 2
+
+    def channels(self, stages: tuple[int, ...]) -> list[int]:
+        return [2]
 
 
 def test_similarity_by_hand() -> None:

@@ -45,6 +45,13 @@ class Store:
         self.read += list(images)
         return self.pixels[images]
 
+    def inside(self, image: int) -> NDArray[np.bool_]:
+        """The masks are the left half, the upper half and all of the crops."""
+        masks = np.ones((CROPS, *self.pixels.shape[2:4]), bool)
+        masks[0, :, masks.shape[2] // 2 :] = False
+        masks[1, masks.shape[1] // 2 :] = False
+        return masks
+
     def whole(self) -> "Store":
         about = {**self.about, "crops": "whole images"}
         return Store(self.pixels[:, :1], self.valid[:, :1], about, self.settings, self.read)

@@ -71,6 +71,18 @@ def test_crops_are_not_changed_in_place() -> None:
     assert torch.equal(crops, before)
 
 
+def test_masks_move_with_the_pixels_and_keep_their_values() -> None:
+    crops, masks = noise(2, 3), 255 * (noise(2, 3)[..., :1] > 127).to(torch.uint8)
+    valid = torch.tensor([[True, False, True], [False, True, False]])
+    found = augment(torch.cat([crops, masks], dim=-1), valid)
+    assert torch.equal(found[..., :3], augment(crops, valid))
+    torch.manual_seed(0)
+    images = masks[valid].permute(0, 3, 1, 2).expand(-1, 3, -1, -1).float() / 255
+    expected = Augmentation().shapes(images)[:, 0]
+    torch.testing.assert_close(found[valid][..., 3], expected.clamp(0, 1))
+    assert (found[~valid] == 0).all()
+
+
 def test_copies_are_alike_in_shape_and_each_has_its_colours() -> None:
     """Crops of a grey left half beside a brighter right one: a colour change keeps the halves'
     order and their edge, which flips, turns and shears would move."""

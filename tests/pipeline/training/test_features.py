@@ -89,6 +89,28 @@ def test_cells_and_their_mean_are_remembered_apart(
     assert len(blocks(tmp_path)) == 2
 
 
+def test_each_pooling_and_stage_is_remembered_apart(
+    make_network: Callable[..., Any], store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    rows = np.arange(4)
+    networks = [
+        make_network(pooling=pooling, stages=stages)
+        for pooling in ("box", "mask")
+        for stages in ((-1,), (-2,), (-2, -1))
+    ]
+    found = [stored_features(network, store, rows, fabric, tmp_path) for network in networks]
+    assert store.read == 6 * list(rows) and len(blocks(tmp_path)) == 6
+    again = [stored_features(network, store, rows, fabric, tmp_path) for network in networks]
+    assert store.read == 6 * list(rows)
+    assert all(torch.equal(*pair) for pair in zip(found, again, strict=True))
+    assert [features.shape[-1] for features in found] == 2 * [96, 192, 288]
+    for last, first, both in (found[:3], found[3:]):
+        torch.testing.assert_close(torch.cat([first, last], dim=-1), both)
+    # Of the masks of the first two crops half is missing, of the third's nothing.
+    same = torch.isclose(found[1], found[4], rtol=1e-4, atol=1e-5).all(dim=(0, 2))
+    assert same.tolist() == [False, False, True]
+
+
 def test_precisions_are_remembered_apart(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path
 ) -> None:
@@ -161,16 +183,16 @@ def test_killed_run_goes_on_where_it_was(
     network: Any, store: Any, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = np.arange(12)
-    backbone, calls = network.backbone.forward, []
+    backbone, calls = network.backbone.feature_maps, []
 
-    def killed(images: torch.Tensor) -> torch.Tensor:
+    def killed(images: torch.Tensor, stages: tuple[int, ...]) -> list[torch.Tensor]:
         calls.append(len(images))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return backbone(images)
+        return backbone(images, stages)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(network.backbone, "forward", killed)
+        patch.setattr(network.backbone, "feature_maps", killed)
         stored_features(network, store, rows, fabric, tmp_path)
     assert len(blocks(tmp_path)) == 2
     store.read.clear()

@@ -26,6 +26,10 @@ def test_all_rows_in_order(store: Any, size: int) -> None:
     assert np.concatenate([batch.rows for batch in batches]).tolist() == rows.tolist()
     assert np.array_equal(torch.cat([b.crops_BKSS3 for b in batches]), store.pixels[rows])
     assert np.array_equal(torch.cat([b.valid_BK for b in batches]), store.valid[rows])
+    assert all(batch.inside_BKSS is None for batch in batches)
+    with_masks = load_batches(store, rows, size, CPU, masks=True)
+    inside = torch.cat([batch.inside_BKSS for batch in with_masks])
+    assert np.array_equal(inside, np.stack([store.inside(row) for row in rows]))
 
 
 def test_no_rows(store: Any) -> None:

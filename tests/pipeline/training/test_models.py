@@ -143,7 +143,7 @@ def test_pairs_are_two_colourings_of_every_image(
     seen: list[torch.Tensor] = []
     forward = training.network.forward
 
-    def watched(inputs: torch.Tensor, valid_BK: torch.Tensor) -> Any:
+    def watched(inputs: torch.Tensor, valid_BK: torch.Tensor, inside: None = None) -> Any:
         if training.network.training:
             seen.append(inputs)
             assert valid_BK.shape == inputs.shape[:2]

@@ -568,14 +568,24 @@ def test_curves_have_a_row_an_epoch(make_training: Callable[..., Training], tmp_
 
 
 def test_network_sees_augmented_crops_other_ones_in_every_epoch(
-    make_training: Callable[..., Training], make_index: Callable[..., Any], tmp_path: Path
+    make_training: Callable[..., Training],
+    make_index: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     index = make_index(val=0)
     training = make_training(
         index=index, epochs=2, augment=True, batch_size=12, model={"standardise": False}
     )
     seen: list[torch.Tensor] = []
-    training.network.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(*inputs))
+    backbone = training.network.backbone
+    compute = backbone.feature_maps
+
+    def watched(images: torch.Tensor, stages: tuple[int, ...]) -> list[torch.Tensor]:
+        seen.append(images)
+        return compute(images, stages)
+
+    monkeypatch.setattr(backbone, "feature_maps", watched)
     training.run(tmp_path / "curves")
     raw = training.store.pixels[training.store.valid].mean((1, 2)) / 255
     # At the end a batch is looked at as it is, for want of a validation split.
@@ -584,6 +594,38 @@ def test_network_sees_augmented_crops_other_ones_in_every_epoch(
     colours = [sorted(images.mean((1, 2, 3)).tolist()) for images in seen]
     assert colours[0] != pytest.approx(colours[1], abs=1e-3)
     assert not set(colours[0]) & set(raw.mean(1).tolist())
+
+
+def test_masks_are_augmented_with_their_crops(
+    make_training: Callable[..., Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops that are white inside their masks and black outside show where these lie."""
+    model = {"pooling": "mask", "stages": (-2, -1)}
+    training = make_training(epochs=1, **JOINT, model=model)
+    training.store.pixels[:] = 255 * training.store.inside(0)[..., None]
+    before, seen = weights(training), []
+    features = training.network.features
+
+    def watched(crops: torch.Tensor, valid: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+        if crops.is_floating_point():
+            seen.append((crops[valid].mean(-1), inside[valid]))
+        return features(crops, valid, inside)
+
+    monkeypatch.setattr(training.network, "features", watched)
+    progress = training.run(tmp_path / "curves")
+    assert math.isfinite(progress.history[0]["train/loss"])
+    assert "backbone.network.conv1.0.weight" in changed(before, training)
+    light, inside = (torch.cat(found) for found in zip(*seen, strict=True))
+    assert len(light) == training.store.valid[training.train_rows].sum()
+    half = inside.mean((1, 2)) < 0.9
+    assert 0.4 < half.float().mean() < 0.9
+    middle = (light.amax((1, 2)) + light.amin((1, 2))) / 2
+    agree = (light > middle[:, None, None]) == (inside > 0.5)
+    assert agree[half].float().mean() > 0.98
+    # A mask that was not moved with its crop would be one of the two halves.
+    first, second = (torch.from_numpy(mask) for mask in training.store.inside(0)[:2])
+    unmoved = ((inside > 0.5) == first).all((1, 2)) | ((inside > 0.5) == second).all((1, 2))
+    assert not unmoved[half].all()
 
 
 def test_starts_from_the_training_crops_alone(

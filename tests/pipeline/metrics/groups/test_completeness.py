@@ -76,9 +76,14 @@ class Asked:
     def crops(self, images_B: Tensor) -> Tensor:
         return self.subject.crops(images_B)
 
-    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
+    def inside(self, images_B: Tensor) -> Tensor:
+        return self.subject.inside(images_B)
+
+    def infer(
+        self, crops_BKSS3: Tensor, valid_BK: Tensor, inside_BKSS: Tensor | None = None
+    ) -> ModelOutputs:
         self.crops_asked.append(int(valid_BK.sum()))
-        return self.subject.infer(crops_BKSS3, valid_BK)
+        return self.subject.infer(crops_BKSS3, valid_BK, inside_BKSS)
 
 
 @pytest.fixture
@@ -148,7 +153,9 @@ class Quarters:
         rows = crops_BKSS3.float().unflatten(3, (2, -1)).unflatten(2, (2, -1))
         return rows.mean(dim=(3, 5)).flatten(1, 3)  # B×K×2×s×2×s×3
 
-    def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor) -> ModelOutputs:
+    def infer(
+        self, crops_BKSS3: Tensor, valid_BK: Tensor, inside_BKSS: Tensor | None = None
+    ) -> ModelOutputs:
         valid_BV = valid_BK.repeat_interleave(4, dim=1)
         return outputs_of(self.head, self.embedding(crops_BKSS3), valid_BV)
 
@@ -166,7 +173,8 @@ def test_only_the_cells_of_crops_that_changed_are_asked_about(make_evidence):
     evidence = replace(evidence, outputs=stored)
     changed_XK = torch.tensor([[False, True, False, True], [True, False, True, True]])
     images_X = torch.tensor([0, 1])
-    found = completeness._infer(evidence, crops_NKSS3[:2], changed_XK, images_X)
+    inside_XKSS = torch.ones(crops_NKSS3[:2].shape[:-1], dtype=torch.bool)
+    found = completeness._infer(evidence, crops_NKSS3[:2], changed_XK, inside_XKSS, images_X)
     # crops 1 and 3 of image 0, crop 0 of image 1; its crops 2 and 3 are missing
     assert evidence.subject.crops_asked == [3]
     fresh = quarters.embedding(crops_NKSS3[:2]).unflatten(1, (4, 4))
@@ -186,6 +194,38 @@ def test_batches_change_nothing(evidence):
     for size in (1, 3):
         for name, values in measured(evidence, size).items():
             torch.testing.assert_close(values, together[name])
+
+
+def test_where_the_mask_alone_is_seen_no_other_pixel_gets_noise(evidence):
+    batch, nowhere = Batch(evidence, torch.arange(5)), torch.zeros(5, 3, 8, 8)
+    explanation = evidence.explanations[0]
+
+    class HalfInside(Asked):
+        """The masks are the upper halves of all crops but the first, which has no pixel of its."""
+
+        def inside(self, images_B: Tensor) -> Tensor:
+            inside = super().inside(images_B).clone()
+            inside[:, 0] = inside[:, :, 4:] = False
+            return inside
+
+        def infer(self, crops_BKSS3: Tensor, *given: Tensor) -> ModelOutputs:
+            seen.append((crops_BKSS3, given[1]))
+            return super().infer(crops_BKSS3, *given)
+
+    for only_inside in (True, False):
+        seen: list[tuple[Tensor, Tensor]] = []
+        subject = HalfInside(evidence.subject.subject)
+        now = replace(evidence, subject=subject, only_inside=only_inside)
+        completeness.Completeness().of_maps(
+            replace(batch, evidence=now), Drawn(explanation, nowhere, nowhere > 0)
+        )
+        # Of 15 valid crops 10 are not the first; there are three copies of each.
+        assert subject.crops_asked and sum(subject.crops_asked) == 3 * (10 if only_inside else 15)
+        crops, inside = (torch.cat(found) for found in zip(*seen, strict=True))
+        assert not inside[:, :, 4:].any()
+        # Noise of a standard deviation over 2 leaves no pixel that gets it between 0 and 1.
+        plain = ((crops >= 0) & (crops <= 1)).all(-1)
+        assert plain[:, :, 4:].float().mean() == (1 if only_inside else pytest.approx(0, abs=0.1))
 
 
 def test_nothing_is_asked_or_moves_where_the_map_is_the_whole_image(evidence):

@@ -161,7 +161,7 @@ def test_truncated_weights(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 4}']
+    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 5}']
 )
 def test_damaged_description(saved: Path, content: bytes) -> None:
     (saved / ABOUT).write_bytes(content)
@@ -171,7 +171,7 @@ def test_damaged_description(saved: Path, content: bytes) -> None:
 
 def test_another_format(saved: Path) -> None:
     text = (saved / ABOUT).read_text()
-    (saved / ABOUT).write_text(text.replace('"format": 4', '"format": 3'))
+    (saved / ABOUT).write_text(text.replace('"format": 5', '"format": 4'))
     with pytest.raises(ProtoMaskError, match="another version"):
         load_model(saved)
 
