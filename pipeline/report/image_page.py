@@ -104,6 +104,7 @@ def write_image_page(path: Path, prediction: Prediction, explainer: Explainer) -
         not_learned=explainer.not_learned,
         rule=explainer.relevance.rule,
         views=explainer.views,
+        only_inside=explainer.crops.settings.background != "original",
         num_classes=len(explainer.prototypes.class_names),
         num_prototypes=len(explainer.prototypes),
         ranking=prediction.ranking,

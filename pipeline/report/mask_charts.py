@@ -62,14 +62,14 @@ def mask_charts(plots: Mapping[str, pd.DataFrame]) -> list[Chart]:
     charts = []
     if len(coverage := plots.get("object_coverage", pd.DataFrame())):
         alone, union = coverage["coverage"].tolist(), coverage["union"].tolist()
-        said = f"The mask of the first crop lies on {_percent(alone[0])} of the object"
+        said = f"The mask that is cut out first lies on {_percent(alone[0])} of the object"
         if len(union) > 1:
             said += f", those of the first {len(union)} together on {_percent(union[-1])}"
         names = ("of the object under the mask of this rank", "under it and all before it")
         charts.append(_chart(coverage["rank"].tolist(), alone, union, f"{said}.", names))
     if len(areas := plots.get("mask_areas", pd.DataFrame())):
         ranks, area = areas["rank"].tolist(), areas["area"].tolist()
-        said = f"The mask of the first crop takes {_percent(area[0])} of the image"
+        said = f"The mask that is cut out first takes {_percent(area[0])} of the image"
         if len(area) > 1:
             said += f", number {ranks[-1]} takes {_percent(area[-1])}"
         names = ("of the image under the mask of this rank, the median over images", "")

@@ -144,6 +144,7 @@ class Report:
             dataset=self.index.dataset,
             not_learned=self.explainer.not_learned,
             views=self.views,
+            only_inside=self.renderer.crops.settings.background != "original",
             facts=facts,
             rule=self.explainer.relevance.rule,
             num_test=len(self.outputs.rows_N),

@@ -43,7 +43,10 @@ class Segmentation(MetricGroup):
             "Median area", PERCENT, "depends", "Half of an image's masks take more of it than this."
         ),
         "object_coverage": Note(
-            "Object coverage", PERCENT, "higher", "Share of the object under the crops' masks."
+            "Object coverage",
+            PERCENT,
+            "higher",
+            "Share of the object under masks that become crops.",
         ),
         "mask_consistency": Note(
             "Mask consistency", PERCENT, "higher", "How often a class's masks show the same parts."

@@ -38,11 +38,11 @@ def test_charts_say_in_words_what_they_show() -> None:
     coverage, areas = mask_charts({"object_coverage": COVERAGE, "mask_areas": AREAS})
     space = "\N{NO-BREAK SPACE}"
     assert coverage.said == (
-        f"The mask of the first crop lies on 40{space}% of the object, those of the first 2 "
+        f"The mask that is cut out first lies on 40{space}% of the object, those of the first 2 "
         f"together on 80{space}%."
     )
     assert areas.said == (
-        f"The mask of the first crop takes 30{space}% of the image, number 3 takes 1.2{space}%."
+        f"The mask that is cut out first takes 30{space}% of the image, number 3 takes 1.2{space}%."
     )
 
 

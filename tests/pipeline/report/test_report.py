@@ -76,6 +76,18 @@ def test_relevance_may_be_drawn_on_the_mask_only(tiny) -> None:
     assert whole.heat_map != masked.heat_map
 
 
+def test_where_the_mask_alone_is_seen_the_pages_say_so(
+    tiny: Any, page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "The model sees exactly the regions of the masks"
+    plain = tiny.write_photograph(tmp_path / "a.html").read_text(encoding="utf-8")
+    assert words not in said(page) and words not in said(plain)
+    replaced = tiny.crops.settings.model_copy(update={"background": "mean"})
+    monkeypatch.setattr(tiny.crops, "settings", replaced)
+    assert words in said(tiny.write_photograph(tmp_path / "b.html").read_text(encoding="utf-8"))
+    assert words in said(tiny.write(tmp_path / "report").read_text(encoding="utf-8"))
+
+
 def test_every_score_adds_up_to_the_logit(tiny: Any) -> None:
     report = tiny.report()
     for place in range(len(tiny.outputs.rows_N)):
@@ -195,8 +207,8 @@ def test_a_line_says_how_much_of_the_relevance_lies_on_the_mask(page: str) -> No
 
 def test_segmentation_is_drawn_by_rank(page: str) -> None:
     assert (
-        "The mask of the first crop lies on 50 % of the object, those of the first 2 together on "
-        "70 %."
+        "The mask that is cut out first lies on 50 % of the object, those of the first 2 together "
+        "on 70 %."
     ) in said(page)
     assert page.count('<figure class="chart">') == 2
 
