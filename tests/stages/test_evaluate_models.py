@@ -44,7 +44,8 @@ train: {precision: float32,
   epochs: 1, warmup_epochs: 1, freeze_backbone: true, augment: false, batch_size: 16,
   accumulate: 1, lr_backbone: 0.0, lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1,
   start: random}
-finetune: {epochs: 1, lr: 0.0003, batch_size: 16, penalty: 0.001}
+finetune: {merge: false, reach: 1.0, epochs: 1, lr: 0.0003, batch_size: 16, sparsity: penalty,
+  penalty: 0.001}
 prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, explanations: [mask, prp]}
 explain: {only_mask: false}
