@@ -87,7 +87,7 @@ def explain(
     """Write the report on every prototype and what it decides, or a page about one photograph.
 
     Without a photograph this is the stage: it reads everything before it, and writes
-    artifacts/report/: index.html, and a page for each class.
+    artifacts/report/: index.html, a page for each class, and one of the parts that masks show.
 
     With one, it is classified by the finished model, and the page `--out` says why: its class and
     the runner-up, its crops, the prototypes they look like, and by which of their pixels.

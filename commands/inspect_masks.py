@@ -15,6 +15,7 @@ from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import atomic_file, sha256
 from pipeline.masks.masks import NO_PART, Masks
 from pipeline.masks.names import form
+from pipeline.masks.part_names import codebook_of, read_part_names
 from pipeline.masks.store import MaskStore
 from pipeline.progress import track
 from pipeline.report.drawing import Outline, colour_of, outlined
@@ -53,6 +54,7 @@ def info(store: Path) -> None:
         "masks": str(per_image.sum()),
         "masks an image": _summary(per_image),
         "levels": _per_level(masks),
+        **_parts(masks),
         "foreground": f"{masks.foreground().sum()} masks",
         "on disk": f"{size / 1e6:.2f} MB in {len(files)} files, "
         f"{size / max(len(masks), 1):.0f} bytes an image",
@@ -70,7 +72,10 @@ def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> Non
     masks = opened(store)
     row = _find(workspace, image, masks)
     found = masks.masks(row)
-    _print_masks(found, _score_names(store), masks.part_names)
+    names = read_part_names(workspace.part_names, masks.about["segmenter"], masks.part_names)
+    _print_masks(found, _score_names(store), names.names)
+    if names.remark:
+        print(names.remark)
     pixels = _read_segmented(workspace, masks.ids[row], found)
     if pixels is None:
         print("the photograph is not here; its masks are drawn over grey")
@@ -276,6 +281,13 @@ def _summary(values: NDArray[np.int64]) -> str:
 def _per_level(masks: MaskStore) -> str:
     counts = np.bincount(masks.levels(), minlength=1).tolist()
     return ", ".join(f"{count} of level {level}" for level, count in enumerate(counts))
+
+
+def _parts(masks: MaskStore) -> dict[str, str]:
+    """Says how many parts the masks show, if any, and how a file of their names begins."""
+    count = len(set(masks.parts().tolist()) - {NO_PART})
+    codebook = codebook_of(masks.about["segmenter"])
+    return {"parts": f"{count}, which parts.yaml names by `codebook: {codebook}`"} if count else {}
 
 
 def _said(value: object) -> str:

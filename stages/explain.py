@@ -1,4 +1,4 @@
-"""Everything before it → artifacts/report/: index.html, and a page for each class."""
+"""Everything before it → artifacts/report/: index.html, a page a class, one of the parts."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from pipeline.datasets.index import SPLITS
 from pipeline.datasets.repeats import find_repeats, numbers
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_folder
+from pipeline.masks.part_names import read_part_names
 from pipeline.masks.store import MaskStore
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_renderer import ImageRenderer
@@ -32,6 +33,7 @@ def run(workspace: Workspace) -> None:
     prototypes = finished.prototypes()
     network = finished.network.to(device_of(params.runtime))
     root = workspace.images_root(params)
+    names = read_part_names(workspace.part_names, masks.about["segmenter"], masks.part_names)
     renderer = ImageRenderer(index, root, masks, crops, prototypes.views)
     report = Report(
         index,
@@ -43,6 +45,7 @@ def run(workspace: Workspace) -> None:
         params.explain.only_mask,
         SimilarPlaces(network) if network.in_cells else None,
         finished.about.not_learned,
+        names,
     )
     facts, measured = _facts(params, finished, masks, prototypes), _read_measured(workspace)
     with atomic_folder(workspace.report) as folder:
@@ -53,6 +56,8 @@ def run(workspace: Workspace) -> None:
         f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(prototypes)} prototypes; "
         f"{len(sizes)} pages of classes, {max(sizes):.1f} MB at most, {sum(sizes):.1f} MB together"
     )
+    for remark in filter(None, (names.remark, names.unknown(masks.parts().tolist()))):
+        print(remark)
     if renderer.missing:
         print(
             f"{len(renderer.missing)} photographs are not in {root}, or are others there; the "

@@ -32,6 +32,11 @@ class Workspace:
         return self.root / "params.yaml"
 
     @property
+    def part_names(self) -> Path:
+        """The names that people give to the segmenter's parts."""
+        return self.root / "parts.yaml"
+
+    @property
     def artifacts(self) -> Path:
         """The folder of all stages' outputs."""
         return self.root / "artifacts"

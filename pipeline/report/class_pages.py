@@ -51,6 +51,9 @@ class Card(NamedTuple):
         weight: V_cj for the prototypes' class, summed over them.
         outlined: the training image with the view outlined; None if its file is not available.
         source: the crop or whole image, with the relevance of its pixels.
+        part: number of the part that the view shows; `NO_PART` if none is known.
+        shows: its name or number.
+        found: in how many images it is found.
         nearest: the most similar test images, each with its most similar view.
         further: the next test images of other classes, as many as `nearest` lacks of `NUM_WRONG`
             images of other classes.
@@ -64,6 +67,9 @@ class Card(NamedTuple):
     weight: float
     outlined: Picture | None
     source: Side
+    part: int
+    shows: str
+    found: str
     nearest: list[Near]
     further: list[Near]
 
@@ -210,6 +216,7 @@ class ClassPages:
         first = group[0]
         row, view = int(self.prototypes.rows_P[first]), int(self.prototypes.view_P[first])
         views, image = self.prototypes.views, self.index.ids[row]
+        part = int(self.prototypes.part_P[first])
         drawn = self.renderer.outlined(row, {view: ""}, IMAGE_SIDE, DIM)
         outlined = {
             "crops": f", the mask of {views.called(view)} outlined",
@@ -231,6 +238,9 @@ class ClassPages:
             float(self.prototypes.weights_CP[label, list(group)].sum()),
             None if drawn is None else picture(drawn, alt),
             source,
+            part,
+            self.explainer.parts.called(part),
+            self.explainer.parts.found(part),
             nearest,
             [self._near(place, first) for place in others[:wanted].tolist()],
         )

@@ -12,6 +12,7 @@ from pipeline.crops.store import CropStore
 from pipeline.masks.masks import NO_PART, Masks
 from pipeline.report.drawing import Colour, Outline, outlined
 from pipeline.report.heatmaps import Cut, read_cut
+from pipeline.report.parts import Parts
 from pipeline.report.view_drawing import colour_of_view
 from pipeline.saliency.margin import Margin, Region
 from pipeline.saliency.prototypes import Points, Prototypes
@@ -29,6 +30,7 @@ class Speaker(NamedTuple):
         label, class_name: number and name of the prototypes' own class.
         image: id of their training image.
         picture: that view, outlined in its crop or in the whole image.
+        shows: name or number of the part that it shows; empty if none is known.
     """
 
     points: Points
@@ -36,6 +38,7 @@ class Speaker(NamedTuple):
     class_name: str
     image: str
     picture: Image.Image
+    shows: str
 
 
 class Row(NamedTuple):
@@ -78,6 +81,7 @@ def draw_rows(
     prototypes: Prototypes,
     crops: CropStore,
     ids: Sequence[str],
+    parts: Parts,
 ) -> list[Row]:
     """Draws the regions of a margin, and the prototypes beside them.
 
@@ -87,6 +91,7 @@ def draw_rows(
         prototypes: the finished model's prototypes.
         crops: store of the index's images, as the model sees them.
         ids: ids of the store's images, in order.
+        parts: the parts that masks show.
 
     Returns:
         A row for each region; none for a black box, which has a single one.
@@ -109,7 +114,9 @@ def draw_rows(
         label = int(prototypes.class_of_P[first])
         cut = read_cut(crops, row, views.crop(view))
         name = prototypes.class_names[label]
-        return Speaker(points, label, name, ids[row], shown(cut, view, colour))
+        part = int(prototypes.part_P[first])
+        shows = "" if part == NO_PART else parts.called(part)
+        return Speaker(points, label, name, ids[row], shown(cut, view, colour), shows)
 
     return [
         Row(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jinja2
 from PIL import Image
 
+from pipeline.masks.masks import NO_PART
 from pipeline.report.drawing import QUALITY, data_uri, web_colour
 from pipeline.report.heatmaps import RAMP
 from pipeline.saliency.margin import signed
@@ -68,6 +69,7 @@ def page_templates(*folders: Path) -> jinja2.Environment:
     environment.filters["signed"] = signed
     environment.filters["picture"] = picture
     environment.filters["web_colour"] = web_colour
+    environment.globals["no_part"] = NO_PART
     environment.globals["ramp"] = ", ".join(web_colour(colour) for colour in RAMP)
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment

@@ -47,6 +47,7 @@ class Reason(NamedTuple):
         name: name of the prototype's class.
         image: id of the prototype's training image.
         this, that: pictures of the image's view, and of the prototype's.
+        shows: what is said of the part that the prototype shows; empty if none is known.
     """
 
     points: Points
@@ -54,6 +55,7 @@ class Reason(NamedTuple):
     image: str
     this: Image.Image
     that: Image.Image
+    shows: str
 
 
 def draw_reasons(
@@ -182,8 +184,9 @@ def _draw_reason(canvas: Image.Image, top: int, reason: Reason, most: float, vie
     draw.rectangle((TEXT, top + 40, TEXT + max(length, 2), top + 46), BAR)
     numbers = ", ".join(map(str, points.prototypes))
     kind = "prototype" if len(points.prototypes) == 1 else "prototypes"
-    _write(canvas, (TEXT, top + 58), f"{kind} {numbers} of {reason.name}", 18, SOFT)
-    _write(canvas, (TEXT, top + 84), f"from {reason.image}", 18, SOFT)
+    said = f"{kind} {numbers} of {reason.name}", reason.shows, f"from {reason.image}"
+    for place, line in enumerate(filter(None, said)):
+        _write(canvas, (TEXT, top + 56 + 25 * place), line, 18, SOFT)
 
 
 def _write_sum(

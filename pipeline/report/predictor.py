@@ -15,6 +15,7 @@ from pipeline.report.contrast import Contrast, called_parts, draw_rows
 from pipeline.report.drawing import outlined
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_page import Prediction
+from pipeline.report.parts import Parts
 from pipeline.report.prediction_picture import IMAGE_SIDE, Reason, draw_reasons
 from pipeline.report.score_lines import Explainer
 from pipeline.report.view_drawing import draw_view
@@ -37,6 +38,7 @@ class Predictor:
         prototypes: the model's prototypes, with where they came from.
         crops: store of the images' crops, as the model sees them (`PrototypeNetwork.seen`).
         ids: ids of the store's images, in order.
+        parts: the parts that masks show; None: with the names that the segmenter gives them.
 
     Raises:
         ProtoMaskError: this version of ProtoMask does not have the model's segmenter.
@@ -51,12 +53,14 @@ class Predictor:
         prototypes: Prototypes,
         crops: CropStore,
         ids: list[str],
+        parts: Parts | None = None,
     ) -> None:
         self.network, self.fabric = network.to(fabric.device), fabric
         self.segmenter, self.machine = with_fingerprint(about.segmenter), machine
         self.class_names, self.prototypes = about.class_names, prototypes
         self.not_learned = about.not_learned
         self.crops, self.ids = crops, ids
+        self.parts = parts or Parts(crops.part_names, {})
 
     def predict(self, name: str, image: NDArray[np.uint8]) -> Prediction:
         """Applies the model to an image: to the crops of its masks, or to the whole image.
@@ -85,7 +89,7 @@ class Predictor:
             for label in order[:EXPLAINED]
         ]
         ranking = [(self.class_names[label], float(logits_C[label])) for label in order]
-        called = called_parts(masks, crops.masks, self.segmenter.part_names) if masks else {}
+        called = called_parts(masks, crops.masks, self.parts.names) if masks else {}
         margin = None
         if len(order) > 1:
             pair = order[0], order[1]
@@ -116,7 +120,14 @@ class Predictor:
         places = SimilarPlaces(self.network) if self.network.in_cells else None
         relevance = relevance_of(self.network)
         return Explainer(
-            self.prototypes, relevance, self.crops, self.ids, only_mask, places, self.not_learned
+            self.prototypes,
+            relevance,
+            self.crops,
+            self.ids,
+            only_mask,
+            places,
+            self.not_learned,
+            self.parts,
         )
 
     @torch.inference_mode()
@@ -134,7 +145,7 @@ class Predictor:
             return None
         outlines = prediction.outlines(prototypes.views, prediction.regions)
         cuts = prediction.cuts(self.crops.settings.background == "original")
-        rows = draw_rows(margin, cuts, prototypes, self.crops, self.ids)
+        rows = draw_rows(margin, cuts, prototypes, self.crops, self.ids, self.parts)
         return Contrast(margin, outlined(prediction.image, outlines, IMAGE_SIDE), rows)
 
     def _reason(self, points: Points, crops: Crops) -> Reason:
@@ -144,4 +155,6 @@ class Predictor:
         side = self.crops.settings.side
         this = draw_view(views, crops.pixels[views.crop(points.view)], points.view, side)
         name = self.class_names[int(self.prototypes.class_of_P[first])]
-        return Reason(points, name, self.ids[row], this, draw_view(views, pixels, view, side))
+        that = draw_view(views, pixels, view, side)
+        shows = self.parts.said(int(self.prototypes.part_P[first]))
+        return Reason(points, name, self.ids[row], this, that, shows)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.index import Index
+from pipeline.masks.part_names import PartNames
 from pipeline.progress import track
 from pipeline.report.class_pages import THUMBNAIL, ClassPages
 from pipeline.report.contrast import Contrast
@@ -18,9 +19,11 @@ from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.mask_charts import mask_charts
 from pipeline.report.metric_table import Measured, tables
 from pipeline.report.pages import Picture, picture, write_page
+from pipeline.report.parts_page import PartsPage
 from pipeline.report.prototype_map import map_prototypes
 from pipeline.report.score_lines import Explainer, Segmented, Sum, numbered
 from pipeline.report.stored_contrasts import Contrasts
+from pipeline.report.typical import spread_over_classes
 from pipeline.saliency.prototypes import Prototypes, Score
 from pipeline.saliency.stored_outputs import StoredOutputs
 
@@ -91,6 +94,7 @@ class Report:
         places: finds the region of an image in which a prototype is found, for models whose views
             are cells; None for others.
         not_learned: what speaks against the model's having learned anything; empty if nothing.
+        part_names: what the segmenter's parts are called; None: as the segmenter names them.
 
     Raises:
         ProtoMaskError: the outputs are those of another model.
@@ -107,17 +111,23 @@ class Report:
         only_mask: bool = False,
         places: Places | None = None,
         not_learned: Sequence[str] = (),
+        part_names: PartNames | None = None,
     ) -> None:
         outputs.refuse_unless(prototypes)
         self.index, self.renderer, self.views = index, renderer, prototypes.views
         self.prototypes, self.embedding_PD, self.outputs = prototypes, embedding_PD, outputs
+        names = part_names or PartNames(renderer.masks.part_names, {})
+        self.parts_page = PartsPage(index, renderer, prototypes, names)
+        parts = self.parts_page.parts
         self.explainer = Explainer(
-            prototypes, relevance, renderer.crops, index.ids, only_mask, places, not_learned
+            prototypes, relevance, renderer.crops, index.ids, only_mask, places, not_learned, parts
         )
-        self.contrasts = Contrasts(renderer, prototypes, outputs)
+        self.contrasts = Contrasts(renderer, prototypes, outputs, parts)
 
     def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
-        """Writes index.html and classes/; the same inputs give the same bytes.
+        """Writes index.html and classes/, and parts.html if masks show parts.
+
+        The same inputs give the same bytes.
 
         Args:
             folder: an existing folder to write to, without classes/.
@@ -137,6 +147,8 @@ class Report:
         labels = range(len(self.prototypes.class_names))
         for label in track(labels, "Drawing prototypes"):
             pages.write(folder / "classes" / f"{label}.html", label)
+        if self.parts_page.found:
+            self.parts_page.write(folder / "parts.html", self.explainer.not_learned)
         typical = self.typical()
         write_page(
             folder / "index.html",
@@ -157,6 +169,7 @@ class Report:
             if self.views.kind == "crops"
             else [],
             charts=mask_charts(measured.plots),
+            num_parts=len(self.parts_page.found),
             map=map_prototypes(self.prototypes, self.embedding_PD, seed) if self.has_map else None,
             classes=[self._best(label) for label in labels],
             missing=self.renderer.missing,
@@ -174,18 +187,10 @@ class Report:
     def typical(self) -> list[int]:
         """Returns positions of test images (in `outputs`) selected without regard to the results.
 
-        They are the first image of each class, evenly spaced over the classes; with few classes,
-        the second ones as well, and so on.
+        They are the first image of each class, evenly spaced over the classes
+        (see `spread_over_classes`).
         """
-        seen: dict[int, int] = {}
-        turns = []
-        for place, label in enumerate(self.outputs.labels_N.tolist()):
-            turns.append((seen.get(label, 0), label, place))
-            seen[label] = seen.get(label, 0) + 1
-        turns.sort()
-        first = turns[: max(NUM_DECISIONS, len(seen))]
-        count = min(NUM_DECISIONS, len(first))
-        return [first[at * len(first) // count][2] for at in range(count)]
+        return spread_over_classes(self.outputs.labels_N.tolist(), NUM_DECISIONS)
 
     def worst(self) -> list[int]:
         """Returns positions of the misclassified test images with the largest margins, in order.
@@ -271,6 +276,7 @@ class Report:
         drawn = self.renderer.view(int(row), view, THUMBNAIL)
         named = self.explainer.named(prototype)
         shown = named if self.views.kind == "image" else f"Prototype {prototype}"
+        shown += self.explainer.shown(prototype)
         alt = f"{shown}: {self.views.called(view)} of {self.index.ids[row]}"
         return picture(drawn, alt, QUALITY_SMALL)
 

@@ -13,6 +13,7 @@ from pipeline.report.contrast import Contrast, draw_rows
 from pipeline.report.drawing import COLOURS, Outline, colour_of, outlined, resized, web_colour
 from pipeline.report.heatmaps import Cut, HeatMap, Places, Relevance, draw_heat_maps, read_cut
 from pipeline.report.pages import Picture, picture
+from pipeline.report.parts import UNKNOWN, Parts
 from pipeline.report.view_drawing import colour_of_view
 from pipeline.saliency.margin import Margin
 from pipeline.saliency.prototypes import Points, Prototypes, Score
@@ -46,6 +47,7 @@ class Line(NamedTuple):
         mark, colour: label and CSS colour of the view's outline in the image.
         share: length of the line's bar, relative to the largest of the image, in [0, 1].
         this, that: the image's view, and the prototype's.
+        shows: what is said of the part that the prototype shows; empty if none is known.
     """
 
     points: Points
@@ -58,6 +60,7 @@ class Line(NamedTuple):
     share: float
     this: Side
     that: Side
+    shows: str
 
 
 class Sum(NamedTuple):
@@ -123,6 +126,7 @@ class Explainer:
         places: finds the region of an image in which a prototype is found, for models whose views
             are cells; None for others.
         not_learned: what speaks against the model's having learned anything; empty if nothing.
+        parts: the parts that masks show.
     """
 
     def __init__(
@@ -134,11 +138,12 @@ class Explainer:
         only_mask: bool = False,
         places: Places | None = None,
         not_learned: Sequence[str] = (),
+        parts: Parts = UNKNOWN,
     ) -> None:
         self.prototypes, self.relevance = prototypes, relevance
         self.crops, self.ids, self.only_mask = crops, ids, only_mask
         self.views, self.places = prototypes.views, places
-        self.not_learned = not_learned
+        self.not_learned, self.parts = not_learned, parts
         self._sources: dict[int, Side] = {}
 
     def sums(self, image: str, cuts: Mapping[int, Cut], scores: Sequence[Score]) -> list[Sum]:
@@ -182,7 +187,7 @@ class Explainer:
             cuts: the image's crops by number, at least those of the margin's regions.
             outlined: the image with these regions outlined; None if it is not available.
         """
-        rows = draw_rows(margin, cuts, self.prototypes, self.crops, self.ids)
+        rows = draw_rows(margin, cuts, self.prototypes, self.crops, self.ids, self.parts)
         return Contrast(margin, outlined, rows)
 
     def sources(self, prototypes: Sequence[int]) -> list[Side]:
@@ -197,7 +202,8 @@ class Explainer:
             [read_cut(self.crops, int(rows[number]), int(crops[number])) for number in new],
             new,
             [
-                f"{self.named(number)}: {self.views.called(int(self.prototypes.view_P[number]))} "
+                f"{self.named(number)}{self.shown(number)}: "
+                f"{self.views.called(int(self.prototypes.view_P[number]))} "
                 f"of {self.ids[rows[number]]}"
                 for number in new
             ],
@@ -233,6 +239,11 @@ class Explainer:
         of = self.prototypes.class_names[self.prototypes.class_of_P[prototype]]
         return f"Logit of {of}" if self.views.kind == "image" else f"Prototype {prototype} of {of}"
 
+    def shown(self, prototype: int) -> str:
+        """Returns ` (wing)`, the part that a prototype shows; nothing if none is known."""
+        said = self.parts.said(int(self.prototypes.part_P[prototype]))
+        return f" ({said})" if said else ""
+
     def _placed(self, places: Places, cuts: Sequence[Cut], prototypes: Sequence[int]) -> list[Cut]:
         """Returns the cuts with the regions in which their prototypes are found as `inside`."""
         crops_nSS3 = torch.from_numpy(np.stack([cut.pixels for cut in cuts]))
@@ -262,6 +273,7 @@ class Explainer:
             abs(points.points) / most,
             this,
             that,
+            self.shown(first),
         )
 
 

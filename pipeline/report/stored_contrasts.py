@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pipeline.report.contrast import Contrast, called_parts, draw_rows
 from pipeline.report.heatmaps import read_cut
 from pipeline.report.image_renderer import ImageRenderer
+from pipeline.report.parts import Parts
 from pipeline.saliency.margin import margin_of
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.stored_outputs import StoredOutputs
@@ -22,12 +23,18 @@ class Contrasts:
         renderer: draws the data set's images and their views.
         prototypes: the finished model's prototypes and weights.
         outputs: the model's outputs on the test images.
+        parts: the parts that the masks show.
     """
 
     def __init__(
-        self, renderer: ImageRenderer, prototypes: Prototypes, outputs: StoredOutputs
+        self,
+        renderer: ImageRenderer,
+        prototypes: Prototypes,
+        outputs: StoredOutputs,
+        parts: Parts,
     ) -> None:
-        self.renderer, self.prototypes, self.outputs = renderer, prototypes, outputs
+        self.renderer, self.prototypes = renderer, prototypes
+        self.outputs, self.parts = outputs, parts
 
     @cached_property
     def second_N(self) -> NDArray[np.int64]:
@@ -59,12 +66,13 @@ class Contrasts:
         cuts = {crop: read_cut(crops, row, crop) for crop in map(views.crop, shown)}
         marks = {view: views.mark(view) for view in shown}
         outlined = self.renderer.outlined(row, marks, IMAGE_SIDE)
-        return Contrast(margin, outlined, draw_rows(margin, cuts, self.prototypes, crops, ids))
+        rows = draw_rows(margin, cuts, self.prototypes, crops, ids, self.parts)
+        return Contrast(margin, outlined, rows)
 
     def _called(self, row: int) -> dict[int, str]:
         """Returns what the part that each crop of an image shows is called, where it is known."""
         renderer = self.renderer
         if self.prototypes.views.kind != "crops":
             return {}
-        masks, names = renderer.masks.masks(row), renderer.masks.part_names
-        return called_parts(masks, renderer.crops.masks[row], names)
+        masks = renderer.masks.masks(row)
+        return called_parts(masks, renderer.crops.masks[row], self.parts.names)

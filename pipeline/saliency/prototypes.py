@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError, rerun
+from pipeline.masks.masks import NO_PART
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.views import Views
 
@@ -82,6 +83,8 @@ class Prototypes:
             before the push; NaN in models without distances.
         views: the kind of view that the model compares prototypes with.
         alike_P: int64 P, how many pushed prototypes each stands for, itself included; None: one.
+        part_P: int64 P, number of the part that each shows, `NO_PART` where none is known; None: of
+            none.
 
     Attributes:
         origin_P: int64 P, the same number for prototypes of a class that are the same training
@@ -99,12 +102,14 @@ class Prototypes:
         distance_P: NDArray[np.float64],
         views: Views,
         alike_P: NDArray[np.int64] | None = None,
+        part_P: NDArray[np.int64] | None = None,
     ) -> None:
         self.class_names = class_names
         self.class_of_P, self.weights_CP = class_of_P, weights_CP
         self.rows_P, self.crop_P, self.cell_P = rows_P, crop_P, cell_P
         self.distance_P, self.views = distance_P, views
         self.alike_P = np.ones_like(class_of_P) if alike_P is None else alike_P
+        self.part_P = np.full_like(class_of_P, NO_PART) if part_P is None else part_P
         self.view_P = crop_P * math.prod(views.grid) + cell_P
         # Without a push, a view only illustrates a prototype, and may illustrate several.
         own_P = np.where(np.isnan(distance_P), np.arange(len(class_of_P)), -1)
@@ -151,6 +156,7 @@ class Prototypes:
             sources["distance"].to_numpy(np.float64),
             Views.of(network, size),
             sources["alike"].to_numpy(np.int64),
+            sources["part"].to_numpy(np.int64),
         )
 
     def __len__(self) -> int:

@@ -233,6 +233,7 @@ def test_info_counts_levels_and_foreground(
     inspect_masks.info(STORE)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "levels 24 of level 0, 24 of level 1, 48 of level 2" in lines
+    assert "parts 2, which parts.yaml names by `codebook: patches`" in lines
     assert "foreground 48 masks" in lines
 
 
@@ -247,3 +248,16 @@ def test_show_names_parts_and_background(
         ["2", "1", "left", "wing,", "background"],
         ["2", "1", "background"],
     ]
+
+
+def test_show_uses_the_names_that_people_gave(
+    parts: MaskStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.part_names.write_text("codebook: patches\n8: tail\n")
+    inspect_masks.show(workspace, parts.ids[0], STORE, Path("a.png"))
+    said = capsys.readouterr().out
+    assert "tail" in said and "left wing" in said and "part 8" not in said
+    workspace.part_names.write_text("codebook: 3fa2\n8: tail\n")
+    inspect_masks.show(workspace, parts.ids[0], STORE, Path("a.png"))
+    said = capsys.readouterr().out
+    assert "part 8" in said and "of the codebook 3fa2, and these are of patches" in said

@@ -1,17 +1,26 @@
 """`protomask predict` on photographs of a small finished run, and on what is none."""
 
+import re
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file
 
 from commands import predict
 from pipeline.errors import ProtoMaskError
+from pipeline.masks.masks import Masks
+from pipeline.masks.segmenter import Machine
+from pipeline.masks.segmenters.patches import Patches
+from pipeline.report.image_page import write_image_page
+from pipeline.report.parts import Parts
 from stages.workspace import Workspace
 
 workspace = Workspace()
@@ -119,3 +128,49 @@ def test_what_is_missing_is_named(run_folder: Path, missing: Path) -> None:
     with pytest.raises(ProtoMaskError, match=str(missing)):
         predict.run(workspace, [Path("photographs/class 0/000.png")], OUT)
     assert not OUT.exists()
+
+
+class Parted(Patches):
+    """Patches of which each is a part of its own."""
+
+    def segment(
+        self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
+    ) -> list[Masks]:
+        return [
+            replace(masks, parts=np.arange(len(masks), dtype=np.int32))
+            for masks in super().segment(images, machine)
+        ]
+
+
+def test_parts_have_the_names_that_people_gave(run_folder: Path) -> None:
+    lines = "".join(f"{part}: name{part}\n" for part in range(4))
+    workspace.part_names.write_text(f"codebook: patches\n{lines}")
+    predictor = predict.load_predictor(workspace, workspace.read_params())
+    predictor.segmenter = Parted(version=1, grid=2)
+    prototypes = predictor.prototypes
+    prototypes.part_P = prototypes.crop_P
+    image = np.asarray(Image.open(run_folder / "photographs" / "class 1" / "003.png"))
+    prediction = predictor.predict("a.png", image)
+    assert re.search(r"the whole name\d \(", prediction.why)
+    write_image_page(Path("a.html"), prediction, predictor.explainer())
+    page = Path("a.html").read_text(encoding="utf-8")
+    for number, part in enumerate(prototypes.part_P.tolist()):
+        for shown in re.findall(rf"Prototype {number} of class \d(.*?), from", page):
+            assert shown in ("", f" (name{part})")
+    assert len(re.findall(r"of class \d \(name\d\), from", page)) >= 4
+
+
+def test_names_of_another_codebook_are_told(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.part_names.write_text("codebook: 3fa2\n0: wing\n")
+    shutil.rmtree(workspace.masks)  # which a prediction does not need
+    predictor = predict.load_predictor(workspace, workspace.read_params())
+    assert predictor.parts == Parts({}, {})
+    assert "Warning: parts.yaml names the parts of the codebook 3fa2" in capsys.readouterr().err
+
+
+def test_a_bad_file_of_names_is_refused(run_folder: Path) -> None:
+    workspace.part_names.write_text("0: [wing\n")
+    with pytest.raises(ProtoMaskError, match=r"parts\.yaml cannot be read"):
+        predict.load_predictor(workspace, workspace.read_params())

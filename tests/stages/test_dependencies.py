@@ -86,6 +86,12 @@ def test_a_stage_lists_what_it_imports_and_nothing_else(
     assert has - imported - packages - FOR_PEOPLE == set(), "cannot change the output"
 
 
+def test_names_of_parts_change_the_report_alone() -> None:
+    assert [name for name, of in STAGES.items() if "parts.yaml" in of.get("deps", [])] == [
+        "explain"
+    ]
+
+
 @pytest.mark.parametrize("stage", BY_VERSION)
 def test_expensive_stages_depend_on_their_stores_format_and_no_other_code(stage: str) -> None:
     assert all(dep.startswith("artifacts/") for dep in STAGES[stage]["deps"])

@@ -75,6 +75,7 @@ def test_every_output_says_what_it_was_made_with(clone: Clone) -> None:
         ("pipeline/report/templates/report.html.jinja", "{# a comment #}", ["explain"]),
         ("pipeline/datasets/readers/demo/bird.py", "# a comment", ["evaluate"]),
         ("commands/predict.py", "# a comment", []),
+        ("parts.yaml", "# a comment", ["explain"]),
     ],
 )
 def test_an_edit_reruns_what_it_can_change(

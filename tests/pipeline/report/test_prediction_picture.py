@@ -28,10 +28,14 @@ NAME = "a class with an exceedingly long name, longer than any picture is wide, 
 
 
 def draw(
-    rows: list[Points], photograph: np.ndarray, name: str = "wren", views: Views = CROP_VIEWS
+    rows: list[Points],
+    photograph: np.ndarray,
+    name: str = "wren",
+    views: Views = CROP_VIEWS,
+    shows: str = "",
 ) -> Image.Image:
     grey, green = (Image.new("RGB", (32, 32), colour) for colour in ((90,) * 3, (0, 255, 0)))
-    reasons = [Reason(points, name, f"{name}/1", grey, green) for points in rows]
+    reasons = [Reason(points, name, f"{name}/1", grey, green, shows) for points in rows]
     outlines = [Outline(np.ones(photograph.shape[:2], bool), colour_of(2), "2")]
     score = Score(0, 3.0, rows, 1.0, 7)
     ranking = [(name, 3.0), ("crow", -1.0)]
@@ -54,6 +58,15 @@ def test_long_names_stay_inside_the_picture() -> None:
     picture = draw([Points((0,), 0, 1.0, 1.0, 1.0)], photograph, NAME)
     margin = np.asarray(picture)[:, -38:]
     assert (margin == 255).all()
+
+
+def test_the_part_of_a_prototype_stands_between_its_name_and_its_image() -> None:
+    photograph, rows = np.full((60, 80, 3), 90, np.uint8), [Points((0,), 0, 1.0, 1.0, 1.0)]
+    plain, named = (np.asarray(draw(rows, photograph, shows=part)) for part in ("", "a wing"))
+    changed = np.flatnonzero((plain != named).any(axis=(1, 2))) - (HEAD + 30)
+    # the second line is another, and a third comes, within the row
+    assert changed.min() > 56 + 20 and 56 + 50 < changed.max() < ROW
+    assert plain.shape == named.shape
 
 
 def test_any_shape_of_photograph_fits() -> None:
@@ -81,7 +94,7 @@ def test_what_decides_between_two_classes_comes_first() -> None:
         Image.new("RGB", (32, 32), colour) for colour in ((90,) * 3, (0, 255, 0), (255, 0, 0))
     )
     points = Points((4,), 2, 1.0, 1.5, 1.5)
-    pro, con = (Speaker(points, 0, "wren", "wren/1", picture) for picture in (green, red))
+    pro, con = (Speaker(points, 0, "wren", "wren/1", picture, "") for picture in (green, red))
     regions = (
         Region(2, "its tail", 1.5, points, points),
         Region(0, "region 0", -0.75, None, points),
@@ -93,7 +106,7 @@ def test_what_decides_between_two_classes_comes_first() -> None:
     ]
     contrast = Contrast(margin, Image.new("RGB", (440, 300), (1, 2, 3)), rows)
     photograph, score = np.full((60, 80, 3), 90, np.uint8), Score(0, 3.0, [points], 1.5, 7)
-    reasons = [Reason(points, "wren", "wren/1", grey, green)]
+    reasons = [Reason(points, "wren", "wren/1", grey, green, "")]
     picture = draw_reasons(
         photograph, [], [("wren", 3.0), ("crow", 2.0)], score, reasons, CROP_VIEWS, contrast
     )
