@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from pipeline.datasets.index import Index
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
 from pipeline.files import atomic_folder
+from pipeline.masks.masks import NO_PART
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.report.image_page import Prediction, write_image_page
 from pipeline.report.image_renderer import ImageRenderer
@@ -33,6 +35,9 @@ from pipeline.saliency.views import Views
 
 C, M, K, S = 3, 2, 4, 24
 CROP_VIEWS = Views("crops", (1, 1))
+EVERYWHERE, IN_EVERY_SECOND, BEHIND = 7, 3, 5
+PART_P = [BEHIND, BEHIND, EVERYWHERE, IN_EVERY_SECOND, NO_PART, EVERYWHERE]
+"""Of crops 2, 2, 0, 1, 3 and 0."""
 NAMES = ["Grünspecht & Co", "<b>bold</b>", 'the "quoted" one']
 FACTS = {"Data set": "folder, 3 classes", "Seed": "0"}
 METRICS = {
@@ -193,6 +198,44 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, make_photographs: Callable[..
         np.random.default_rng(2).random((C * M, 8))[[0, 0, 2, 3, 4, 5]],
         _outputs(index, prototypes),
     )
+
+
+@pytest.fixture(scope="session")
+def parted(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny experiment with parts: a whole object and background in all images, a part in every
+    second one, and a mask of which nothing is known."""
+    folder = tmp_path_factory.mktemp("parted")
+    masks = [
+        replace(
+            tiny.masks.masks(row),
+            parts=np.array(
+                [EVERYWHERE, NO_PART if row % 2 else IN_EVERY_SECOND, BEHIND, NO_PART], np.int32
+            ),
+            levels=np.array([0, 1, 1, 0], np.int32),
+            foreground=np.array([True, True, False, True]),
+        )
+        for row in range(len(tiny.index))
+    ]
+    files = tiny.index.image_files
+    write_store(folder / "masks.zarr", files, patches(), masks)
+    store = MaskStore(folder / "masks.zarr")
+    settings = crop_settings(side=S, per_image=K)
+    write_crops(folder / "crops.zarr", files, tiny.root, store, settings)
+    ours = tiny.prototypes
+    prototypes = Prototypes(
+        NAMES,
+        ours.class_of_P,
+        ours.weights_CP,
+        ours.rows_P,
+        ours.crop_P,
+        ours.cell_P,
+        ours.distance_P,
+        ours.views,
+        ours.alike_P,
+        np.array(PART_P),
+    )
+    crops = CropStore(folder / "crops.zarr")
+    return tiny._replace(masks=store, crops=crops, prototypes=prototypes)
 
 
 def _prototypes(index: Index) -> Prototypes:

@@ -14,7 +14,7 @@ import yaml
 from pipeline.errors import ProtoMaskError
 
 CODEBOOK = "codebook"
-MOST_SAID = 5
+MOST_SAID, SHORT = 5, 16
 
 
 class PartNames(NamedTuple):
@@ -92,8 +92,8 @@ def read_part_names(path: Path, segmenter: Mapping[str, Any], own: Mapping[int, 
     if codebook in ("", wanted):
         return PartNames(own, given)
     remark = (
-        f"{path.name} names the parts of the codebook {codebook}, and these are of {wanted}: its "
-        "names are not used"
+        f"the names in {path.name} are of the codebook {_short(codebook)}, and the parts of "
+        f"{_short(wanted)}: they are not used"
     )
     return PartNames(own, {}, remark)
 
@@ -113,6 +113,10 @@ def names_file(segmenter: Mapping[str, Any], parts: Iterable[int], names: Mappin
 
 def _line(key: int | str, value: str) -> str:
     return yaml.safe_dump({key: value}, allow_unicode=True, width=10_000)
+
+
+def _short(codebook: str) -> str:
+    return codebook if len(codebook) <= SHORT else f"{codebook[:SHORT]}…"
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str]]:

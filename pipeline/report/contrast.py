@@ -142,18 +142,19 @@ def called_parts(
         masks: the image's masks.
         mask_K: int K, the mask of each crop; `NO_MASK` for a crop without.
         names: the names of the segmenter's parts by their numbers; a part without a name is called
-            by its number.
+            by its number, a whole object `object`.
 
     Returns:
-        `its wing`, `its part 7`, `the whole bird` or `the background`, by crop.
+        `its wing`, `its part 7`, `the whole bird`, `the whole object` or `the background`, by crop.
     """
 
     def called(mask: int) -> str:
         if not masks.foreground[mask]:
             return "the background"
         part = int(masks.parts[mask])
-        name = names.get(part, f"part {part}")
-        return f"the whole {name}" if masks.levels[mask] == WHOLE else f"its {name}"
+        if masks.levels[mask] == WHOLE:
+            return f"the whole {names.get(part, 'object')}"
+        return f"its {names.get(part, f'part {part}')}"
 
     return {
         crop: called(mask)

@@ -186,7 +186,7 @@ def _draw_reason(canvas: Image.Image, top: int, reason: Reason, most: float, vie
     kind = "prototype" if len(points.prototypes) == 1 else "prototypes"
     said = f"{kind} {numbers} of {reason.name}", reason.shows, f"from {reason.image}"
     for place, line in enumerate(filter(None, said)):
-        _write(canvas, (TEXT, top + 56 + 25 * place), line, 18, SOFT)
+        _write(canvas, (TEXT, top + 54 + 24 * place), line, 18, SOFT)
 
 
 def _write_sum(

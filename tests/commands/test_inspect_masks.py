@@ -260,4 +260,4 @@ def test_show_uses_the_names_that_people_gave(
     workspace.part_names.write_text("codebook: 3fa2\n8: tail\n")
     inspect_masks.show(workspace, parts.ids[0], STORE, Path("a.png"))
     said = capsys.readouterr().out
-    assert "part 8" in said and "of the codebook 3fa2, and these are of patches" in said
+    assert "part 8" in said and "of the codebook 3fa2, and the parts of patches" in said

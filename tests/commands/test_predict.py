@@ -167,7 +167,10 @@ def test_names_of_another_codebook_are_told(
     shutil.rmtree(workspace.masks)  # which a prediction does not need
     predictor = predict.load_predictor(workspace, workspace.read_params())
     assert predictor.parts == Parts({}, {})
-    assert "Warning: parts.yaml names the parts of the codebook 3fa2" in capsys.readouterr().err
+    assert (
+        "Warning: the names in parts.yaml are of the codebook 3fa2, and the parts of patches"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_bad_file_of_names_is_refused(run_folder: Path) -> None:

@@ -157,6 +157,6 @@ def test_a_region_is_called_by_the_part_that_its_mask_shows() -> None:
         0: "its beak",
         1: "its part 7",
         4: "the whole bird",
-        5: "the whole part 9",
+        5: "the whole object",
         6: "the background",
     }

@@ -8,61 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from settings import crop_settings, patches
-from tiny_experiment import MEASURED, NAMES, K, S, Tiny
+from settings import patches
+from tiny_experiment import BEHIND, EVERYWHERE, IN_EVERY_SECOND, MEASURED, Tiny
 
-from pipeline.crops.store import CropStore
-from pipeline.crops.writing import write_crops
 from pipeline.masks.masks import NO_PART
 from pipeline.masks.part_names import PartNames
 from pipeline.masks.store import MaskStore, write_store
 from pipeline.report.parts import Parts, parts_in
 from pipeline.report.parts_page import AT_LEAST, PartsPage, draw_around
 from pipeline.report.report import Report
-from pipeline.saliency.prototypes import Prototypes
 
-EVERYWHERE, IN_EVERY_SECOND, BEHIND = 7, 3, 5
-PART_P = [BEHIND, BEHIND, EVERYWHERE, IN_EVERY_SECOND, NO_PART, EVERYWHERE]
-"""Of crops 2, 2, 0, 1, 3 and 0."""
 GIVEN = PartNames({}, {IN_EVERY_SECOND: "<i>wing</i>"})
-
-
-@pytest.fixture(scope="module")
-def parted(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """The tiny experiment with parts: a whole object and background in all images, a part in every
-    second one, and a mask of which nothing is known."""
-    folder = tmp_path_factory.mktemp("parted")
-    masks = [
-        replace(
-            tiny.masks.masks(row),
-            parts=np.array(
-                [EVERYWHERE, NO_PART if row % 2 else IN_EVERY_SECOND, BEHIND, NO_PART], np.int32
-            ),
-            levels=np.array([0, 1, 1, 0], np.int32),
-            foreground=np.array([True, True, False, True]),
-        )
-        for row in range(len(tiny.index))
-    ]
-    files = tiny.index.image_files
-    write_store(folder / "masks.zarr", files, patches(), masks)
-    store = MaskStore(folder / "masks.zarr")
-    settings = crop_settings(side=S, per_image=K)
-    write_crops(folder / "crops.zarr", files, tiny.root, store, settings)
-    ours = tiny.prototypes
-    prototypes = Prototypes(
-        NAMES,
-        ours.class_of_P,
-        ours.weights_CP,
-        ours.rows_P,
-        ours.crop_P,
-        ours.cell_P,
-        ours.distance_P,
-        ours.views,
-        ours.alike_P,
-        np.array(PART_P),
-    )
-    crops = CropStore(folder / "crops.zarr")
-    return tiny._replace(masks=store, crops=crops, prototypes=prototypes)
 
 
 class Written(NamedTuple):
@@ -152,7 +108,7 @@ def test_the_page_shows_each_part_on_its_level(pages: Written) -> None:
     ]
     assert "found in all images · 36 masks" in said(card(pages.parts, EVERYWHERE))
     assert "part 3, found in 50 % of the images · 18 masks" in said(card(pages.parts, 3))
-    assert "3 parts in all 36 images" in said(pages.parts)
+    assert "knows 3 parts, the same in all 36 images" in said(pages.parts)
     assert '<a href="parts.html">' in pages.index
 
 

@@ -65,7 +65,7 @@ def test_the_part_of_a_prototype_stands_between_its_name_and_its_image() -> None
     plain, named = (np.asarray(draw(rows, photograph, shows=part)) for part in ("", "a wing"))
     changed = np.flatnonzero((plain != named).any(axis=(1, 2))) - (HEAD + 30)
     # the second line is another, and a third comes, within the row
-    assert changed.min() > 56 + 20 and 56 + 50 < changed.max() < ROW
+    assert changed.min() > 54 + 20 and 54 + 50 < changed.max() < ROW
     assert plain.shape == named.shape
 
 

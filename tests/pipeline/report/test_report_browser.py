@@ -44,16 +44,17 @@ def page(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pages(tiny: Any, page: Path) -> dict[str, Path]:
+def pages(tiny: Any, parted: Any, page: Path) -> dict[str, Path]:
     """One of each kind of page."""
     return {
         "index": page,
         "class": page.parent / "classes" / "0.html",
+        "parts": parted.write(page.parent / "parted").parent / "parts.html",
         "photograph": tiny.write_photograph(page.parent / "photograph.html"),
     }
 
 
-KINDS = pytest.mark.parametrize("kind", ["index", "class", "photograph"])
+KINDS = pytest.mark.parametrize("kind", ["index", "class", "parts", "photograph"])
 
 
 def visit(browser: Any, page: Path, width: int) -> None:
@@ -88,7 +89,9 @@ def test_all_sections_are_there(browser: Any, page: Path, width: int) -> None:
         assert element.size["height"] > 60
 
 
-@pytest.mark.parametrize(("kind", "least"), [("index", 30), ("class", 10), ("photograph", 20)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("index", 30), ("class", 10), ("parts", 26), ("photograph", 20)]
+)
 def test_all_pictures_are_there(
     browser: Any, pages: dict[str, Path], kind: str, least: int
 ) -> None:
