@@ -151,7 +151,8 @@ def evaluate() -> None:
 def explain() -> None:
     """Write the report on every prototype and what it decides.
 
-    Reads everything before it; writes artifacts/report/: index.html, and a page for each class.
+    Reads everything before it, and parts.yaml; writes artifacts/report/: index.html, a page for
+    each class, and one of the parts that masks show.
     """
     from stages import explain
 

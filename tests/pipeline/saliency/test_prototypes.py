@@ -104,7 +104,7 @@ def test_sources_of_another_model_are_refused(tiny: Any) -> None:
         {"class_name": [names[0], names[1]], "image": ["nowhere/1", tiny.index.ids[0]]}
     )
     sources["crop"], sources["cell"], sources["distance"] = 0, 3, 0.0
-    sources["alike"] = 1
+    sources[["alike", "part"]] = 1, 7
     with pytest.raises(ProtoMaskError, match="nowhere/1"):
         Prototypes.of(network, sources, tiny.index, 64)
     with pytest.raises(ProtoMaskError, match="not the model's 2"):
@@ -114,6 +114,7 @@ def test_sources_of_another_model_are_refused(tiny: Any) -> None:
     assert found.rows_P.tolist() == [5, 5]
     assert found.views == Views("cells", (2, 2))
     assert found.view_P.tolist() == [3, 3]
+    assert found.part_P.tolist() == [7, 7]
 
 
 def shared(distance_P: np.ndarray) -> Prototypes:
