@@ -7,12 +7,11 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from commands.named_parts import named_parts
 from pipeline.datasets.image_file import UnreadableImageError, examine_image
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
-from pipeline.masks.part_names import read_part_names
 from pipeline.report.image_page import write_image_page
-from pipeline.report.parts import Parts
 from pipeline.report.predictor import Predictor
 from pipeline.training import learning
 from pipeline.training.fabric import make_fabric
@@ -79,20 +78,8 @@ def load_predictor(workspace: Workspace, params: Params) -> Predictor:
         finished.prototypes(),
         finished.crops,
         finished.index.ids,
-        _parts(finished),
+        named_parts(finished),
     )
-
-
-def _parts(finished: Finished) -> Parts:
-    """Returns what is known of the parts; the masks of the data set need not be there any more."""
-    own, path = finished.crops.part_names, finished.workspace.part_names
-    names = read_part_names(path, finished.about.segmenter, own)
-    if names.remark:
-        print(f"Warning: {names.remark}", file=sys.stderr)
-    try:
-        return Parts.of(finished.masks(), names.names)
-    except ProtoMaskError:
-        return Parts(names.names, {})
 
 
 def _write(picture: Image.Image, image: Path, out: Path) -> Path:

@@ -15,6 +15,7 @@ from dvc.utils.serialize import load_yaml
 from dvc_data.index import DataIndexDirError
 
 from commands.experiments import IN_REPOSITORY, said_by_dvc, up_to_date
+from commands.named_parts import named_parts
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_file
 from pipeline.report.heatmaps import relevance_of
@@ -90,7 +91,15 @@ def _tested(rev: str, workspace: Workspace, runtime: Runtime) -> Tested:
             index,
             outputs,
             _read_measured(workspace.evaluate / "images.parquet"),
-            Explainer(prototypes, relevance, crops, index.ids, only_mask, places),
+            Explainer(
+                prototypes,
+                relevance,
+                crops,
+                index.ids,
+                only_mask,
+                places,
+                parts=named_parts(finished),
+            ),
             ImageRenderer(
                 index, workspace.images_root(params), finished.masks(), crops, prototypes.views
             ),

@@ -78,10 +78,6 @@ class Parts:
         return self.called(part) if part in self.names or not found else f"part {part}, {found}"
 
 
-UNKNOWN = Parts({}, {})
-"""Parts of which nothing is known but their numbers."""
-
-
 def parts_in(masks: MaskStore) -> list[Part]:
     """Returns the parts that the masks of a store show, in the order of their numbers."""
     part_M, level_M, foreground_M = masks.parts(), masks.levels(), masks.foreground()

@@ -13,7 +13,7 @@ from pipeline.report.contrast import Contrast, draw_rows
 from pipeline.report.drawing import COLOURS, Outline, colour_of, outlined, resized, web_colour
 from pipeline.report.heatmaps import Cut, HeatMap, Places, Relevance, draw_heat_maps, read_cut
 from pipeline.report.pages import Picture, picture
-from pipeline.report.parts import UNKNOWN, Parts
+from pipeline.report.parts import Parts
 from pipeline.report.view_drawing import colour_of_view
 from pipeline.saliency.margin import Margin
 from pipeline.saliency.prototypes import Points, Prototypes, Score
@@ -126,7 +126,7 @@ class Explainer:
         places: finds the region of an image in which a prototype is found, for models whose views
             are cells; None for others.
         not_learned: what speaks against the model's having learned anything; empty if nothing.
-        parts: the parts that masks show.
+        parts: the parts that masks show; None: with the names that the segmenter gives them.
     """
 
     def __init__(
@@ -138,12 +138,13 @@ class Explainer:
         only_mask: bool = False,
         places: Places | None = None,
         not_learned: Sequence[str] = (),
-        parts: Parts = UNKNOWN,
+        parts: Parts | None = None,
     ) -> None:
         self.prototypes, self.relevance = prototypes, relevance
         self.crops, self.ids, self.only_mask = crops, ids, only_mask
         self.views, self.places = prototypes.views, places
-        self.not_learned, self.parts = not_learned, parts
+        self.not_learned = not_learned
+        self.parts = parts or Parts(crops.part_names, {})
         self._sources: dict[int, Side] = {}
 
     def sums(self, image: str, cuts: Mapping[int, Cut], scores: Sequence[Score]) -> list[Sum]:

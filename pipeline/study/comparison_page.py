@@ -112,6 +112,7 @@ class Line(NamedTuple):
         share: length of the line's bar relative to the largest, in [0, 1].
         this: the image's view with the relevance of its pixels.
         that: the prototype's training view; None for a black box, which has none.
+        shows: ` (wing)`, the part that the prototype shows; empty if none is known.
     """
 
     points: Points
@@ -119,6 +120,7 @@ class Line(NamedTuple):
     share: float
     this: Picture
     that: Picture | None
+    shows: str
 
 
 class Verdict(NamedTuple):
@@ -286,6 +288,7 @@ def _lines(tested: Tested, row: int, score: Score) -> list[Line]:
             abs(points.points) / most,
             this.heat_map,
             _prototype(tested, prototype),
+            explainer.shown(prototype),
         )
         for points, prototype, this in zip(
             score.rows, first, explainer.sides(cuts, first, called), strict=True
@@ -300,8 +303,8 @@ def _prototype(tested: Tested, prototype: int) -> Picture | None:
         return None
     row, view = int(prototypes.rows_P[prototype]), int(prototypes.view_P[prototype])
     drawn = tested.renderer.view(row, view, CROP)
-    alt = f"{explainer.named(prototype)}: {explainer.views.called(view)} of {tested.index.ids[row]}"
-    return picture(drawn, alt)
+    said = f"{explainer.named(prototype)}{explainer.shown(prototype)}"
+    return picture(drawn, f"{said}: {explainer.views.called(view)} of {tested.index.ids[row]}")
 
 
 def settings(a: Run, b: Run) -> list[Setting]:
