@@ -44,6 +44,17 @@ def show(
 
 
 @masks_app.command()
+def codebook(
+    out: Annotated[Path, typer.Argument(help="The file to write.")],
+    store: Store = Path("artifacts/masks.zarr"),
+) -> None:
+    """Keep the codebook that the masks were found with, and say how to pin it."""
+    from commands import inspect_masks
+
+    inspect_masks.codebook(out, store)
+
+
+@masks_app.command()
 def verify(store: Store = Path("artifacts/masks.zarr")) -> None:
     """Compare every byte of a mask store with the hashes written with it.
 

@@ -1,6 +1,7 @@
 """Looking at a mask store: what made it, one image's masks, and whether it is undamaged."""
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +56,7 @@ def info(store: Path) -> None:
         "masks an image": _summary(per_image),
         "levels": _per_level(masks),
         **_parts(masks),
+        **_learned(masks),
         "foreground": f"{masks.foreground().sum()} masks",
         "on disk": f"{size / 1e6:.2f} MB in {len(files)} files, "
         f"{size / max(len(masks), 1):.0f} bytes an image",
@@ -64,6 +66,19 @@ def info(store: Path) -> None:
     shares = area_shares(masks)
     if len(shares):
         console.print(_histogram(shares))
+
+
+def codebook(out: Path, store: Path) -> None:
+    learned = opened(store).codebook()
+    if learned is None:
+        raise ProtoMaskError(f"{store} has no codebook: its segmenter learns none")
+    with atomic_file(out) as part:
+        part.write_bytes(learned)
+    digest = hashlib.sha256(learned).hexdigest()
+    print(
+        f"{out}: the codebook of {store}. To find the same parts in other images, and not to learn "
+        f"again when images are added, set segmenter.codebook={digest} and runtime.codebook={out}"
+    )
 
 
 def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> None:
@@ -281,6 +296,17 @@ def _summary(values: NDArray[np.int64]) -> str:
 def _per_level(masks: MaskStore) -> str:
     counts = np.bincount(masks.levels(), minlength=1).tolist()
     return ", ".join(f"{count} of level {level}" for level, count in enumerate(counts))
+
+
+def _learned(masks: MaskStore) -> dict[str, str]:
+    """Says which images a codebook could be learned from."""
+    if masks.codebook() is None:
+        return {}
+    held_out = masks.about["held_out"]
+    if not held_out:
+        return {"learned from": "all images: the data set itself puts none into a test split"}
+    others = len(masks) - held_out
+    return {"learned from": f"the {others} images outside the data set's own test split"}
 
 
 def _parts(masks: MaskStore) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """artifacts/index/photographs.parquet → artifacts/masks.zarr."""
 
-from pipeline.masks.segment import remarks_on, segment_images, stored_masks
+from pipeline.masks.segment import fit, remarks_on, segment_images, stored_masks
 from pipeline.masks.store import write_store
 from stages.workspace import Workspace
 
@@ -9,19 +9,21 @@ def run(workspace: Workspace) -> None:
     params = workspace.read_params()
     image_files = workspace.read_image_files()
     root, cache = workspace.images_root(params), workspace.cache / "masks"
-    machine = workspace.worker(params)
+    machine, segmenter = workspace.worker(params), params.segmenter
+    if segmenter.learned:
+        segmenter = fit(image_files, root, segmenter, cache, workspace.machine(params))
     segmented = segment_images(
         image_files,
         root,
-        params.segmenter,
+        segmenter,
         cache,
         params.runtime.workers,
         machine,
         params.runtime.scheduler,
     )
-    masks = list(stored_masks(image_files, params.segmenter, cache))
-    remarks = remarks_on(masks, image_files, root, params.segmenter, machine)
-    write_store(workspace.masks, image_files, params.segmenter, masks)
+    masks = list(stored_masks(image_files, segmenter, cache))
+    remarks = remarks_on(masks, image_files, root, segmenter, machine)
+    write_store(workspace.masks, image_files, segmenter, masks)
     print(
         f"{segmented} images segmented, the masks of all others were there; "
         f"{sum(map(len, masks))} masks of {len(image_files)} images in {workspace.masks}"

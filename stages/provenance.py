@@ -52,6 +52,17 @@ def tracked(stage: str, params: Params) -> dict[str, Any]:
     return {name: value for name, value in values.items() if _belongs(name, TRACKED[stage])}
 
 
+def asked(params: Params) -> dict[str, Any]:
+    """Returns the parameters that ask for something: name → value.
+
+    Not those that are null until a segmenter has learned them: any value fits them.
+    """
+    segmenter = params.segmenter
+    free = {f"segmenter.{name}" for name in segmenter.learned if getattr(segmenter, name) is None}
+    values = flat(params.model_dump(mode="json"))
+    return {name: value for name, value in values.items() if name not in free}
+
+
 def contradictions(made_with: MadeWith, given: Mapping[str, Any]) -> list[Contradiction]:
     """Returns where outputs were made with other values than those given.
 
@@ -81,7 +92,7 @@ def refuse_contradictions(made_with: MadeWith, params: Params, path: Path, stage
         ProtoMaskError: it was not; the message names both values and the stage to run again, before
             which DVC runs those whose parameters have changed.
     """
-    found = contradictions(made_with, flat(params.model_dump(mode="json")))
+    found = contradictions(made_with, asked(params))
     if found:
         said = ", ".join(map(str, found))
         raise ProtoMaskError(f"{path} was made with {said}: {rerun(stage)}")

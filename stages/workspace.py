@@ -12,6 +12,7 @@ from pipeline.datasets import fetch
 from pipeline.datasets.dataset import DATASETS
 from pipeline.datasets.index import ImageFiles, Index
 from pipeline.masks.segmenter import Machine
+from pipeline.masks.store import CODEBOOK
 from pipeline.training.settings import Runtime
 from stages.params import Params, read_params
 
@@ -176,7 +177,12 @@ class Workspace:
             self._file(runtime.masks),
             runtime.memory_fraction,
             runtime.compile,
+            self._file(runtime.codebook) or self._stored_codebook(),
         )
+
+    def _stored_codebook(self) -> Path | None:
+        stored = self.masks / CODEBOOK
+        return stored if stored.is_file() else None
 
     def _file(self, name: str | None) -> Path | None:
         return None if name is None else self.origin / Path(name).expanduser()

@@ -10,6 +10,7 @@ from pipeline.crops.settings import CropSettings
 from pipeline.masks.png import Reading
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
 from pipeline.masks.segmenters.imported import Imported
+from pipeline.masks.segmenters.parts.segmenter import Parts
 from pipeline.masks.segmenters.patches import Patches
 from pipeline.model.base.models import MODEL_SETTINGS
 from pipeline.model.base.settings import BackboneSettings
@@ -47,6 +48,20 @@ SLIT: dict[str, Any] = {
     "side": 1800,
     "threshold": 0.001,
     "precision": "float32",
+}
+PARTS: dict[str, Any] = {
+    "version": 1,
+    "backbone": "test_resnet",
+    "pretrained": "none",
+    "side": 64,
+    "margin": 32,
+    "stages": (1, 2, 3),
+    "objectness": "norm",
+    "levels": (2, 4),
+    "sample": 300,
+    "min_area": 0.01,
+    "superpixel": 30.0,
+    "codebook": None,
 }
 CROPS: dict[str, Any] = {
     "version": 3,
@@ -109,6 +124,7 @@ RUNTIME: dict[str, Any] = {
     "workers": 2,
     "weights": None,
     "masks": None,
+    "codebook": None,
     "memory_fraction": 0.9,
     "compile": False,
     "scheduler": None,
@@ -125,6 +141,10 @@ def patches(grid: int = 2) -> Patches:
 
 def imported(sha256: str, png: Reading = "mask") -> Imported:
     return Imported(version=3, sha256=sha256, png=png)
+
+
+def parts(**changes: Any) -> Parts:
+    return Parts(**PARTS | changes)
 
 
 def crop_settings(**changes: Any) -> CropSettings:

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("label", pa.int32()),
         ("class_name", pa.string()),
         ("split", pa.string()),
+        ("held_out", pa.bool_()),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("object_box", pa.list_(pa.int32())),
@@ -42,7 +43,7 @@ SCHEMA = pa.schema(
 )
 
 IMAGE_FILES = pa.schema(
-    [SCHEMA.field(name) for name in ("id", "path", "sha256", "width", "height")]
+    [SCHEMA.field(name) for name in ("id", "path", "sha256", "width", "height", "held_out")]
 )
 
 
@@ -77,6 +78,7 @@ class Image:
         part_mask_path: path of a label image of parts (0 is background, i the i-th part); None
             without one.
         parts: the visible parts; None if the data set has no part locations.
+        held_out: whether the data set itself puts the image into its test split.
     """
 
     id: str
@@ -91,6 +93,7 @@ class Image:
     object_mask: bytes | None = None
     part_mask_path: str | None = None
     parts: tuple[Part, ...] | None = None
+    held_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class ImageFiles:
 
     Args:
         dataset: name of the data set.
-        table: one row for each image, sorted by id; columns id, path, sha256, width and height.
+        table: one row for each image, sorted by id; columns id, path, sha256, width, height,
+            and held_out: whether the data set itself puts the image into its test split.
     """
 
     dataset: str

@@ -92,6 +92,7 @@ def build_index(
             f"{root} holds {len(class_names)} class(es) with readable images "
             f"({', '.join(class_names) or 'none'}); a classifier needs at least two"
         )
+    images = [replace(image, held_out=image.split == "test") for image in images]
     images = cut_validation(cut_test(images, seed), seed, fold, folds)
     untrained = set(class_names) - {image.class_name for image in images if image.split == "train"}
     if untrained:

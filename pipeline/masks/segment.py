@@ -1,5 +1,6 @@
 """Segmentation of a data set: workers fill a cache, from which the store is assembled."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -15,6 +16,28 @@ from pipeline.masks.masks import SMALLEST_SIDE, Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.progress import examples, track
 from pipeline.workers import SPAWN, worker_pool
+
+
+def fit(
+    image_files: ImageFiles, root: Path, segmenter: Segmenter, cache: Path, machine: Machine
+) -> Segmenter:
+    """Returns the segmenter to use for a data set, after it has learned what it learns from images.
+
+    It sees no image that the data set itself puts into its test split.
+
+    Args:
+        image_files: the images of the data set.
+        root: the folder that their paths are relative to.
+        segmenter: the segmenter as its parameters say.
+        cache: folder of all segmenters' caches.
+        machine: the device and other settings of this machine.
+
+    Raises:
+        ProtoMaskError: it cannot learn; there is no image to learn from, or one is missing.
+    """
+    seen = image_files.table[~image_files.table["held_out"].astype(bool)]
+    sources = _sources(replace(image_files, table=seen), root.absolute())
+    return segmenter.fit(sources, cache.absolute(), machine)
 
 
 def segment_images(
@@ -33,10 +56,10 @@ def segment_images(
         root: the folder that their paths are relative to.
         segmenter: the segmenter that computes the masks.
         cache: folder of all segmenters' caches.
-        workers: number of batches that are segmented at a time: in as many processes, or, for a
-            segmenter that uses a device, in as many threads, so that images are read and masks are
-            written while the device works on another batch. With several CUDA devices, such a
-            segmenter has one process for each of them instead.
+        workers: number of batches that are segmented at a time: in as many processes, which share
+            the cores, or, for a segmenter on a single GPU, in as many threads, so that images are
+            read and masks are written while the device works on another batch. With several CUDA
+            devices, such a segmenter has one process for each of them instead.
         machine: the device and other settings of this machine.
         scheduler: address of a Dask scheduler, or `local:N`, whose workers segment; None segments
             without Dask.
@@ -183,14 +206,20 @@ def _devices(segmenter: Segmenter, machine: Machine) -> list[str]:
 
 
 def _executor(segmenter: Segmenter, workers: int, devices: list[str]) -> Executor:
-    if segmenter.uses_device and len(devices) <= 1:
+    if devices in ([], ["cpu"]):
+        return worker_pool(workers, _share_cores, workers)
+    if len(devices) == 1:
         return ThreadPoolExecutor(workers)
-    if not devices:
-        return worker_pool(workers)
     free = SPAWN.SimpleQueue()
     for device in devices:
         free.put(device)
     return worker_pool(workers, _take_device, free)
+
+
+def _share_cores(workers: int) -> None:
+    """Gives this process its share of the cores, before a library counts them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // workers)))
 
 
 _own_device = ""

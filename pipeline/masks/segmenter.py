@@ -29,6 +29,7 @@ class Machine:
         masks: file or folder of masks that the segmenter `import` reads.
         memory_fraction: share of the device's memory that may be used, in (0, 1].
         compile: whether networks are compiled (`torch.compile`) before the first image.
+        codebook: file with the codebook that a segmenter has learned.
     """
 
     device: str = "cpu"
@@ -36,6 +37,7 @@ class Machine:
     masks: Path | None = None
     memory_fraction: float = 0.9
     compile: bool = False
+    codebook: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Segmenter(BaseModel, ABC):
         score_names: names of a mask's scores.
         images_per_batch: number of images that are segmented and cached together.
         uses_device: whether the segmenter computes on `Machine.device`.
+        learned: parameters that `fit` sets where they are None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -84,6 +87,7 @@ class Segmenter(BaseModel, ABC):
     score_names: ClassVar[tuple[str, ...]] = ("score",)
     images_per_batch: ClassVar[int] = 16
     uses_device: ClassVar[bool] = False
+    learned: ClassVar[tuple[str, ...]] = ()
 
     @property
     def part_names(self) -> Mapping[int, str]:
@@ -103,6 +107,24 @@ class Segmenter(BaseModel, ABC):
         Returns:
             The masks of each image, at its own resolution.
         """
+
+    def fit(self, sources: Sequence[Source], folder: Path, machine: Machine) -> "Segmenter":
+        """Returns the segmenter for a data set; by default this one, which learns nothing.
+
+        Args:
+            sources: the image files that it may learn from, without those of an official test
+                split.
+            folder: folder of what segmenters keep from run to run.
+            machine: the device and other settings of this machine.
+
+        Raises:
+            ProtoMaskError: it cannot learn from them.
+        """
+        return self
+
+    def learnt(self) -> bytes | None:
+        """Returns what `fit` has learned as a file's content, which is stored with the masks."""
+        return None
 
     def identity(self, source: Source) -> str:
         """Returns what an image's masks depend on, beside the segmenter: its content's SHA-256."""
@@ -137,6 +159,19 @@ class Segmenter(BaseModel, ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Returns the parameters that determine the segmenter's masks, as JSON values."""
         return self.model_dump(mode="json")
+
+    def differing(self, fingerprint: Mapping[str, Any]) -> list[str]:
+        """Returns the parameters in which another segmenter differs from this one.
+
+        What was learned counts only where this segmenter asks for something in particular.
+
+        Args:
+            fingerprint: the other segmenter's parameters, as `fingerprint` returns them.
+        """
+        own = self.fingerprint()
+        free = {name for name in self.learned if own[name] is None}
+        names = {*own, *fingerprint} - free
+        return sorted(name for name in names if own.get(name) != fingerprint.get(name))
 
     def key(self) -> str:
         """Returns a short name that is unique to segmenters with the same fingerprint."""

@@ -30,7 +30,10 @@ from pipeline.masks.masks import Masks
 if TYPE_CHECKING:
     from pipeline.masks.segmenter import Segmenter
 
-FORMAT = 2
+CODEBOOK = "codebook.safetensors"
+"""Name in a store of the file with what a segmenter has learned."""
+
+FORMAT = 3
 """Raised when stores of other code cannot be read any more; DVC tracks it (dvc.yaml, `params`)."""
 FIELDS = ("x0", "y0", "x1", "y1", "area", "part", "level", "foreground", "bytes")
 COUNTS_CHUNK, COUNTS_SHARD = 64 * 1024, 64 * 1024 * 1024
@@ -100,6 +103,21 @@ class MaskStore:
             foreground=regions[7].astype(bool),
         )
 
+    def codebook(self) -> bytes | None:
+        """Returns what the segmenter learned, as the content of a file; None if it learns nothing.
+
+        Raises:
+            ProtoMaskError: the file is missing or damaged.
+        """
+        expected = self.about["files"].get(CODEBOOK)
+        if expected is None:
+            return None
+        self._refuse_missing_files(CODEBOOK)
+        content = (self.path / CODEBOOK).read_bytes()
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise ProtoMaskError(f"{self.path}/{CODEBOOK} is damaged: {rerun('masks')}")
+        return content
+
     def num_masks(self) -> NDArray[np.int64]:
         """Returns the number of masks of each image, int64 N."""
         return np.diff(self._first)
@@ -136,10 +154,8 @@ class MaskStore:
             ProtoMaskError: it was not; the message names the differences.
         """
         made_by, wanted = self.about["segmenter"], segmenter.fingerprint()
-        if made_by != wanted:
-            differing = sorted(
-                key for key in {*made_by, *wanted} if made_by.get(key) != wanted.get(key)
-            )
+        differing = segmenter.differing(made_by)
+        if differing:
             said = ", ".join(
                 f"{key}={made_by.get(key)} instead of {wanted.get(key)}" for key in differing
             )
@@ -244,6 +260,9 @@ def write_store(
         group = zarr.create_group(part, zarr_format=3)
         _write_counts(group, np.frombuffer(b"".join(streams), np.uint8))
         _write_regions(group, regions, [*FIELDS, *segmenter.score_names])
+        codebook = segmenter.learnt()
+        if codebook is not None:
+            (part / CODEBOOK).write_bytes(codebook)
         group.attrs.update(
             {
                 "format": FORMAT,
@@ -251,6 +270,7 @@ def write_store(
                 "part_names": {str(part): name for part, name in segmenter.part_names.items()},
                 "dataset": image_files.dataset,
                 "index": image_files.digest(),
+                "held_out": int(image_files.table["held_out"].sum()),
                 "images": _images(image_files, [len(table) for table in tables]),
                 "files": {
                     name: sha256(part / name) for name in sorted(_files(part) - {"zarr.json"})

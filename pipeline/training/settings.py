@@ -130,6 +130,8 @@ class Runtime(BaseModel):
         workers: number of processes or threads that segment, read and crop images.
         weights: file with the segmenter's weights; null downloads them once for each user.
         masks: for the segmenter `import`, the masks to read.
+        codebook: file with the codebook that `segmenter.codebook` names; null learns one, or finds
+            the one that was learned on this machine.
         memory_fraction: share of the device's memory that segmentation may use, in (0, 1].
         compile: whether the segmenter's networks are compiled before the first image, and a
             trainable backbone before training; on a CPU this needs a C++ compiler.
@@ -144,6 +146,7 @@ class Runtime(BaseModel):
     workers: Annotated[int, Field(ge=1)]
     weights: str | None
     masks: str | None
+    codebook: str | None
     memory_fraction: Annotated[float, Field(gt=0, le=1)]
     compile: bool
     scheduler: str | None

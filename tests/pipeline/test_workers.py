@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from settings import felzenszwalb
 
 from pipeline.datasets.index import ImageFiles
 from pipeline.workers import worker_pool
@@ -30,6 +31,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def start(stage: str, **changed: dict[str, Any]) -> psutil.Popen:
         params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+        params["segmenter"] = felzenszwalb().model_dump(mode="json")
         for section, values in changed.items():
             params[section].update(values)
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))

@@ -23,7 +23,7 @@ SMALL = [
     "train.epochs=3",
     "finetune.epochs=2",
 ]
-QUICK = ["segmenter.scales=[800]", "segmenter.max_side=160"]
+QUICK = ["segmenter=felzenszwalb", "segmenter.scales=[800]", "segmenter.max_side=160"]
 STAGE = ("python3", "-m", "stages")
 STAGES = [
     "scan@root",

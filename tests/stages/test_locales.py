@@ -76,7 +76,7 @@ def test_names_that_the_output_cannot_print(run_folder: Path) -> None:
     for name in names:
         shutil.copy("photographs/class 0/000.png", name)
     said = _run("commands", "predict", *names, locale={**UTF_8, "PYTHONIOENCODING": "cp1252"})
-    first, second = said.splitlines()
+    first, _, second, _ = said.splitlines()
     assert first.startswith(r"\u0416 1.png: class 0 ") and second.startswith(
         r"\u0416 2.png: class 0 "
     )

@@ -15,7 +15,7 @@ from pipeline.crops.settings import CropSettings
 from pipeline.datasets.dataset import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import SEGMENTERS
-from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
+from pipeline.masks.segmenters.parts.settings import PartsSettings
 from pipeline.model.base.models import MODEL_SETTINGS
 from pipeline.parameters import flat
 from stages.params import Params, read_params
@@ -53,7 +53,8 @@ def _compose(tmp_path: Path, *overrides: str) -> dict[str, Any]:
 
 def test_the_committed_parameters_are_valid() -> None:
     params = read_params(REPOSITORY / "params.yaml")
-    assert params.segmenter == Felzenszwalb(**COMMITTED["segmenter"])
+    assert isinstance(params.segmenter, PartsSettings)
+    assert params.segmenter.model_dump(mode="json") == COMMITTED["segmenter"]
     assert params.crops == CropSettings(**COMMITTED["crops"])
 
 
@@ -157,9 +158,10 @@ def test_another_segmenter(tmp_path: Path) -> None:
             r"storage, version\)",
         ),
         (
-            {"segmenter.scale": 3},
-            r"segmenter\.scale: no such parameter; did you mean scales\? \(there are: max_box_iou, "
-            r"max_side, min_area, name, scales, sigma, version\)",
+            {"segmenter.stage": 3},
+            r"segmenter\.stage: no such parameter; did you mean stages\? \(there are: backbone, "
+            r"codebook, levels, margin, min_area, name, objectness, pretrained, sample, side, "
+            r"stages, superpixel, version\)",
         ),
         ({"dataset.path": "x"}, r"dataset\.path: no such parameter.*\(there are: .*root, "),
         ({"tain": {}}, r"tain: no such parameter; did you mean train\?"),
@@ -167,9 +169,10 @@ def test_another_segmenter(tmp_path: Path) -> None:
         ({"crops.choose": "all"}, r"crops\.choose: .*'largest' or 'parts', but is 'all'"),
         ({"crops.side": 8}, r"crops\.side: input should be greater than or equal to 16, but is 8"),
         ({"crops.min_box_area": float("nan")}, r"crops\.min_box_area: .*but is nan"),
-        ({"segmenter.sigma": float("inf")}, r"segmenter\.sigma: .*finite number, but is inf"),
-        ({"segmenter.scales": []}, r"segmenter\.scales: .*at least 1 item"),
-        ({"segmenter.scales": [100, -1]}, r"segmenter\.scales\.1: .*greater than 0, but is -1"),
+        ({"segmenter.superpixel": float("inf")}, r"superpixel: .*finite number, but is inf"),
+        ({"segmenter.levels": []}, r"segmenter\.levels: .*at least 1 item"),
+        ({"segmenter.levels": [6, 1]}, r"segmenter\.levels\.1: .*equal to 2, but is 1"),
+        ({"segmenter.levels": [20, 6]}, r"segmenter\.levels: levels must be ascending"),
         ({"train.lr_prototypes": 1e31}, r"train\.lr_prototypes: .*at most 1e\+30, but is 1e\+31"),
         ({"finetune.lr": 1e38}, r"finetune\.lr: .*at most 1e\+30, but is 1e\+38"),
         ({"prune.threshold": 7}, r"prune: threshold is 7, but of the 6 nearest images no more"),

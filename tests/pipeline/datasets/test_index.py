@@ -21,7 +21,7 @@ def _image(name: str, **fields: object) -> Image:
 
 
 IMAGES = [
-    _image("c", class_name="wren", split="test"),
+    _image("c", class_name="wren", split="test", held_out=True),
     _image(
         "a",
         object_box=(2, 1, 5, 3),
@@ -70,6 +70,7 @@ def test_round_trip(index: Index, tmp_path: Path) -> None:
     ]
     assert records[1]["parts"] == []
     assert records[2]["parts"] is None
+    assert found.table["held_out"].tolist() == [False, False, True]
     mask = found.object_mask(0)
     assert mask is not None
     assert np.array_equal(mask, MASK)

@@ -32,6 +32,21 @@ def test_every_image_is_measured_and_hashed(photograph_folder: Path) -> None:
     assert [len(index.rows(split)) for split in ("train", "val", "test")] == [6, 2, 2]
 
 
+def test_test_images_that_a_seed_has_drawn_are_not_held_out(
+    photograph_folder: Path, tmp_path: Path
+) -> None:
+    """So that neither a seed nor a fold changes what segmentation may learn from."""
+    written, tests = [], set()
+    for number, cut in enumerate(({}, {"seed": 1}, {"fold": 1, "folds": 2})):
+        index, *_ = _build(photograph_folder, **cut)
+        assert not index.table["held_out"].any()
+        tests.add(tuple(index.rows("test")))
+        index.image_files.write(tmp_path / f"{number}.parquet")
+        written.append((tmp_path / f"{number}.parquet").read_bytes())
+    assert written[0] == written[1] == written[2]
+    assert len(tests) > 1
+
+
 def test_sizes_are_those_of_the_upright_image(photograph_folder: Path) -> None:
     exif = Pillow.Exif()
     exif[0x0112] = 6

@@ -16,7 +16,7 @@ from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
 from pipeline.masks.segmenters.patches import Patches
-from pipeline.masks.store import MaskStore, write_store
+from pipeline.masks.store import CODEBOOK, FORMAT, MaskStore, write_store
 
 Make = Callable[..., Masks]
 Same = Callable[[Masks, Masks], bool]
@@ -33,6 +33,7 @@ def photographs_of(
             "sha256": f"{n:064x}",
             "width": width,
             "height": height,
+            "held_out": n % 3 == 0,
         }
         for n in range(number)
     ]
@@ -109,6 +110,7 @@ def test_it_names_what_made_it(written: Path) -> None:
     }
     assert about["dataset"] == "made up"
     assert about["images"]["sha256"][2] == f"{2:064x}"
+    assert about["held_out"] == 3  # images 0, 3 and 6
 
 
 def test_the_same_masks_give_the_same_bytes(
@@ -224,10 +226,43 @@ def test_damage_is_named_with_its_file(copied: Path) -> None:
 def test_a_store_of_another_format(copied: Path) -> None:
     """A later version's store is called that, not damaged."""
     root = copied / "zarr.json"
-    root.write_text(root.read_text().replace('"format": 2', '"format": 9'))
+    root.write_text(root.read_text().replace(f'"format": {FORMAT}', '"format": 9'))
     assert json.loads(root.read_text())["attributes"]["format"] == 9
-    with pytest.raises(ProtoMaskError, match=r"has format 9 of the mask store; .* reads 2"):
+    with pytest.raises(ProtoMaskError, match=rf"has format 9 of the mask store; .* {FORMAT}:"):
         MaskStore(copied)
+
+
+class Learned(Patches):
+    def learnt(self) -> bytes:
+        return b"all about parts"
+
+
+@pytest.fixture
+def learned(tmp_path: Path, masks: list[Masks]) -> Path:
+    segmenter = Learned(version=1, grid=2)
+    write_store(tmp_path / "learned", photographs_of(len(masks)), segmenter, masks)
+    return tmp_path / "learned"
+
+
+def test_what_a_segmenter_learned_is_kept_with_its_masks(written: Path, learned: Path) -> None:
+    assert (learned / CODEBOOK).read_bytes() == b"all about parts"
+    assert MaskStore(learned).codebook() == b"all about parts"
+    assert MaskStore(learned).verify() == []
+    assert MaskStore(written).codebook() is None
+
+
+def test_a_damaged_codebook_is_named(learned: Path) -> None:
+    store = MaskStore(learned)
+    (learned / CODEBOOK).write_bytes(b"all about party")
+    (damage,) = store.verify()
+    assert damage.startswith("codebook.safetensors: damaged (SHA-256 ")
+    with pytest.raises(ProtoMaskError, match=r"learned/codebook\.safetensors is damaged: run `dvc"):
+        store.codebook()
+    (learned / CODEBOOK).unlink()
+    assert store.verify() == ["codebook.safetensors: missing"]
+    for read in (store.codebook, lambda: MaskStore(learned)):
+        with pytest.raises(ProtoMaskError, match=r"lacks codebook\.safetensors"):
+            read()
 
 
 def test_no_store(tmp_path: Path) -> None:

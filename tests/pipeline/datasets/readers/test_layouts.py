@@ -202,6 +202,15 @@ def test_trimaps_are_object_masks(pet: Path) -> None:
     assert index.table.at[index.ids.index("Bengal_2"), "object_box"] is None
 
 
+def test_the_test_images_of_an_official_split_are_held_out(cub: Path, pet: Path) -> None:
+    held_out = {"cub200": {"002.Jay/J_2"}, "pets": {"Bengal_1", "shiba_inu_2"}}
+    for name, root in (("cub200", cub), ("pets", pet)):
+        index, *_ = build_index(name, root, list_files(root))
+        for table in (index.table, index.image_files.table):
+            assert set(table["id"][table["held_out"].astype(bool)]) == held_out[name]
+        assert {index.ids[row] for row in index.rows("test")} == held_out[name]
+
+
 def test_pets_without_lists(pet: Path) -> None:
     (pet / "annotations" / "test.txt").unlink()
     with pytest.raises(ProtoMaskError, match=r"test\.txt is missing.*Oxford-IIIT Pet"):

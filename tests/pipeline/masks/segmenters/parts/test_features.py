@@ -1,0 +1,138 @@
+"""Feature maps in eight bits, their cache, and the margin that is cut off."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from settings import parts
+
+from pipeline.backbone.backbone import Backbone
+from pipeline.errors import ProtoMaskError
+from pipeline.files import sha256
+from pipeline.masks.segmenter import Machine, Source
+from pipeline.masks.segmenters.parts.features import FeatureMap, Features
+
+
+def test_eight_bits_by_hand() -> None:
+    """Channel 0 goes from −1 to 50, in steps of 0.2; channel 1 is constant."""
+    values = np.array([[[-1.0, 50.0], [0.05, 0.16]], [[7.0, 7.0], [7.0, 7.0]]], np.float32)
+    found = FeatureMap.of(values)
+    assert found.steps.tolist() == [[[0, 255], [5, 6]], [[0, 0], [0, 0]]]
+    assert found.low.tolist() == [-1, 7]
+    np.testing.assert_allclose(found.width, [0.2, 0], rtol=1e-6)
+    expected = [[[-1, 50], [0, 0.2]], [[7, 7], [7, 7]]]
+    np.testing.assert_allclose(found.values(), expected, atol=1e-5)
+    assert found.values().dtype == np.float32
+
+
+def test_no_value_is_off_by_more_than_half_a_step() -> None:
+    values = np.random.default_rng(0).normal(size=(5, 9, 9)).astype(np.float32) * 100
+    found = FeatureMap.of(values)
+    off = np.abs(found.values() - values).max(axis=(1, 2))
+    assert (off <= 0.501 * found.width).all()
+
+
+def test_the_cache_is_by_content(photographs: list[Source], tmp_path: Path) -> None:
+    """What the cache holds is what is returned: so it was not computed again."""
+    features = Features(parts(), Machine(), tmp_path)
+    (first,) = features.of_sources(photographs[:1])
+    (file,) = tmp_path.rglob("*.npz")
+    assert file.stem == photographs[0].sha256
+    with np.load(file) as arrays:
+        held = {name: arrays[name] for name in arrays.files}
+    held["arr_1"] = held["arr_1"] + 1000
+    np.savez(file, **held)
+    renamed = Source(Path("/nowhere"), "renamed.png", photographs[0].sha256)
+    (again,) = features.of_sources([renamed])
+    np.testing.assert_array_equal(again[0].low, first[0].low + 1000)
+    np.testing.assert_array_equal(again[1].steps, first[1].steps)
+    (other,) = features.of_sources(photographs[1:2])
+    assert len(list(tmp_path.rglob("*.npz"))) == 2
+    assert not np.array_equal(other[0].steps, first[0].steps)
+
+
+@pytest.mark.parametrize("keep", [0, 20, 1000])
+def test_a_damaged_file_is_computed_again(
+    photographs: list[Source], tmp_path: Path, keep: int
+) -> None:
+    features = Features(parts(), Machine(), tmp_path)
+    (first,) = features.of_sources(photographs[:1])
+    (file,) = tmp_path.rglob("*.npz")
+    content = file.read_bytes()
+    file.write_bytes(content[:keep])
+    (again,) = features.of_sources(photographs[:1])
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.steps, other.steps)
+    assert file.read_bytes() == content
+
+
+def test_a_bit_that_has_turned_is_noticed(photographs: list[Source], tmp_path: Path) -> None:
+    features = Features(parts(), Machine(), tmp_path)
+    (first,) = features.of_sources(photographs[:1])
+    (file,) = tmp_path.rglob("*.npz")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 4] ^= 1
+    file.write_bytes(content)
+    (again,) = features.of_sources(photographs[:1])
+    np.testing.assert_array_equal(again[0].steps, first[0].steps)
+
+
+def test_other_parameters_have_another_cache(photographs: list[Source], tmp_path: Path) -> None:
+    for changes in ({}, {"side": 96}, {"margin": 0}, {"stages": (1, 2)}):
+        list(Features(parts(**changes), Machine(), tmp_path).of_sources(photographs[:1]))
+    list(Features(parts(levels=(3,)), Machine(), tmp_path).of_sources(photographs[:1]))
+    assert len(list((tmp_path / "features").iterdir())) == 4
+
+
+@pytest.mark.parametrize("margin", [0, 30, 32, 64])
+def test_the_margin_is_cut_off(photographs: list[Source], margin: int) -> None:
+    """Strides 4, 8 and 16 of 64 pixels; 30 of the margin are two of 16, nearly."""
+    image = photographs[0].read()
+    (maps,) = Features(parts(margin=margin), Machine(), None).of_images([image])
+    assert [each.steps.shape[1:] for each in maps][1:] == [(8, 8), (4, 4)]
+
+
+def test_what_is_left_is_the_middle(photographs: list[Source]) -> None:
+    features = Features(parts(), Machine(), None)
+    cells = np.arange(16 * 16, dtype=np.float32).reshape(1, 16, 16)
+    np.testing.assert_array_equal(features._inner(cells), cells[:, 4:12, 4:12])  # 32 of 128
+
+
+def test_random_weights_are_the_same_in_every_process() -> None:
+    """A worker must see the features that the codebook was learned from."""
+    from pipeline.masks.segmenters.parts import features
+
+    found = set()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        features._load.cache_clear()
+        found.add(features._load("test_resnet", "none", "cpu").fingerprint())
+        assert torch.initial_seed() == seed
+    assert len(found) == 1
+
+
+def test_weights_are_told_by_their_hash(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(Backbone("test_resnet").network.state_dict(), file)
+    digest = sha256(file)
+    Features(parts(pretrained=digest), Machine(weights=file), None)
+    with pytest.raises(ProtoMaskError, match=rf"has the SHA-256 {digest}, not {'0' * 64}"):
+        Features(parts(pretrained="0" * 64), Machine(weights=file), None)
+    with pytest.raises(ProtoMaskError, match=r"set runtime\.weights"):
+        Features(parts(pretrained=digest), Machine(), None)
+    with pytest.raises(ProtoMaskError, match="cannot be read"):
+        Features(parts(pretrained=digest), Machine(weights=tmp_path / "none"), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "mixer_s32_224", "stages": (-1,)}, "not in a feature map"),
+        ({"stages": (1, 9)}, "no feature map 9: there are 0 to 4"),
+        ({"backbone": "test_resnett"}, "no model 'test_resnett'"),
+    ],
+)
+def test_backbones_that_cannot_be_used(changes: dict, message: str) -> None:
+    with pytest.raises(ProtoMaskError, match=rf"segmenter\.backbone: .*{message}"):
+        Features(parts(**changes), Machine(), None)
