@@ -20,12 +20,12 @@ from scipy.ndimage import (
 from pipeline.masks.masks import Region
 from pipeline.masks.segmenters.parts.codebook import Codebook, unit
 
-SIDE = 192
+SIDE = 176
 """Images are cut at this many pixels a side, at most; masks have the image's own resolution."""
 BINS, BLUR, NONE_OF_IT = 12, 0.7, 1e-4
 """Of the histogram of colours: bins a channel of CIELAB, its smoothing, and the share of a colour
 that is not there."""
-BELIEF, COLOUR, LARGEST = 1.5, 1.0, 3.0
+BELIEF, COLOUR, LARGEST = 1.5, 0.75, 3.0
 """Weights of objectness and of colour in the cut, and the largest log ratio of a colour."""
 EXTENT = 0.45
 """How far below the threshold of objectness an outline is sought: cells are coarse, and those of
