@@ -44,8 +44,7 @@ class Truth(MetricGroup):
             "Discrimination by margin",
             PERCENT,
             "higher",
-            "Share, on such parts, of the points of all regions that speak for the class rather "
-            "than the runner-up.",
+            "Share of the points for the class, not the runner-up, that lies on such parts.",
         ),
         "decisive_region": Note(
             "Decisive region",

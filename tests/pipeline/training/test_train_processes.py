@@ -365,7 +365,9 @@ def test_crops_reach_the_backbone_channels_last(
     """As they lie in the store, so that nothing has to turn them round."""
     training = make_training("run", augment)
     seen: list[bool] = []
-    training.network.backbone.register_forward_pre_hook(
+    layers = training.network.backbone.network.modules()
+    first = next(layer for layer in layers if isinstance(layer, torch.nn.Conv2d))
+    first.register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=torch.channels_last))
     )
     training.run(tmp_path / "curves")
