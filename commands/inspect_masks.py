@@ -56,7 +56,7 @@ def info(store: Path) -> None:
         "masks an image": _summary(per_image),
         "levels": _per_level(masks),
         **_parts(masks),
-        **_learned(masks),
+        **({"learned from": learned} if (learned := masks.learned_from()) else {}),
         "foreground": f"{masks.foreground().sum()} masks",
         "on disk": f"{size / 1e6:.2f} MB in {len(files)} files, "
         f"{size / max(len(masks), 1):.0f} bytes an image",
@@ -296,17 +296,6 @@ def _summary(values: NDArray[np.int64]) -> str:
 def _per_level(masks: MaskStore) -> str:
     counts = np.bincount(masks.levels(), minlength=1).tolist()
     return ", ".join(f"{count} of level {level}" for level, count in enumerate(counts))
-
-
-def _learned(masks: MaskStore) -> dict[str, str]:
-    """Says which images a codebook could be learned from."""
-    if masks.codebook() is None:
-        return {}
-    held_out = masks.about["held_out"]
-    if not held_out:
-        return {"learned from": "all images: the data set itself puts none into a test split"}
-    others = len(masks) - held_out
-    return {"learned from": f"the {others} images outside the data set's own test split"}
 
 
 def _parts(masks: MaskStore) -> dict[str, str]:

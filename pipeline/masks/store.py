@@ -118,6 +118,15 @@ class MaskStore:
             raise ProtoMaskError(f"{self.path}/{CODEBOOK} is damaged: {rerun('masks')}")
         return content
 
+    def learned_from(self) -> str | None:
+        """Says which images the segmenter could learn from; None if it learns nothing."""
+        if CODEBOOK not in self.about["files"]:
+            return None
+        held_out = self.about["held_out"]
+        if not held_out:
+            return "images of all splits: the data set itself puts none into a test split"
+        return f"the {len(self) - held_out} images outside the data set's own test split"
+
     def num_masks(self) -> NDArray[np.int64]:
         """Returns the number of masks of each image, int64 N."""
         return np.diff(self._first)

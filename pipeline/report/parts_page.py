@@ -91,6 +91,7 @@ class PartsPage:
             not_learned=not_learned,
             views=self.prototypes.views,
             segmenter=segmenter["name"],
+            learned_from=self.renderer.masks.learned_from(),
             remarks=[remark for remark in remarks if remark],
             num_images=len(self.index),
             levels={

@@ -251,6 +251,22 @@ def test_what_a_segmenter_learned_is_kept_with_its_masks(written: Path, learned:
     assert MaskStore(written).codebook() is None
 
 
+def test_a_store_says_which_images_were_learned_from(
+    written: Path, learned: Path, tmp_path: Path, masks: list[Masks]
+) -> None:
+    assert MaskStore(written).learned_from() is None
+    others = len(masks) - 3
+    assert (
+        MaskStore(learned).learned_from()
+        == f"the {others} images outside the data set's own test split"
+    )
+    whole = photographs_of(len(masks))
+    whole.table["held_out"] = False
+    write_store(tmp_path / "whole", whole, Learned(version=1, grid=2), masks)
+    said = MaskStore(tmp_path / "whole").learned_from()
+    assert said is not None and said.startswith("images of all splits")
+
+
 def test_a_damaged_codebook_is_named(learned: Path) -> None:
     store = MaskStore(learned)
     (learned / CODEBOOK).write_bytes(b"all about party")
