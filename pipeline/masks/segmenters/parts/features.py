@@ -6,7 +6,7 @@ Dimensions: S stages, C channels and h×w cells of a stage.
 import hashlib
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,28 +74,29 @@ class Features:
 
     def __init__(self, settings: PartsSettings, machine: Machine, folder: Path | None) -> None:
         self._settings, self._machine = settings, machine
-        self._backbone = _load(settings.backbone, weights(settings, machine), machine.device)
+        loaded = settings.backbone, weights(settings, machine), machine.device
+        self._backbone = _load(*loaded)
         self._backbone.channels(settings.stages)
-        self.backbone = _fingerprint(settings.backbone, weights(settings, machine), machine.device)
+        self.backbone = _fingerprint(*loaded)
         told = f"{self.backbone} {settings.side} {settings.margin} {settings.stages}"
         name = hashlib.sha256(told.encode()).hexdigest()[:16]
         self._folder = None if folder is None else folder / "features" / name
 
-    def of_sources(self, sources: Sequence[Source]) -> Iterator[FeatureMaps]:
-        """Yields the feature maps of image files, from the cache where it has them.
+    def of_source(self, source: Source, image: NDArray[np.uint8] | None = None) -> FeatureMaps:
+        """Returns the feature maps of an image file, from the cache if it has them.
 
         Args:
-            sources: the image files.
+            source: the image file.
+            image: its pixels, if they have been read: RGB, uint8 height×width×3.
 
         Raises:
-            ProtoMaskError: an image is missing, unreadable, or has changed since it was listed.
+            ProtoMaskError: the image is missing, unreadable, or has changed since it was listed.
         """
-        for source in sources:
-            maps = self._cached(source)
-            if maps is None:
-                (maps,) = self.of_images([source.read()])
-                self._keep(source, maps)
-            yield maps
+        maps = self._cached(source)
+        if maps is None:
+            (maps,) = self.of_images([source.read() if image is None else image])
+            self._keep(source, maps)
+        return maps
 
     @torch.inference_mode()
     def of_images(self, images: Sequence[NDArray[np.uint8]]) -> list[FeatureMaps]:

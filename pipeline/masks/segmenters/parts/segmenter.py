@@ -87,8 +87,11 @@ class Parts(PartsSettings):
         if self._codebook is None:
             return super().segment_sources(sources, machine)
         features = self._features(machine, self._folder)
-        pairs = zip(sources, features.of_sources(sources), strict=True)
-        return [self._masks(source.read(), maps, self._codebook) for source, maps in pairs]
+        found = []
+        for source in sources:
+            image = source.read()
+            found.append(self._masks(image, features.of_source(source, image), self._codebook))
+        return found
 
     def _features(self, machine: Machine, folder: Path | None) -> "Features":
         from pipeline.masks.segmenters.parts.features import Features
@@ -143,9 +146,8 @@ class Parts(PartsSettings):
             except ProtoMaskError:
                 known.unlink(missing_ok=True)
         maps = [
-            found
+            features.of_source(source)
             for _, source in track(chosen, "Features of images to learn parts from")
-            for found in features.of_sources([source])
         ]
         codebook = learn(self, features.backbone, maps)
         path = folder / "codebooks" / name / f"{codebook.sha256}.safetensors"

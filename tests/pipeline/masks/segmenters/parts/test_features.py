@@ -36,7 +36,7 @@ def test_no_value_is_off_by_more_than_half_a_step() -> None:
 def test_the_cache_is_by_content(photographs: list[Source], tmp_path: Path) -> None:
     """What the cache holds is what is returned: so it was not computed again."""
     features = Features(parts(), Machine(), tmp_path)
-    (first,) = features.of_sources(photographs[:1])
+    first = features.of_source(photographs[0])
     (file,) = tmp_path.rglob("*.npz")
     assert file.stem == photographs[0].sha256
     with np.load(file) as arrays:
@@ -44,10 +44,10 @@ def test_the_cache_is_by_content(photographs: list[Source], tmp_path: Path) -> N
     held["arr_1"] = held["arr_1"] + 1000
     np.savez(file, **held)
     renamed = Source(Path("/nowhere"), "renamed.png", photographs[0].sha256)
-    (again,) = features.of_sources([renamed])
+    again = features.of_source(renamed)
     np.testing.assert_array_equal(again[0].low, first[0].low + 1000)
     np.testing.assert_array_equal(again[1].steps, first[1].steps)
-    (other,) = features.of_sources(photographs[1:2])
+    other = features.of_source(photographs[1])
     assert len(list(tmp_path.rglob("*.npz"))) == 2
     assert not np.array_equal(other[0].steps, first[0].steps)
 
@@ -57,11 +57,11 @@ def test_a_damaged_file_is_computed_again(
     photographs: list[Source], tmp_path: Path, keep: int
 ) -> None:
     features = Features(parts(), Machine(), tmp_path)
-    (first,) = features.of_sources(photographs[:1])
+    first = features.of_source(photographs[0])
     (file,) = tmp_path.rglob("*.npz")
     content = file.read_bytes()
     file.write_bytes(content[:keep])
-    (again,) = features.of_sources(photographs[:1])
+    again = features.of_source(photographs[0])
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.steps, other.steps)
     assert file.read_bytes() == content
@@ -69,19 +69,19 @@ def test_a_damaged_file_is_computed_again(
 
 def test_a_bit_that_has_turned_is_noticed(photographs: list[Source], tmp_path: Path) -> None:
     features = Features(parts(), Machine(), tmp_path)
-    (first,) = features.of_sources(photographs[:1])
+    first = features.of_source(photographs[0])
     (file,) = tmp_path.rglob("*.npz")
     content = bytearray(file.read_bytes())
     content[len(content) // 4] ^= 1
     file.write_bytes(content)
-    (again,) = features.of_sources(photographs[:1])
+    again = features.of_source(photographs[0])
     np.testing.assert_array_equal(again[0].steps, first[0].steps)
 
 
 def test_other_parameters_have_another_cache(photographs: list[Source], tmp_path: Path) -> None:
     for changes in ({}, {"side": 96}, {"margin": 0}, {"stages": (1, 2)}):
-        list(Features(parts(**changes), Machine(), tmp_path).of_sources(photographs[:1]))
-    list(Features(parts(levels=(3,)), Machine(), tmp_path).of_sources(photographs[:1]))
+        Features(parts(**changes), Machine(), tmp_path).of_source(photographs[0])
+    Features(parts(levels=(3,)), Machine(), tmp_path).of_source(photographs[0])
     assert len(list((tmp_path / "features").iterdir())) == 4
 
 
