@@ -18,7 +18,6 @@ from pipeline.saliency.stored_outputs import StoredOutputs
 
 NUM_NEAREST, NUM_WRONG, NUM_SHARED = 10, 5, 20
 THUMBNAIL, IMAGE_SIDE = 96, 192
-DIM = 0.35
 
 
 class Near(NamedTuple):
@@ -217,7 +216,7 @@ class ClassPages:
         row, view = int(self.prototypes.rows_P[first]), int(self.prototypes.view_P[first])
         views, image = self.prototypes.views, self.index.ids[row]
         part = int(self.prototypes.part_P[first])
-        drawn = self.renderer.outlined(row, {view: ""}, IMAGE_SIDE, DIM)
+        drawn = self.renderer.outlined(row, {view: ""}, IMAGE_SIDE)
         outlined = {
             "crops": f", the mask of {views.called(view)} outlined",
             "cells": f", {views.called(view)} outlined",

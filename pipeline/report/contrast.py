@@ -13,11 +13,12 @@ from pipeline.masks.masks import NO_PART, Masks
 from pipeline.report.drawing import Colour, Outline, outlined
 from pipeline.report.heatmaps import Cut, read_cut
 from pipeline.report.parts import Parts
-from pipeline.report.view_drawing import colour_of_view
-from pipeline.saliency.margin import Margin, Region
+from pipeline.report.view_drawing import colour_of_view, dim_of
+from pipeline.saliency.margin import NO_NAMES, Margin, Region
 from pipeline.saliency.prototypes import Points, Prototypes
+from pipeline.saliency.views import Views
 
-SIDE, DIM = 112, 0.6
+SIDE = 112
 WHOLE = 0
 """The level of masks of whole objects (`Masks.levels`)."""
 
@@ -29,16 +30,16 @@ class Speaker(NamedTuple):
         points: similarity × difference of the weights = points for the class.
         label, class_name: number and name of the prototypes' own class.
         image: id of their training image.
-        picture: that view, outlined in its crop or in the whole image.
         shows: name or number of the part that it shows; empty if none is known.
+        picture: that view, outlined in its crop or in the whole image; None if it is not drawn.
     """
 
     points: Points
     label: int
     class_name: str
     image: str
-    picture: Image.Image
     shows: str
+    picture: Image.Image | None = None
 
 
 class Row(NamedTuple):
@@ -48,17 +49,19 @@ class Row(NamedTuple):
         region: the region and its points.
         mark, colour: label and colour of the region's outline in the image.
         share: the region's points relative to the largest of the image, in [−1, 1].
-        picture: the region, outlined in its crop or in the whole image.
         pro, con: what speaks most for the first class, and for the second; None without any.
+        remark: what is to be said of the region's crop (see `crop_remarks`); usually nothing.
+        picture: the region, outlined in its crop or in the whole image; None if it is not drawn.
     """
 
     region: Region
     mark: str
     colour: Colour
     share: float
-    picture: Image.Image
     pro: Speaker | None
     con: Speaker | None
+    remark: str = ""
+    picture: Image.Image | None = None
 
 
 class Contrast(NamedTuple):
@@ -75,23 +78,21 @@ class Contrast(NamedTuple):
     rows: list[Row]
 
 
-def draw_rows(
+def plain_rows(
     margin: Margin,
-    cuts: Mapping[int, Cut],
     prototypes: Prototypes,
-    crops: CropStore,
     ids: Sequence[str],
     parts: Parts,
+    remarks: Mapping[int, str] = NO_NAMES,
 ) -> list[Row]:
-    """Draws the regions of a margin, and the prototypes beside them.
+    """Returns the regions of a margin, and the prototypes beside them, without pictures.
 
     Args:
         margin: the margin of an image, rounded.
-        cuts: the image's crops by number, at least those of the margin's regions.
         prototypes: the finished model's prototypes.
-        crops: store of the index's images, as the model sees them.
-        ids: ids of the store's images, in order.
+        ids: ids of the index's images, in order.
         parts: the parts that masks show.
+        remarks: what is to be said of the image's crops, by number (see `crop_remarks`).
 
     Returns:
         A row for each region; none for a black box, which has a single one.
@@ -101,36 +102,74 @@ def draw_rows(
         return []
     most = max((abs(region.points) for region in margin.regions), default=1.0)
 
-    def shown(cut: Cut, view: int, colour: Colour) -> Image.Image:
-        in_cells = views.kind == "cells"
-        place = views.cell(view, *cut.pixels.shape[:2]) if in_cells else cut.inside
-        return outlined(cut.pixels, [Outline(place, colour)], SIDE, 0 if in_cells else DIM)
-
-    def speaker(points: Points | None, colour: Colour) -> Speaker | None:
+    def speaker(points: Points | None) -> Speaker | None:
         if points is None:
             return None
         first = points.prototypes[0]
-        row, view = int(prototypes.rows_P[first]), int(prototypes.view_P[first])
-        label = int(prototypes.class_of_P[first])
-        cut = read_cut(crops, row, views.crop(view))
-        name = prototypes.class_names[label]
-        part = int(prototypes.part_P[first])
+        label, part = int(prototypes.class_of_P[first]), int(prototypes.part_P[first])
         shows = "" if part == NO_PART else parts.called(part)
-        return Speaker(points, label, name, ids[row], shown(cut, view, colour), shows)
+        name, image = prototypes.class_names[label], ids[int(prototypes.rows_P[first])]
+        return Speaker(points, label, name, image, shows)
 
     return [
         Row(
             region,
             views.mark(region.view),
-            colour,
+            colour_of_view(views, region.view),
             region.points / most,
-            shown(cuts[views.crop(region.view)], region.view, colour),
-            speaker(region.pro, colour),
-            speaker(region.con, colour),
+            speaker(region.pro),
+            speaker(region.con),
+            remarks.get(region.view, "") if views.kind == "crops" else "",
         )
         for region in margin.regions
-        for colour in [colour_of_view(views, region.view)]
     ]
+
+
+def draw_rows(
+    rows: Sequence[Row], cuts: Mapping[int, Cut], prototypes: Prototypes, crops: CropStore
+) -> list[Row]:
+    """Draws the regions of a margin, and the prototypes beside them.
+
+    Args:
+        rows: the rows without pictures.
+        cuts: the image's crops by number, at least those of the margin's regions.
+        prototypes: the finished model's prototypes.
+        crops: store of the index's images, as the model sees them.
+    """
+    views = prototypes.views
+
+    def drawn(speaker: Speaker | None, colour: Colour) -> Speaker | None:
+        if speaker is None:
+            return None
+        first = speaker.points.prototypes[0]
+        row, view = int(prototypes.rows_P[first]), int(prototypes.view_P[first])
+        cut = read_cut(crops, row, views.crop(view))
+        return speaker._replace(picture=draw_place(views, cut, view, colour))
+
+    return [
+        row._replace(
+            picture=draw_place(views, cuts[views.crop(view)], view, row.colour),
+            pro=drawn(row.pro, row.colour),
+            con=drawn(row.con, row.colour),
+        )
+        for row in rows
+        for view in [row.region.view]
+    ]
+
+
+def draw_place(views: Views, cut: Cut, view: int, colour: Colour, side: int = SIDE) -> Image.Image:
+    """Draws a crop with its mask outlined, or the whole image with a cell outlined.
+
+    Args:
+        views: the kind of view that the model compares prototypes with.
+        cut: the crop, or the whole image.
+        view: index of the view, 0..V−1.
+        colour: colour of the outline.
+        side: the picture's largest side in pixels.
+    """
+    cell = views.cell(view, *cut.pixels.shape[:2]) if views.kind == "cells" else None
+    place = cut.inside if cell is None else cell
+    return outlined(cut.pixels, [Outline(place, colour)], side, dim_of(views))
 
 
 def called_parts(

@@ -27,6 +27,10 @@ COLOURS: tuple[Colour, ...] = (
 CASING: Colour = (20, 20, 20)
 QUALITY, QUALITY_SMALL = 78, 70
 LARGEST_LABEL, THICKEST = 20, 3
+DIM = 0.6
+"""How much a picture is darkened outside the masks that are outlined in it."""
+TINT, REACH = 0.4, 1 / 16
+"""A mask's colour along its edge, inside it: opacity at the edge, width as a share of the side."""
 
 
 class Outline(NamedTuple):
@@ -62,9 +66,12 @@ def resized(pixels: NDArray[np.uint8], side: int) -> Image.Image:
 
 
 def outlined(
-    pixels: NDArray[np.uint8], outlines: Sequence[Outline], side: int, dim: float = 0.0
+    pixels: NDArray[np.uint8], outlines: Sequence[Outline], side: int, dim: float = DIM
 ) -> Image.Image:
-    """Draws outlines of masks on an image.
+    """Draws outlines of masks on an image, such that it shows on which side of them a mask lies.
+
+    What lies outside all masks is darkened. Along its outline, each mask is tinted in its colour,
+    fading inwards: the whole image but for a hole looks otherwise than the hole.
 
     Args:
         pixels: the RGB image, uint8 height×width×3.
@@ -82,6 +89,8 @@ def outlined(
     if dim and small:
         outside = ~np.logical_or.reduce(small)
         canvas[outside] = (canvas[outside] * (1 - dim)).astype(np.uint8)
+    for mask, outline in zip(small, outlines, strict=True):
+        _tint(canvas, mask, outline.colour, REACH * side)
     for mask, outline in zip(small, outlines, strict=True):
         canvas[binary_dilation(mask) & ~mask] = CASING
         canvas[mask & ~binary_erosion(mask, iterations=thickness)] = outline.colour
@@ -146,6 +155,18 @@ def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]
         y, x = int(np.median(rows)), int(np.median(columns))
         small[y * size[1] // mask.shape[0], x * size[0] // mask.shape[1]] = True
     return small
+
+
+def _tint(canvas: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour, reach: float) -> None:
+    """Tints a mask along its edge, fading inwards over `reach` pixels; changes the canvas."""
+    if mask.all():
+        return
+    depth = distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
+    reach = min(reach, depth.max() / 2)
+    band = mask & (depth < reach)
+    opacity = TINT * (1 - depth[band][:, None] / reach)
+    tinted = canvas[band] * (1 - opacity) + np.array(colour) * opacity
+    canvas[band] = tinted.round().astype(np.uint8)
 
 
 def _write_label(

@@ -11,11 +11,12 @@ from pipeline.crops.extraction import Crops
 from pipeline.crops.settings import NO_MASK
 from pipeline.masks.masks import Masks
 from pipeline.report.contrast import Contrast
+from pipeline.report.crop_remarks import crop_remarks
 from pipeline.report.drawing import Outline, outlined
 from pipeline.report.heatmaps import Cut
 from pipeline.report.pages import Picture, picture, write_page
 from pipeline.report.score_lines import Explainer, Segmented, numbered
-from pipeline.report.view_drawing import outlines_of_views
+from pipeline.report.view_drawing import dim_of, outlines_of_views
 from pipeline.saliency.margin import Margin
 from pipeline.saliency.prototypes import Score
 from pipeline.saliency.views import Views
@@ -60,6 +61,11 @@ class Prediction(NamedTuple):
     def regions(self) -> list[int]:
         """The views of the margin's regions, in the order of their numbers."""
         return sorted(region.view for region in self.margin.regions) if self.margin else []
+
+    @property
+    def remarks(self) -> dict[int, str]:
+        """What is to be said of the image's crops, by number; usually nothing."""
+        return crop_remarks(self.masks, self.crops.masks) if self.masks else {}
 
     def cuts(self, whole: bool) -> dict[int, Cut]:
         """Returns the image's crops by number.
@@ -122,7 +128,8 @@ def _contrast(
     if margin is None:
         return None
     outlines = prediction.outlines(views, prediction.regions)
-    return explainer.contrast(margin, cuts, outlined(prediction.image, outlines, IMAGE_SIDE))
+    drawn = outlined(prediction.image, outlines, IMAGE_SIDE, dim_of(views))
+    return explainer.contrast(margin, cuts, drawn, prediction.remarks)
 
 
 def _segmented(prediction: Prediction, views: Views, cuts: dict[int, Cut]) -> Segmented | None:
@@ -139,4 +146,4 @@ def _outlined(prediction: Prediction, views: Views, shown: Iterable[int]) -> Pic
         "cells": f"{prediction.name} with {len(outlines)} cells outlined",
         "image": prediction.name,
     }[views.kind]
-    return picture(outlined(prediction.image, outlines, IMAGE_SIDE), alt)
+    return picture(outlined(prediction.image, outlines, IMAGE_SIDE, dim_of(views)), alt)

@@ -14,7 +14,7 @@ from pipeline.datasets.image_file import UnreadableImageError, read_image
 from pipeline.datasets.index import Index
 from pipeline.masks.store import MaskStore
 from pipeline.report.drawing import outlined
-from pipeline.report.view_drawing import draw_view, outlines_of_views
+from pipeline.report.view_drawing import dim_of, draw_view, outlines_of_views
 from pipeline.saliency.views import Views
 
 
@@ -42,6 +42,7 @@ class ImageRenderer:
         crops.refuse_unless(crops.settings, index.image_files)
         self.ids, self.masks, self.crops, self.views = index.ids, masks, crops, views
         self._paths = [root / path for path in index.table["path"]]
+        self.object_mask = index.object_mask
         self.image = lru_cache(maxsize=4)(self._read)
         self.missing: set[int] = set()
 
@@ -55,16 +56,16 @@ class ImageRenderer:
         """
         return draw_view(self.views, self.crops.crops([row])[0, self.views.crop(view)], view, side)
 
-    def outlined(
-        self, row: int, views: Mapping[int, str], side: int, dim: float = 0.0
-    ) -> Image.Image | None:
+    def outlined(self, row: int, views: Mapping[int, str], side: int) -> Image.Image | None:
         """Draws some of an image's views on it: the masks of crops, or cells.
+
+        The picture is darkened outside the masks, but not outside cells, which need what is around
+        them to be seen for what they are.
 
         Args:
             row: row of the image in the index.
             views: label of each view to outline, by view; the colour follows from the view.
             side: the picture's longer side in pixels.
-            dim: how much the picture is darkened outside the views, from 0 (not) to 1 (black).
 
         Returns:
             The picture; None if the image's file is not available.
@@ -74,7 +75,7 @@ class ImageRenderer:
             return None
         height, width = pixels.shape[:2]
         outlines = outlines_of_views(self.views, views, height, width, partial(self._mask, row))
-        return outlined(pixels, outlines, side, dim)
+        return outlined(pixels, outlines, side, dim_of(self.views))
 
     def _mask(self, row: int, crop: int) -> NDArray[np.bool_] | None:
         mask = int(self.crops.masks[row, crop])

@@ -17,7 +17,7 @@ from pipeline.report.parts import Part, Parts, parts_in
 from pipeline.report.typical import spread_over_classes
 from pipeline.saliency.prototypes import Prototypes
 
-NUM_EXAMPLES, THUMBNAIL, DIM = 9, 128, 0.55
+NUM_EXAMPLES, THUMBNAIL = 9, 128
 AROUND, AT_LEAST = 1.4, 1 / 3
 """Side of an example: times the mask's longer side, at least this share of the image's shorter."""
 
@@ -175,7 +175,7 @@ def draw_around(
     rows = _around((y0 + y1) / 2, around, height)
     columns = _around((x0 + x1) / 2, around, width)
     outline = Outline(mask[rows, columns], COLOURS[0])
-    return outlined(pixels[rows, columns], [outline], side, DIM)
+    return outlined(pixels[rows, columns], [outline], side)
 
 
 def _around(middle: float, length: float, end: int) -> slice:

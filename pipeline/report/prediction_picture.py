@@ -17,7 +17,7 @@ from pipeline.report.drawing import (
     resized,
     writable,
 )
-from pipeline.report.view_drawing import colour_of_view
+from pipeline.report.view_drawing import colour_of_view, dim_of
 from pipeline.saliency.margin import signed
 from pipeline.saliency.prototypes import Points, Score, figure
 from pipeline.saliency.views import Views
@@ -81,7 +81,7 @@ def draw_reasons(
     Returns:
         The picture, `WIDTH` pixels wide.
     """
-    picture = outlined(image, outlines, IMAGE_SIDE)
+    picture = outlined(image, outlines, IMAGE_SIDE, dim_of(views))
     sentence = _wrapped(contrast.margin.sentence, 20, WIDTH - 2 * MARGIN) if contrast else []
     regions = HEAD + SENTENCE * len(sentence) + 20 * bool(sentence)
     top = regions + (_height_of_regions(contrast) if contrast and contrast.rows else 0)
@@ -147,10 +147,11 @@ def _draw_regions(canvas: Image.Image, top: int, contrast: Contrast, views: View
 
 def _draw_region(canvas: Image.Image, top: int, row: Row) -> None:
     draw = ImageDraw.Draw(canvas)
-    _draw_marked(canvas, top, row.picture, row.colour, row.mark)
+    if row.picture:
+        _draw_marked(canvas, top, row.picture, row.colour, row.mark)
     for place, speaker in enumerate((row.pro, row.con), 1):
         left = LEFT + place * (CROP + GAP)
-        if speaker:
+        if speaker and speaker.picture:
             canvas.paste(resized(np.asarray(speaker.picture), CROP), (left, top))
         else:
             _write(canvas, (left, top + 44), "none in it", 16, SOFT, CROP)
@@ -158,7 +159,9 @@ def _draw_region(canvas: Image.Image, top: int, row: Row) -> None:
     length = round(abs(row.share) * (WIDTH - MARGIN - REGION_TEXT))
     bar = (REGION_TEXT, top + 40, REGION_TEXT + max(length, 2), top + 46)
     draw.rectangle(bar, BAR if row.region.points > 0 else AGAINST)
-    _write(canvas, (REGION_TEXT, top + 58), row.region.called, 18, SOFT)
+    said = [row.region.called, *row.remark.split("; ")]
+    for place, line in enumerate(said):
+        _write(canvas, (REGION_TEXT, top + 58 + 24 * place), line, 18, SOFT)
 
 
 def _draw_marked(

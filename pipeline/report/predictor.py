@@ -11,14 +11,14 @@ from pipeline.masks.segmenter import Machine, with_fingerprint
 from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.model.base.saved import About
-from pipeline.report.contrast import Contrast, called_parts, draw_rows
+from pipeline.report.contrast import Contrast, called_parts, draw_rows, plain_rows
 from pipeline.report.drawing import outlined
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_page import Prediction
 from pipeline.report.parts import Parts
 from pipeline.report.prediction_picture import IMAGE_SIDE, Reason, draw_reasons
 from pipeline.report.score_lines import Explainer
-from pipeline.report.view_drawing import draw_view
+from pipeline.report.view_drawing import dim_of, draw_view
 from pipeline.saliency.maps import SimilarPlaces
 from pipeline.saliency.margin import margin_of
 from pipeline.saliency.prototypes import Points, Prototypes
@@ -143,10 +143,12 @@ class Predictor:
         margin, prototypes = prediction.margin, self.prototypes
         if margin is None:
             return None
-        outlines = prediction.outlines(prototypes.views, prediction.regions)
+        views = prototypes.views
+        outlines = prediction.outlines(views, prediction.regions)
         cuts = prediction.cuts(self.crops.settings.background == "original")
-        rows = draw_rows(margin, cuts, prototypes, self.crops, self.ids, self.parts)
-        return Contrast(margin, outlined(prediction.image, outlines, IMAGE_SIDE), rows)
+        drawn = outlined(prediction.image, outlines, IMAGE_SIDE, dim_of(views))
+        rows = plain_rows(margin, prototypes, self.ids, self.parts, prediction.remarks)
+        return Contrast(margin, drawn, draw_rows(rows, cuts, prototypes, self.crops))
 
     def _reason(self, points: Points, crops: Crops) -> Reason:
         first, views = points.prototypes[0], self.prototypes.views

@@ -23,7 +23,7 @@ from pipeline.report.parts_page import PartsPage
 from pipeline.report.prototype_map import map_prototypes
 from pipeline.report.score_lines import Explainer, Segmented, Sum, numbered
 from pipeline.report.stored_contrasts import Contrasts
-from pipeline.report.typical import spread_over_classes
+from pipeline.report.typical import spread_over_classes, worst_first
 from pipeline.saliency.prototypes import Prototypes, Score
 from pipeline.saliency.stored_outputs import StoredOutputs
 
@@ -197,11 +197,7 @@ class Report:
 
         The margin is the logit of the predicted class minus that of the right one.
         """
-        logits_NC, labels_N = self.outputs.logits_NC, self.outputs.labels_N
-        places, predicted_N = np.arange(len(labels_N)), self.outputs.predicted_N
-        lead_N = logits_NC[places, predicted_N] - logits_NC[places, labels_N]
-        wrong = np.flatnonzero(predicted_N != labels_N)
-        return wrong[np.argsort(-lead_N[wrong], kind="stable")][:NUM_MISTAKES].tolist()
+        return worst_first(self.outputs)[:NUM_MISTAKES]
 
     def score(self, place: int, label: int, top: int) -> Score:
         """Splits a class's score for a test image into contributions (see `Prototypes.score`).

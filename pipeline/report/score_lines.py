@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from pipeline.crops.store import CropStore
-from pipeline.report.contrast import Contrast, draw_rows
+from pipeline.report.contrast import Contrast, draw_rows, plain_rows
 from pipeline.report.drawing import COLOURS, Outline, colour_of, outlined, resized, web_colour
 from pipeline.report.heatmaps import Cut, HeatMap, Places, Relevance, draw_heat_maps, read_cut
 from pipeline.report.pages import Picture, picture
 from pipeline.report.parts import Parts
 from pipeline.report.view_drawing import colour_of_view
-from pipeline.saliency.margin import Margin
+from pipeline.saliency.margin import NO_NAMES, Margin
 from pipeline.saliency.prototypes import Points, Prototypes, Score
 
 CROP = 128
@@ -179,7 +179,11 @@ class Explainer:
         ]
 
     def contrast(
-        self, margin: Margin, cuts: Mapping[int, Cut], outlined: Image.Image | None
+        self,
+        margin: Margin,
+        cuts: Mapping[int, Cut],
+        outlined: Image.Image | None,
+        remarks: Mapping[int, str] = NO_NAMES,
     ) -> Contrast:
         """Draws why one class rather than another.
 
@@ -187,9 +191,10 @@ class Explainer:
             margin: the margin of an image, rounded (see `Margin.rounded`).
             cuts: the image's crops by number, at least those of the margin's regions.
             outlined: the image with these regions outlined; None if it is not available.
+            remarks: what is to be said of the image's crops, by number.
         """
-        rows = draw_rows(margin, cuts, self.prototypes, self.crops, self.ids, self.parts)
-        return Contrast(margin, outlined, rows)
+        rows = plain_rows(margin, self.prototypes, self.ids, self.parts, remarks)
+        return Contrast(margin, outlined, draw_rows(rows, cuts, self.prototypes, self.crops))
 
     def sources(self, prototypes: Sequence[int]) -> list[Side]:
         """Draws the training views of prototypes; each is drawn once and cached.
@@ -286,16 +291,21 @@ def numbered(image: str, cuts: Mapping[int, Cut]) -> list[Numbered]:
         cuts: the crops by number, 0..K−1.
     """
     return [
-        Numbered(crop, web_colour(colour_of(crop)), _drawn(cut, f"Crop {crop} of {image}"))
+        Numbered(crop, web_colour(colour), picture(drawn, f"Crop {crop} of {image}, mask outlined"))
         for crop, cut in cuts.items()
+        for colour in [colour_of(crop)]
+        for drawn in [outlined(cut.pixels, [Outline(cut.inside, colour)], _side(cut))]
     ]
 
 
 def _drawn(cut: Cut, name: str, with_place: bool = False) -> Picture:
-    outlines = [Outline(cut.inside, COLOURS[0])] if with_place else []
-    side = min(CROP, len(cut.pixels))
-    drawn = outlined(cut.pixels, outlines, side) if outlines else resized(cut.pixels, side)
-    return picture(drawn, name)
+    if not with_place:
+        return picture(resized(cut.pixels, _side(cut)), name)
+    return picture(outlined(cut.pixels, [Outline(cut.inside, COLOURS[0])], _side(cut), 0), name)
+
+
+def _side(cut: Cut) -> int:
+    return min(CROP, len(cut.pixels))
 
 
 def _first_upper(text: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.report.drawing import Colour, Outline, colour_of, outlined, resized
+from pipeline.report.drawing import DIM, Colour, Outline, colour_of, outlined, resized
 from pipeline.saliency.views import Views
 
 
@@ -14,6 +14,15 @@ def colour_of_view(views: Views, view: int) -> Colour:
     """Returns the colour of a view's outline; neighbouring cells have different colours."""
     row, column = divmod(view, views.grid[1])
     return colour_of(3 * row + column if views.kind == "cells" else view)
+
+
+def dim_of(views: Views) -> float:
+    """Returns how much a picture is darkened outside the views that are outlined in it.
+
+    It is not outside cells, whose edges cut through everything: without what is around it a cell
+    shows nothing.
+    """
+    return 0.0 if views.kind == "cells" else DIM
 
 
 def draw_view(views: Views, pixels: NDArray[np.uint8], view: int, side: int) -> Image.Image:
@@ -29,7 +38,7 @@ def draw_view(views: Views, pixels: NDArray[np.uint8], view: int, side: int) -> 
     if views.kind != "cells":
         return resized(pixels, side)
     place = views.cell(view, *pixels.shape[:2])
-    return outlined(pixels, [Outline(place, colour_of_view(views, view))], side)
+    return outlined(pixels, [Outline(place, colour_of_view(views, view))], side, dim_of(views))
 
 
 def outlines_of_views(

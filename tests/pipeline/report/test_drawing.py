@@ -22,11 +22,11 @@ def square(mask: tuple[slice, slice], height: int = 40, width: int = 60) -> np.n
 def test_an_outline_lies_on_the_masks_own_edge() -> None:
     photograph = np.full((40, 60, 3), GREY, np.uint8)
     mask = square((slice(10, 30), slice(20, 50)))
-    drawn = np.asarray(outlined(photograph, [Outline(mask, RED)], side=60))
+    drawn = np.asarray(outlined(photograph, [Outline(mask, RED)], side=60, dim=0))
     assert (drawn[10, 20:50] == RED).all() and (drawn[11, 20:50] == RED).all()
     assert (drawn[29, 20:50] == RED).all() and (drawn[10:30, 49] == RED).all()
     assert (drawn[9, 20:50] == CASING).all()
-    assert (drawn[12:28, 22:48] == GREY).all()
+    assert (drawn[15:25, 25:45] == GREY).all()
     assert (drawn[:9] == GREY).all()
 
 
@@ -36,6 +36,30 @@ def test_what_no_mask_covers_is_dimmed() -> None:
     drawn = np.asarray(outlined(photograph, [Outline(mask, RED)], side=60, dim=0.25))
     assert (drawn[:5] == 75).all()
     assert (drawn[15:25, 25:45] == GREY).all()
+
+
+def redness(picture: Image.Image, place: tuple[slice, slice]) -> float:
+    drawn = np.asarray(picture).astype(int)[place]
+    return float((drawn[..., 0] - drawn[..., 2]).mean())
+
+
+def test_the_side_of_an_outline_that_a_mask_lies_on_can_be_seen() -> None:
+    photograph = np.full((90, 90, 3), GREY, np.uint8)
+    hole = square((slice(30, 60), slice(30, 60)), 90, 90)
+    inside, outside = (slice(33, 35), slice(40, 50)), (slice(25, 27), slice(40, 50))
+    everything_but, part = (outlined(photograph, [Outline(m, RED)], 90) for m in (~hole, hole))
+    assert redness(everything_but, outside) > 5 and redness(everything_but, inside) == 0
+    assert redness(part, inside) > 5 and redness(part, outside) == 0
+    assert np.asarray(everything_but)[45, 45, 0] < GREY / 2 < np.asarray(part)[45, 45, 0]
+
+
+def test_where_masks_cover_everything_their_edges_are_tinted_inside() -> None:
+    photograph = np.full((90, 90, 3), GREY, np.uint8)
+    hole = square((slice(30, 60), slice(30, 60)), 90, 90)
+    drawn = outlined(photograph, [Outline(~hole, (0, 0, 255)), Outline(hole, RED)], 90)
+    assert redness(drawn, (slice(33, 35), slice(40, 50))) > 5
+    assert redness(drawn, (slice(25, 27), slice(40, 50))) < -5
+    assert (np.asarray(drawn)[45, 45] == GREY).all()
 
 
 def test_the_smallest_mask_leaves_a_trace_on_a_small_picture() -> None:

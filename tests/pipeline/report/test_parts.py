@@ -198,7 +198,7 @@ def test_a_part_is_drawn_with_what_is_around_it() -> None:
     picture = np.asarray(draw_around(pixels, mask, [60, 40, 80, 50], 60))
     # a mask of 20×10 in a square of a third of 90 pixels, drawn twice as large
     assert AT_LEAST == 1 / 3 and picture.shape == (60, 60, 3)
-    assert (picture[:19] == 44).all() and (picture[:, :9] == 44).all()
+    assert (picture[:19] == 40).all() and (picture[:, :9] == 40).all()
     assert (picture[25:35, 15:45] == 100).all()
 
 

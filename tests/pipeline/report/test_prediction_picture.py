@@ -94,15 +94,15 @@ def test_what_decides_between_two_classes_comes_first() -> None:
         Image.new("RGB", (32, 32), colour) for colour in ((90,) * 3, (0, 255, 0), (255, 0, 0))
     )
     points = Points((4,), 2, 1.0, 1.5, 1.5)
-    pro, con = (Speaker(points, 0, "wren", "wren/1", picture, "") for picture in (green, red))
+    pro, con = (Speaker(points, 0, "wren", "wren/1", "", picture) for picture in (green, red))
     regions = (
         Region(2, "its tail", 1.5, points, points),
         Region(0, "region 0", -0.75, None, points),
     )
     margin = Margin((0, 1), ("wren", "crow"), (3.0, 2.0), 1.0, regions, 0.25, 3)
     rows = [
-        Row(regions[0], "2", colour_of(2), 1.0, grey, pro, con),
-        Row(regions[1], "0", colour_of(0), -0.5, grey, None, con),
+        Row(regions[0], "2", colour_of(2), 1.0, pro, con, picture=grey),
+        Row(regions[1], "0", colour_of(0), -0.5, None, con, picture=grey),
     ]
     contrast = Contrast(margin, Image.new("RGB", (440, 300), (1, 2, 3)), rows)
     photograph, score = np.full((60, 80, 3), 90, np.uint8), Score(0, 3.0, [points], 1.5, 7)
