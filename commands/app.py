@@ -16,6 +16,31 @@ study_app = typer.Typer(
 )
 PEOPLE = "For people"
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from pipeline import __version__
+
+        print(f"protomask {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def protomask(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Segmentation-guided prototype learning, stage by stage.
+
+    `dvc repro` runs the stages in order and skips what is up to date; each can also be run by hand,
+    in the folder of dvc.yaml, and then reads params.yaml and what the stage before it wrote.
+    """
+
+
 Store = Annotated[
     Path, typer.Argument(help="The mask store's folder.", show_default="artifacts/masks.zarr")
 ]
@@ -129,6 +154,26 @@ def predict(
     from commands import predict
 
     predict.run(here(), photographs, out)
+
+
+@app.command(rich_help_panel=PEOPLE)
+def params(
+    markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Of all segmenters and models, as docs/parameters.md."),
+    ] = False,
+) -> None:
+    """List every parameter: value, default, range, the stages that depend on it, and its meaning.
+
+    Of the parameters in params.yaml; a default is what the presets of its data set, segmenter and
+    model give.
+    """
+    from commands import list_params
+
+    if markdown:
+        list_params.write_markdown()
+    else:
+        list_params.show(here())
 
 
 @study_app.command()

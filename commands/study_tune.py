@@ -41,6 +41,7 @@ from pipeline.parameters import flat
 from pipeline.progress import console, track
 from pipeline.study import search
 from pipeline.training.curve import VARIABLE, read_curve
+from stages.overrides import refuse_unusable
 from stages.params import Params, read_params, refuse_subfolder
 from stages.workspace import Workspace
 
@@ -132,6 +133,10 @@ def _compose(settings: list[str]) -> tuple[Params, dict[str, Any]]:
     """Returns the parameters that `dvc exp run` composes from conf/ with these settings, checked
     and as written."""
     overrides = to_path_overrides(settings).get(str(IN_REPOSITORY.params_file), [])
+    try:
+        refuse_unusable(overrides, Path.cwd())
+    except HydraException as error:
+        raise ProtoMaskError(f"{shlex.join(settings)} cannot be read: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / IN_REPOSITORY.params_file
         conf = Path("conf").resolve()

@@ -51,9 +51,11 @@ class DatasetParams(BaseModel):
         name: the data set, which says how its folder is laid out.
         code: the file or folder of the code that reads them, relative to the repository: what DVC
             watches; set by the preset.
-        root: the folder; null for a data set that is drawn or is to be downloaded.
-        num_classes: keep the first n; null keeps all.
-        fold, folds: which part of the training images is the validation split.
+        root: the folder, which `scan` looks through; null for a data set that is drawn or is to be
+            downloaded.
+        num_classes: number of classes, of which the first are kept; null keeps all.
+        fold, folds: the validation split is number `fold`, from 0, of `folds` parts of the training
+            images.
         max_bad_fraction: the share of unreadable images that is put up with.
         source: what DVC watches for changes; set by the preset `conf/dataset/NAME.yaml`.
         scanned: set by the preset: [root] for a folder, which every `dvc repro` looks through for

@@ -71,6 +71,10 @@ class Segmenter(BaseModel, ABC):
     `version` is raised when the algorithm changes masks, so that a cache can tell old masks from
     new ones. Weights are identified by their SHA-256.
 
+    Args:
+        name: name that the segmenter is registered under.
+        version: of the algorithm; raised when it finds other masks.
+
     Attributes:
         label: the segmenter's name in tables; empty if it is `name`.
         score_names: names of a mask's scores.

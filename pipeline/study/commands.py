@@ -1,16 +1,10 @@
 """The overrides that give a run's parameters, and the command that queues it."""
 
-import json
-import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline.parameters import Params, flat
-
-PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
-RESERVED = {"null", "true", "false", "nan", "inf"}
-
+from pipeline.parameters import Params, flat, written
 
 Compose = Callable[[list[str]], Params]
 """Returns the parameters that DVC would compose with these overrides."""
@@ -58,7 +52,7 @@ def _differences(wanted: Params, given: Params) -> list[str]:
     """Returns the overrides that turn `given` into `wanted`, in Hydra's syntax."""
     there, here = _of_every_machine(wanted), _of_every_machine(given)
     changed = [
-        f"{name}={_value(value)}" if name in here else f"+{name}={_value(value)}"
+        f"{name}={written(value)}" if name in here else f"+{name}={written(value)}"
         for name, value in there.items()
         if name not in here or here[name] != value
     ]
@@ -83,12 +77,3 @@ def _name(params: Params, section: str) -> Any:
 
 def _of_every_machine(params: Params) -> dict[str, Any]:
     return {name: value for name, value in flat(params).items() if not name.startswith("runtime.")}
-
-
-def _value(value: Any) -> str:
-    """Formats a value in Hydra's override grammar."""
-    if isinstance(value, list):
-        return "[" + ",".join(map(_value, value)) + "]"
-    if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in RESERVED:
-        return value
-    return json.dumps(value, ensure_ascii=False)

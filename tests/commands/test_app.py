@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+import pipeline
 from commands.app import main
 from stages import prepare
 from stages.workspace import Workspace
@@ -20,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 COMMANDS = [
     (),
     *(("scan",), ("prepare",), ("masks",), ("crops",), ("train",), ("push",), ("finetune",)),
-    *(("evaluate",), ("explain",), ("predict",)),
+    *(("evaluate",), ("explain",), ("predict",), ("params",)),
     *(("masks", "info"), ("masks", "show"), ("masks", "verify")),
     *(("masks", "export"), ("masks", "hash")),
 ]
@@ -86,6 +87,26 @@ def test_every_command_is_in_the_help() -> None:
     for command in {command[0] for command in COMMANDS if command}:
         assert f" {command} " in result.stdout
     assert "Stages, in the order in which data flows" in result.stdout
+
+
+def test_the_version() -> None:
+    result = _protomask("--version", cwd=REPOSITORY)
+    assert (result.returncode, result.stdout) == (0, f"protomask {pipeline.__version__}\n")
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"]
+    assert cited == pipeline.__version__
+
+
+def test_a_shell_completes_commands() -> None:
+    """As after `protomask --install-completion`."""
+    words = {"COMP_WORDS": "protomask ma", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "commands"],
+        env={**os.environ, **words, "_PROTOMASK_COMPLETE": "complete_bash"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["masks"], done.stderr
 
 
 def test_every_stage_of_the_experiment_is_a_command() -> None:

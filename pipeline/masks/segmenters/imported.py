@@ -31,7 +31,7 @@ class Imported(Segmenter):
     An image without masks there has none.
 
     Args:
-        sha256: hash of the masks' content, as computed by `content_hash`.
+        sha256: hash of the masks' content, which `protomask masks hash` prints.
         png: what a PNG file in a folder holds: `mask`, one mask; `labels`, one mask for each of its
             values but 0.
     """

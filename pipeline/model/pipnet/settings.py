@@ -13,7 +13,7 @@ class PipNetSettings(BackboneSettings):
     Args:
         name: name that the model is registered under.
         code: path of the model's code relative to the repository; a dependency of DVC stages.
-        prototypes: D, the number of prototypes, ≥ 1; None takes the number of backbone features F.
+        prototypes: D, the number of prototypes, ≥ 1; null takes the number of backbone features F.
     """
 
     loss_terms = ("alignment", "presence")

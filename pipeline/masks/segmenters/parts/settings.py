@@ -36,7 +36,7 @@ class PartsSettings(Segmenter):
         min_area: smallest area of a mask as a fraction of the image, in (0, 1).
         superpixel: scikit-image's parameter `scale` of the superpixels (felzenszwalb) of which
             parts are made; larger values give larger ones, > 0.
-        codebook: SHA-256 of the codebook to use, which `runtime.codebook` names; None learns one.
+        codebook: SHA-256 of the codebook to use, which `runtime.codebook` names; null learns one.
     """
 
     name: Literal["parts"] = "parts"
