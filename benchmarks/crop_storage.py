@@ -71,7 +71,6 @@ class _Experiment:
                 stage.run(workspace)
             workspace.crops.unlink()
             written = json.loads(workspace.metrics.read_text())
-            written.pop("intervals")
             yield {"storage": storage, "seed": seed, **flat(written)}
 
     def sizes(self) -> Table:

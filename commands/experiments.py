@@ -99,6 +99,7 @@ def _read(repo: Repo, state: Any, kind: str) -> Iterator[Run]:
         print(f"{name} is left out: its outputs were made with {said}", file=sys.stderr)
         return
     if measured is not None and finished:
+        # Until version 0.2 the intervals stood among the metrics.
         metrics = {group: of for group, of in measured.items() if group != "intervals"}
         made = state.data.timestamp.timestamp()
         yield Run(name, params, "finished", metrics, _images(repo.root_dir, state.rev), made)

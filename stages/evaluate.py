@@ -55,8 +55,8 @@ def _write(workspace: Workspace, evaluation: Evaluation, made_with: provenance.M
             "view_NP": outputs.view_NP,
         }
         save_file(tensors, folder / "answers.safetensors")
-        metrics = {**evaluation.metrics, "intervals": evaluation.intervals}
-        _write_json(metrics, folder / workspace.metrics.name)
+        _write_json(evaluation.metrics, folder / workspace.metrics.name)
+        _write_json(evaluation.intervals, folder / workspace.intervals.name)
         notes = {
             "unavailable": evaluation.unavailable,
             "no_better": evaluation.no_better,

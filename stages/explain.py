@@ -134,12 +134,11 @@ def _listed(values: dict) -> str:
 
 
 def _read_measured(workspace: Workspace) -> Measured:
-    metrics = _read_json(workspace.metrics, "intervals")
     notes = _read_json(workspace.evaluate / "notes.json", "unavailable", "no_better", "remarks")
     plots = sorted((workspace.evaluate / "ranks").glob("*.csv"))
     return Measured(
-        {group: values for group, values in metrics.items() if group != "intervals"},
-        metrics["intervals"],
+        _read_json(workspace.metrics),
+        _read_json(workspace.intervals),
         notes["unavailable"],
         notes["no_better"],
         notes["remarks"],

@@ -98,6 +98,11 @@ class Workspace:
         return self.evaluate / "metrics.json"
 
     @property
+    def intervals(self) -> Path:
+        """The 95 % intervals of the metrics that are means over images."""
+        return self.evaluate / "intervals.json"
+
+    @property
     def made_with(self) -> Path:
         """The parameters that the metrics were really made with."""
         return self.evaluate / "made_with.json"

@@ -72,7 +72,7 @@ pathlib.Path("artifacts/evaluate").mkdir(parents=True)
 images = pd.DataFrame({"image": [f"i{n}" for n in range(40)], "general.accuracy": right * 1.0})
 images.to_parquet("artifacts/evaluate/images.parquet")
 metrics = {"general": {"accuracy": right.mean()}, "compactness": {"global_size": 10.0}}
-json.dump(metrics | {"intervals": {}}, open("artifacts/evaluate/metrics.json", "w"))
+json.dump(metrics, open("artifacts/evaluate/metrics.json", "w"))
 """,
     ".gitignore": "/artifacts/\n",
     ".dvcignore": "",

@@ -34,7 +34,7 @@ def strict(text: str) -> Any:
 
 def test_metrics_are_strict_json(run_folder: Path) -> None:
     metrics = strict(workspace.metrics.read_text())
-    intervals = metrics.pop("intervals")
+    intervals = strict(workspace.intervals.read_text())
     assert set(metrics) == {"general", "compactness", "contrastivity", "segmentation"}
     assert set(intervals) == set(metrics)
     for group, values in metrics.items():

@@ -54,7 +54,6 @@ def test_a_path_of_weights_is_not_shown(run_folder: Path) -> None:
 
 def test_every_metric_that_is_measured_has_a_meaning(finished_run: Path) -> None:
     metrics = json.loads((finished_run / workspace.metrics).read_text())
-    del metrics["intervals"]
     described = [note_on(group, name) for group, names in metrics.items() for name in names]
     assert len(described) > 15
     assert all(note.meaning for note in described)

@@ -110,7 +110,7 @@ def check(clone: Clone) -> None:
     assert made_with["train"]["model.name"] == "margin"
     assert made_with["train"]["train.loss.margin"] == 0.5
     metrics = json.loads((artifacts / "evaluate" / "metrics.json").read_text())
-    assert set(metrics) == {"general", "certainty", "intervals"}
+    assert set(metrics) == {"general", "certainty"}
     logits_NC = load_file(artifacts / "evaluate" / "answers.safetensors")["logits_NC"]
     first_N, second_N = np.sort(logits_NC, axis=1)[:, :-3:-1].T
     assert metrics["certainty"]["lead"] == pytest.approx((first_N - second_N).mean(), rel=1e-5)
