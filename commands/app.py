@@ -137,7 +137,7 @@ def explain(
     else:
         from commands import predict
 
-        predict.write_page(here(), photograph, out)
+        predict.write_page(Path(), photograph, out)
 
 
 @app.command(rich_help_panel=PEOPLE)
@@ -153,7 +153,7 @@ def predict(
     """
     from commands import predict
 
-    predict.run(here(), photographs, out)
+    predict.run(Path(), photographs, out)
 
 
 @app.command(rich_help_panel=PEOPLE)

@@ -7,79 +7,56 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from commands.named_parts import named_parts
-from pipeline.datasets.image_file import UnreadableImageError, examine_image
+from pipeline.datasets.image_file import UnreadableImageError
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
-from pipeline.report.image_page import write_image_page
-from pipeline.report.predictor import Predictor
-from pipeline.training import learning
-from pipeline.training.fabric import make_fabric
-from stages.finished import Finished
-from stages.params import Params
-from stages.workspace import Workspace
+from protomask import Answer, Model, load
 
 SOURCE = "ProtoMask photograph"
+SAID = 3
 
 
-def run(workspace: Workspace, images: list[Path], out: Path) -> None:
+def run(folder: Path, images: list[Path], out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
-    predictor = load_predictor(workspace, workspace.read_params())
+    model = _open(folder)
     unreadable = 0
     for path in images:
         try:
-            image, remarks = examine_image(path)
+            answer = model.predict(path)
         except UnreadableImageError as error:
             print(f"Error: {error}", file=sys.stderr)
             unreadable += 1
             continue
-        for remark in remarks:
-            print(f"{path}: {remark}", file=sys.stderr)
-        prediction = predictor.predict(path.name, image)
-        target = _write(predictor.picture(prediction), path, out)
-        scores = ", ".join(f"{name} {score:.2f}" for name, score in prediction.ranking)
-        print(f"{path}: {prediction.why}\n    {scores} -> {target}")
+        target = _write(answer.figure(), path, out)
+        _say(path, answer, target)
     if unreadable:
         raise ProtoMaskError(f"{unreadable} of {len(images)} photographs could not be read")
 
 
-def write_page(workspace: Workspace, image: Path, out: Path) -> None:
+def write_page(folder: Path, image: Path, out: Path) -> None:
     if out.is_dir():
         raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
     if out.exists() and out.samefile(image):
         raise ProtoMaskError(f"{out} is the photograph itself; --out names the page to write")
-    pixels, remarks = examine_image(image)
-    for remark in remarks:
-        print(f"{image}: {remark}", file=sys.stderr)
-    params = workspace.read_params()
-    predictor = load_predictor(workspace, params)
-    prediction = predictor.predict(image.name, pixels)
-    with atomic_file(out) as part:
-        write_image_page(part, prediction, predictor.explainer(params.explain.only_mask))
-    scores = ", ".join(f"{name} {score:.2f}" for name, score in prediction.ranking)
-    print(f"{image}: {prediction.why}\n    {scores} -> {out}")
+    answer = _open(folder).predict(image)
+    answer.write_page(out)
+    _say(image, answer, out)
 
 
-def load_predictor(workspace: Workspace, params: Params) -> Predictor:
-    """Returns what answers with a workspace's finished model; warns if that has not learned.
+def _open(folder: Path) -> Model:
+    model = load(folder)
+    for remark in model.remarks:
+        print(f"Warning: {remark}", file=sys.stderr)
+    return model
 
-    Raises:
-        ProtoMaskError: something is missing, damaged or made from something else.
-    """
-    finished = Finished.read(workspace)
-    if finished.about.not_learned:
-        print(f"Warning: {learning.said(finished.about.not_learned)}", file=sys.stderr)
-    return Predictor(
-        finished.network,
-        make_fabric(params.runtime, finished.about.precision),
-        finished.about,
-        workspace.machine(params),
-        finished.prototypes(),
-        finished.crops,
-        finished.index.ids,
-        named_parts(finished),
-    )
+
+def _say(path: Path, answer: Answer, target: Path) -> None:
+    for remark in answer.remarks:
+        print(f"{path}: {remark}", file=sys.stderr)
+    first = list(answer.scores.items())[:SAID]
+    scores = ", ".join(f"{name} {score:.2f}" for name, score in first)
+    print(f"{path}: {answer.why}\n    {scores} -> {target}")
 
 
 def _write(picture: Image.Image, image: Path, out: Path) -> Path:

@@ -15,11 +15,11 @@ from dvc.utils.serialize import load_yaml
 from dvc_data.index import DataIndexDirError
 
 from commands.experiments import IN_REPOSITORY, said_by_dvc, up_to_date
-from commands.named_parts import named_parts
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_file
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_renderer import ImageRenderer
+from pipeline.report.parts import Parts
 from pipeline.report.score_lines import Explainer
 from pipeline.saliency.maps import SimilarPlaces
 from pipeline.study.comparison_page import (
@@ -33,6 +33,7 @@ from pipeline.study.comparison_page import (
 from pipeline.study.runs import Run
 from pipeline.training.fabric import device_of
 from pipeline.training.settings import Runtime
+from protomask.named_parts import named_parts
 from stages.finished import Finished
 from stages.workspace import Workspace
 
@@ -98,12 +99,19 @@ def _tested(rev: str, workspace: Workspace, runtime: Runtime) -> Tested:
                 index.ids,
                 only_mask,
                 places,
-                parts=named_parts(finished),
+                parts=_parts(finished),
             ),
             ImageRenderer(
                 index, workspace.images_root(params), finished.masks(), crops, prototypes.views
             ),
         )
+
+
+def _parts(finished: Finished) -> Parts:
+    parts, remark = named_parts(finished)
+    if remark:
+        print(f"Warning: {remark}", file=sys.stderr)
+    return parts
 
 
 def _read_measured(path: Path) -> pd.DataFrame:

@@ -90,7 +90,8 @@ class Finished:
     def prototypes(self) -> Prototypes:
         """Returns the model's prototypes with where each came from."""
         sources = read_sources(self.workspace.finetune / "prototypes.csv")
-        return Prototypes.of(self.network, sources, self.index, self.crops.settings.side)
+        names, ids = self.index.class_names, self.index.ids
+        return Prototypes.of(self.network, sources, names, ids, self.crops.settings.side)
 
     def outputs(self) -> StoredOutputs:
         """Reads what the model says of the test images.

@@ -168,7 +168,17 @@ class Tiny(NamedTuple):
         ranking = [(NAMES[score.label], score.score) for score in scores]
         outputs = self.outputs.similarity_NP[0], self.outputs.view_NP[0]
         margin = margin_of(self.prototypes, (1, 0), *outputs, 3).rounded()
-        prediction = Prediction("<photo>.png", image, masks, crops, ranking, scores, margin)
+        prediction = Prediction(
+            "<photo>.png",
+            image,
+            masks,
+            crops,
+            ranking,
+            scores,
+            margin,
+            self.outputs.logits_NC[0],
+            *outputs,
+        )
         explainer = Explainer(
             self.prototypes, Brightness(), self.crops, self.index.ids, places=self.places
         )

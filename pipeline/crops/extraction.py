@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline.crops.choice import chosen_masks
 from pipeline.crops.encoding import STORAGE
 from pipeline.crops.settings import NO_MASK, NO_PART, CropSettings
-from pipeline.crops.store import CropStore
+from pipeline.crops.store import StoredCrops
 from pipeline.masks.masks import Masks
 
 
@@ -161,7 +161,7 @@ def _place(
     crops.valid[number] = True
 
 
-def cut_as_stored(store: CropStore, image: NDArray[np.uint8], masks: Masks | None) -> Crops:
+def cut_as_stored(store: StoredCrops, image: NDArray[np.uint8], masks: Masks | None) -> Crops:
     """Cuts an image as the images of a store were cut, with pixels as the store gives them back.
 
     Args:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import zarr
@@ -35,6 +35,22 @@ FORMAT = 5
 """Raised when stores of other code cannot be read any more; DVC tracks it (dvc.yaml, `params`)."""
 SHARDED = ("crops", "inside", "whole")
 PLAIN = ("boxes", "masks", "parts", "valid", "sizes")
+
+
+class StoredCrops(Protocol):
+    """Crops of images as a model sees them, from wherever they are kept; see `CropStore`."""
+
+    whole_images: ClassVar[bool]
+    settings: CropSettings
+    part_names: dict[int, str]
+
+    def crops(self, images: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Returns the crops of some images; see `CropStore.crops`."""
+        ...
+
+    def inside(self, image: int) -> NDArray[np.bool_]:
+        """Returns the masks inside the crops of one image; see `CropStore.inside`."""
+        ...
 
 
 class CropStore:

@@ -86,11 +86,21 @@ def examine_image(path: Path) -> DecodedImage:
             file.
     """
     with _opened(path) as (image, remarks):
-        upright, turned = _upright(image)
-        pixels, scaled = _as_rgb(upright, image.format)
-        if pixels.size and pixels.max() < NEARLY_BLACK:
-            scaled.append(f"nearly black: no value of 0..255 is {NEARLY_BLACK} or more")
-        return DecodedImage(pixels, [*remarks, *turned, *scaled, *_frames(image)])
+        pixels, others = from_pillow(image)
+        return DecodedImage(pixels, [*remarks, *others])
+
+
+def from_pillow(image: Image.Image) -> DecodedImage:
+    """Returns an image that Pillow has read as upright 8-bit RGB, in the way of `examine_image`.
+
+    Args:
+        image: the image, of any mode.
+    """
+    upright, turned = _upright(image)
+    pixels, scaled = _as_rgb(upright, image.format)
+    if pixels.size and pixels.max() < NEARLY_BLACK:
+        scaled.append(f"nearly black: no value of 0..255 is {NEARLY_BLACK} or more")
+    return DecodedImage(pixels, [*turned, *scaled, *_frames(image)])
 
 
 def read_label_image(path: Path) -> NDArray[np.uint8]:

@@ -126,6 +126,19 @@ class Segmenter(BaseModel, ABC):
         """
         return self
 
+    def with_learnt(self, machine: Machine) -> "Segmenter":
+        """Returns the segmenter with what it has learned read from its file, once for all images.
+
+        By default this one, which has no such file.
+
+        Args:
+            machine: names the file.
+
+        Raises:
+            ProtoMaskError: the file is missing, damaged, or another one.
+        """
+        return self
+
     def learnt(self) -> bytes | None:
         """Returns what `fit` has learned as a file's content, which is stored with the masks."""
         return None

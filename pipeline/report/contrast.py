@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.crops.settings import NO_MASK
-from pipeline.crops.store import CropStore
+from pipeline.crops.store import StoredCrops
 from pipeline.masks.masks import NO_PART, Masks
 from pipeline.report.drawing import Colour, Outline, outlined
 from pipeline.report.heatmaps import Cut, read_cut
@@ -126,7 +126,7 @@ def plain_rows(
 
 
 def draw_rows(
-    rows: Sequence[Row], cuts: Mapping[int, Cut], prototypes: Prototypes, crops: CropStore
+    rows: Sequence[Row], cuts: Mapping[int, Cut], prototypes: Prototypes, crops: StoredCrops
 ) -> list[Row]:
     """Draws the regions of a margin, and the prototypes beside them.
 

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from pipeline.crops.store import CropStore
+from pipeline.crops.store import StoredCrops
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.report.drawing import Colour, resized
@@ -106,7 +106,7 @@ def relevance_of(network: PrototypeNetwork) -> Relevance:
         return PrototypeRelevance(network, "grad")
 
 
-def read_cut(store: CropStore, row: int, crop: int) -> Cut:
+def read_cut(store: StoredCrops, row: int, crop: int) -> Cut:
     """Reads a crop and its mask from a crop store.
 
     Args:

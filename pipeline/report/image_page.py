@@ -37,6 +37,9 @@ class Prediction(NamedTuple):
             and rounded (see `Score.rounded`).
         margin: why the first class rather than the second, by region, rounded (see
             `Margin.rounded`); None if there is a single class.
+        logits_C: the score of every class, float C.
+        similarity_P: similarity s_j of the image to each prototype, float P.
+        view_P: index of the image's view most similar to each prototype, int64 P.
     """
 
     name: str
@@ -46,6 +49,9 @@ class Prediction(NamedTuple):
     ranking: list[tuple[str, float]]
     scores: list[Score]
     margin: Margin | None
+    logits_C: NDArray[np.floating]
+    similarity_P: NDArray[np.floating]
+    view_P: NDArray[np.int64]
 
     @property
     def why(self) -> str:
@@ -87,6 +93,22 @@ class Prediction(NamedTuple):
         height, width = self.image.shape[:2]
         marked = {view: views.mark(view) for view in shown}
         return outlines_of_views(views, marked, height, width, self._mask)
+
+    def place(self, views: Views, view: int) -> NDArray[np.bool_]:
+        """Returns the pixels that a view shows: a crop's mask, a cell, or the whole image.
+
+        Args:
+            views: the kind of view that the model compares prototypes with.
+            view: index of the view.
+
+        Returns:
+            bool height×width of the image.
+        """
+        height, width = self.image.shape[:2]
+        if views.kind == "cells":
+            return views.cell(view, height, width)
+        mask = self._mask(view) if views.kind == "crops" else None
+        return np.ones((height, width), bool) if mask is None else mask
 
     def _mask(self, crop: int) -> NDArray[np.bool_] | None:
         number = int(self.crops.masks[crop])

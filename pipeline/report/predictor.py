@@ -1,13 +1,15 @@
 """A finished model applied to any image, with a picture of the reasons for its answer."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.crops.extraction import Crops, cut_as_stored
-from pipeline.crops.store import CropStore
-from pipeline.masks.segmenter import Machine, with_fingerprint
+from pipeline.crops.store import StoredCrops
+from pipeline.masks.segmenter import Machine, Segmenter, with_fingerprint
 from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.model.base.saved import About
@@ -51,16 +53,26 @@ class Predictor:
         about: About,
         machine: Machine,
         prototypes: Prototypes,
-        crops: CropStore,
+        crops: StoredCrops,
         ids: list[str],
         parts: Parts | None = None,
     ) -> None:
         self.network, self.fabric = network.to(fabric.device), fabric
-        self.segmenter, self.machine = with_fingerprint(about.segmenter), machine
+        self.machine = machine
+        self._segmenter = with_fingerprint(about.segmenter)
         self.class_names, self.prototypes = about.class_names, prototypes
         self.not_learned = about.not_learned
         self.crops, self.ids = crops, ids
         self.parts = parts or Parts(crops.part_names, {})
+
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """What finds the masks of images, with what it has learned.
+
+        Raises:
+            ProtoMaskError: what it has learned is missing or damaged.
+        """
+        return self._segmenter.with_learnt(self.machine)
 
     def predict(self, name: str, image: NDArray[np.uint8]) -> Prediction:
         """Applies the model to an image: to the crops of its masks, or to the whole image.
@@ -70,8 +82,8 @@ class Predictor:
             image: the RGB image, uint8 height×width×3.
 
         Returns:
-            The first classes, the scores of the first two, split into contributions, and why the
-            first rather than the second.
+            The model's outputs, the first classes, the scores of the first two, split into
+            contributions, and why the first rather than the second.
 
         Raises:
             ProtoMaskError: the segmenter's weights or masks are not available.
@@ -95,7 +107,9 @@ class Predictor:
             pair = order[0], order[1]
             margin = margin_of(self.prototypes, pair, similarity_P, view_P, REGIONS, called)
             margin = margin.rounded()
-        return Prediction(name, image, masks, crops, ranking, scores, margin)
+        return Prediction(
+            name, image, masks, crops, ranking, scores, margin, logits_C, similarity_P, view_P
+        )
 
     def picture(self, prediction: Prediction) -> Image.Image:
         """Draws why the predicted class rather than the second, and its reasons: `draw_reasons`.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.crops.store import CropStore
+from pipeline.crops.store import StoredCrops
 from pipeline.report.contrast import Contrast, draw_rows, plain_rows
 from pipeline.report.drawing import COLOURS, Outline, colour_of, outlined, resized, web_colour
 from pipeline.report.heatmaps import Cut, HeatMap, Places, Relevance, draw_heat_maps, read_cut
@@ -133,7 +133,7 @@ class Explainer:
         self,
         prototypes: Prototypes,
         relevance: Relevance,
-        crops: CropStore,
+        crops: StoredCrops,
         ids: Sequence[str],
         only_mask: bool = False,
         places: Places | None = None,

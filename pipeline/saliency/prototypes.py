@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.crops.store import CropStore
-from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.masks.masks import NO_PART
 from pipeline.model.base.network import PrototypeNetwork
@@ -118,36 +117,42 @@ class Prototypes:
 
     @classmethod
     def of(
-        cls, network: PrototypeNetwork, sources: pd.DataFrame, index: Index, size: int
+        cls,
+        network: PrototypeNetwork,
+        sources: pd.DataFrame,
+        class_names: list[str],
+        ids: Sequence[str],
+        size: int,
     ) -> "Prototypes":
-        """Joins a model, the sources of its prototypes (see `write_sources`) and the index.
+        """Joins a model and the sources of its prototypes (see `write_sources`).
 
         Args:
             network: the finished model, which gives the prototypes' classes and weights.
             sources: the table of the views that the prototypes came from, one row for each.
-            index: the data set's images, which gives class names and the images' rows.
+            class_names: names of the C classes, in the order of their numbers.
+            ids: the ids of the images among which the sources are, in the order of their rows.
             size: S, the side of the crops in pixels.
 
         Raises:
-            ProtoMaskError: the sources are another model's, or name an image that is not in the
-                index.
+            ProtoMaskError: the sources are another model's, or name an image that is not among
+                these.
         """
         class_of_P = network.class_of.cpu().numpy().astype(np.int64)
-        names = [index.class_names[label] for label in class_of_P.tolist()]
+        names = [class_names[label] for label in class_of_P.tolist()]
         if sources["class_name"].tolist() != names:
             raise ProtoMaskError(
                 f"prototypes.csv names {len(sources)} prototypes, which are not the model's "
                 f"{len(names)}: {rerun('finetune')}"
             )
-        rows = {image: row for row, image in enumerate(index.ids)}
+        rows = {image: row for row, image in enumerate(ids)}
         unknown = sorted(set(sources["image"]) - set(rows))
         if unknown:
             raise ProtoMaskError(
-                f"prototypes.csv names the image {unknown[0]!r}, which is not in the index of "
-                f"{index.dataset!r}: run `dvc repro`"
+                f"prototypes.csv names the image {unknown[0]!r}, which is not in the index: run "
+                "`dvc repro`"
             )
         return cls(
-            index.class_names,
+            class_names,
             class_of_P,
             network.head().weights_CP.cpu().double().numpy(),
             np.array([rows[image] for image in sources["image"]], np.int64),

@@ -24,7 +24,7 @@ PAGE = Path("pages/why.html")
 def test_a_test_image_gets_the_scores_that_evaluate_gave_it(run_folder: Path) -> None:
     predictions = pd.read_csv(workspace.evaluate / "predictions.csv")
     logits_C = load_file(workspace.evaluate / "answers.safetensors")["logits_NC"][0]
-    predict.write_page(workspace, Path("photographs", predictions["image"][0]), PAGE)
+    predict.write_page(Path(), Path("photographs", predictions["image"][0]), PAGE)
     page = PAGE.read_text(encoding="utf-8")
     assert f"<h1>{predictions['predicted'][0]}</h1>" in page
     for score in np.sort(logits_C)[:-3:-1]:
@@ -57,16 +57,16 @@ def test_what_is_no_photograph_is_named(run_folder: Path) -> None:
     cut.write_bytes(PHOTOGRAPH.read_bytes()[:200])
     for path in (Path("gone.jpg"), text, cut, Path("photographs")):
         with pytest.raises(ProtoMaskError, match=path.name):
-            predict.write_page(workspace, path, PAGE)
+            predict.write_page(Path(), path, PAGE)
     assert not PAGE.exists()
 
 
 def test_neither_the_photograph_nor_a_folder_is_written_over(run_folder: Path) -> None:
     before = PHOTOGRAPH.read_bytes()
     with pytest.raises(ProtoMaskError, match="the photograph itself"):
-        predict.write_page(workspace, PHOTOGRAPH, PHOTOGRAPH)
+        predict.write_page(Path(), PHOTOGRAPH, PHOTOGRAPH)
     with pytest.raises(ProtoMaskError, match="folder"):
-        predict.write_page(workspace, PHOTOGRAPH, Path("photographs"))
+        predict.write_page(Path(), PHOTOGRAPH, Path("photographs"))
     assert PHOTOGRAPH.read_bytes() == before
 
 
@@ -74,7 +74,7 @@ def test_neither_the_photograph_nor_a_folder_is_written_over(run_folder: Path) -
 def test_what_is_missing_is_named(run_folder: Path, missing: Path) -> None:
     shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
     with pytest.raises(ProtoMaskError, match=str(missing)):
-        predict.write_page(workspace, PHOTOGRAPH, PAGE)
+        predict.write_page(Path(), PHOTOGRAPH, PAGE)
     assert not PAGE.exists()
 
 
@@ -82,8 +82,8 @@ def test_odd_names_and_kinds_of_photograph(run_folder: Path) -> None:
     name = 'Grün <b>"specht"</b>.gif'.replace("/", "∕")
     with Image.open(PHOTOGRAPH) as image:
         image.convert("L").save(name)
-    predict.write_page(workspace, Path(name), PAGE)
+    predict.write_page(Path(), Path(name), PAGE)
     assert "Grün &lt;b&gt;&#34;specht&#34;&lt;∕b&gt;.gif" in PAGE.read_text(encoding="utf-8")
     Image.new("RGBA", (1, 1)).save("tiny.png")
-    predict.write_page(workspace, Path("tiny.png"), PAGE)
+    predict.write_page(Path(), Path("tiny.png"), PAGE)
     assert "1 crop, of 0 masks" in PAGE.read_text(encoding="utf-8")

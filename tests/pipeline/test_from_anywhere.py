@@ -58,7 +58,7 @@ def prototypes(
     artifacts: Path, finished: PrototypeNetwork, index: Index, crops: CropStore
 ) -> Prototypes:
     sources = read_sources(artifacts / "finetune" / "prototypes.csv")
-    return Prototypes.of(finished, sources, index, crops.settings.side)
+    return Prototypes.of(finished, sources, index.class_names, index.ids, crops.settings.side)
 
 
 def same_weights(network: PrototypeNetwork, folder: Path) -> bool:

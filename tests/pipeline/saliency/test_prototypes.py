@@ -106,11 +106,11 @@ def test_sources_of_another_model_are_refused(tiny: Any) -> None:
     sources["crop"], sources["cell"], sources["distance"] = 0, 3, 0.0
     sources[["alike", "part"]] = 1, 7
     with pytest.raises(ProtoMaskError, match="nowhere/1"):
-        Prototypes.of(network, sources, tiny.index, 64)
+        Prototypes.of(network, sources, names, tiny.index.ids, 64)
     with pytest.raises(ProtoMaskError, match="not the model's 2"):
-        Prototypes.of(network, sources[:1], tiny.index, 64)
+        Prototypes.of(network, sources[:1], names, tiny.index.ids, 64)
     sources["image"] = tiny.index.ids[5]
-    found = Prototypes.of(network, sources, tiny.index, 64)
+    found = Prototypes.of(network, sources, names, tiny.index.ids, 64)
     assert found.rows_P.tolist() == [5, 5]
     assert found.views == Views("cells", (2, 2))
     assert found.view_P.tolist() == [3, 3]

@@ -65,6 +65,13 @@ class Parts(PartsSettings):
             "and says how to pin it, so that an added image costs its own masks only"
         ]
 
+    def with_learnt(self, machine: Machine) -> Segmenter:
+        """Returns the segmenter with its codebook; see `Segmenter.with_learnt`."""
+        fitted = self.model_copy()
+        fitted._codebook = self._read(self._features(machine, None), machine, None)
+        fitted._pinned = True
+        return fitted
+
     def learnt(self) -> bytes | None:
         """Returns the codebook as the content of a file; None before `fit`."""
         return None if self._codebook is None else self._codebook.content

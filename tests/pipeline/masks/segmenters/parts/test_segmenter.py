@@ -126,6 +126,19 @@ def test_a_pinned_codebook_that_was_learned_here(
     assert pinned.fit(photographs, cache, Machine()).learnt() == fitted.learnt()
 
 
+def test_a_codebook_is_read_once_for_all_photographs(
+    fitted: Parts, photographs: list[Source], tmp_path: Path, same_masks: Same
+) -> None:
+    machine = _kept(fitted, tmp_path / "codebook")
+    ready = with_fingerprint(fitted.fingerprint()).with_learnt(machine)
+    (tmp_path / "codebook").unlink()
+    (expected,) = fitted.segment_sources(photographs[:1], Machine())
+    for _ in range(2):
+        assert same_masks(expected, ready.segment([photographs[0].read()], machine)[0])
+    with pytest.raises(ProtoMaskError, match=r"runtime\.codebook: .* cannot be read"):
+        with_fingerprint(fitted.fingerprint()).with_learnt(machine)
+
+
 def test_pinned_codebooks_that_do_not_fit(
     fitted: Parts, photographs: list[Source], tmp_path: Path, cache: Path
 ) -> None:
