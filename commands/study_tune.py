@@ -41,6 +41,7 @@ from pipeline.parameters import flat
 from pipeline.progress import console, track
 from pipeline.study import search
 from pipeline.training.curve import VARIABLE, read_curve
+from stages.interrupts import leave_interrupts
 from stages.overrides import refuse_unusable
 from stages.params import Params, read_params, refuse_subfolder
 from stages.workspace import Workspace
@@ -97,6 +98,7 @@ def run(name: str, trials: int, seed: int, settings: list[str]) -> None:
     # SIGINT may be ignored (`nohup … &`), and what this starts would then ignore it too.
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, signal.default_int_handler)
+    leave_interrupts()
     folder = Workspace().cache / "tune"
     folder.mkdir(parents=True, exist_ok=True)
     try:

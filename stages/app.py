@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from pipeline.errors import ProtoMaskError
+from stages.interrupts import interrupts_answered
 
 if TYPE_CHECKING:
     from stages.workspace import Workspace
@@ -167,7 +168,8 @@ def run(app: typer.Typer) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app(prog_name="protomask")
+        with interrupts_answered():
+            app(prog_name="protomask")
     except ProtoMaskError as error:
         _fail(str(error))
     except BrokenProcessPool:

@@ -25,8 +25,16 @@ def run(workspace: Workspace) -> None:
     remarks = remarks_on(masks, image_files, root, segmenter, machine)
     write_store(workspace.masks, image_files, segmenter, masks)
     print(
-        f"{segmented} images segmented, the masks of all others were there; "
+        f"{_counted(segmented, len(image_files))}; "
         f"{sum(map(len, masks))} masks of {len(image_files)} images in {workspace.masks}"
     )
     for remark in remarks:
         print(remark)
+
+
+def _counted(segmented: int, total: int) -> str:
+    """Says how many images were segmented, and of how many the masks were there."""
+    if segmented == 0:
+        return f"0 images segmented, since the masks of all {total} were there"
+    others = total - segmented
+    return f"{segmented} images segmented" + (f", the masks of {others} were there" * bool(others))
