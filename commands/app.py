@@ -142,18 +142,33 @@ def explain(
 
 @app.command(rich_help_panel=PEOPLE)
 def predict(
-    photographs: Annotated[list[Path], typer.Argument(help="Image files of any kind.")],
-    out: Annotated[Path, typer.Option(help="A folder for the pictures.")] = Path("explanations"),
+    photographs: Annotated[
+        list[Path], typer.Argument(help="Image files of any kind, folders of them, or patterns.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for pictures of why.", show_default=False)
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="A file for all that is said; `-` prints it.", show_default=False),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="A file with a row for each; `-` prints it.", show_default=False),
+    ] = None,
+    parquet: Annotated[Path | None, typer.Option(help="The same rows.", show_default=False)] = None,
 ) -> None:
-    """Classify photographs, and draw a picture of why.
+    """Classify photographs, and say why.
 
-    Uses the finished model in artifacts/finetune/, segments the photographs as its training images
-    were, and writes a picture for each: its crops, the prototypes they look like, and the points
-    that each gives to the class.
+    Uses the finished model in artifacts/finetune/, and segments the photographs as its training
+    images were. `--out` draws a picture of each: its regions, the prototypes they look like, and
+    the points that each gives to the class. What in a folder cannot be read is named and counted,
+    and the others are done.
     """
     from commands import predict
+    from commands.answer_tables import Tables
 
-    predict.run(Path(), photographs, out)
+    predict.run(Path(), photographs, out, Tables(json, csv, parquet))
 
 
 @app.command(rich_help_panel=PEOPLE)

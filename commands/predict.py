@@ -1,37 +1,78 @@
-"""Photographs → their classes, and a picture or a page of why."""
+"""Photographs → their classes, as lines, tables, pictures or a page of why."""
 
 import sys
-from itertools import count
+from collections.abc import Sequence
+from itertools import compress, count
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from commands.answer_tables import Record, Tables
+from commands.find_photographs import Photographs, find_photographs
 from pipeline.datasets.image_file import UnreadableImageError
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
+from pipeline.progress import examples
 from protomask import Answer, Model, load
 
 SOURCE = "ProtoMask photograph"
-SAID = 3
+FIRST = 3
 
 
-def run(folder: Path, images: list[Path], out: Path) -> None:
-    if out.exists() and not out.is_dir():
+def run(folder: Path, given: list[Path], out: Path | None, tables: Tables) -> None:
+    """Says of photographs what they are, and writes what was asked for.
+
+    Args:
+        folder: of the model.
+        given: files, folders and patterns.
+        out: the folder for pictures; None draws none.
+        tables: the files of answers.
+
+    Raises:
+        ProtoMaskError: one that was named cannot be read, or none can; the others are done.
+    """
+    if out is not None and out.exists() and not out.is_dir():
         raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
+    tables.refuse_folders()
+    photographs = find_photographs(given)
     model = _open(folder)
-    unreadable = 0
-    for path in images:
-        try:
-            answer = model.predict(path)
-        except UnreadableImageError as error:
-            print(f"Error: {error}", file=sys.stderr)
-            unreadable += 1
-            continue
-        target = _write(answer.figure(), path, out)
-        _say(path, answer, target)
-    if unreadable:
-        raise ProtoMaskError(f"{unreadable} of {len(images)} photographs could not be read")
+    paths = [*photographs.named, *photographs.found]
+    records = [_ask(model, path, out, tables) for path in paths]
+    written = tables.write(records)
+    unreadable = list(compress(paths, ["error" in record.row for record in records]))
+    _sum_up(photographs, unreadable, written)
+    if len(unreadable) == len(paths) or not set(photographs.named).isdisjoint(unreadable):
+        raise ProtoMaskError(f"{len(unreadable)} of {len(paths)} photographs could not be read")
+
+
+def _ask(model: Model, path: Path, out: Path | None, tables: Tables) -> Record:
+    try:
+        answer = model.predict(path)
+    except UnreadableImageError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return tables.failure(path, str(error))
+    target = None if out is None else _write(answer.figure(), path, out)
+    _say(path, answer, target, aloud=not tables.to_terminal)
+    return tables.record(path, answer)
+
+
+def _sum_up(photographs: Photographs, unreadable: Sequence[Path], written: Sequence[Path]) -> None:
+    """Says what was left out of folders, and which files were written."""
+    if unreadable and photographs.found:
+        print(f"{len(unreadable)} could not be read: {_examples(unreadable)}", file=sys.stderr)
+    if photographs.passed_over:
+        print(
+            f"{len(photographs.passed_over)} other files were passed over: "
+            f"{_examples(photographs.passed_over)}",
+            file=sys.stderr,
+        )
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)
+
+
+def _examples(paths: Sequence[Path]) -> str:
+    return examples([str(path) for path in paths])
 
 
 def write_page(folder: Path, image: Path, out: Path) -> None:
@@ -41,7 +82,7 @@ def write_page(folder: Path, image: Path, out: Path) -> None:
         raise ProtoMaskError(f"{out} is the photograph itself; --out names the page to write")
     answer = _open(folder).predict(image)
     answer.write_page(out)
-    _say(image, answer, out)
+    _say(image, answer, out, aloud=True)
 
 
 def _open(folder: Path) -> Model:
@@ -51,12 +92,14 @@ def _open(folder: Path) -> Model:
     return model
 
 
-def _say(path: Path, answer: Answer, target: Path) -> None:
+def _say(path: Path, answer: Answer, target: Path | None, aloud: bool) -> None:
     for remark in answer.remarks:
         print(f"{path}: {remark}", file=sys.stderr)
-    first = list(answer.scores.items())[:SAID]
-    scores = ", ".join(f"{name} {score:.2f}" for name, score in first)
-    print(f"{path}: {answer.why}\n    {scores} -> {target}")
+    if aloud:
+        first = list(answer.scores.items())[:FIRST]
+        scores = ", ".join(f"{name} {score:.2f}" for name, score in first)
+        drawn = "" if target is None else f" -> {target}"
+        print(f"{path}: {answer.why}\n    {scores}{drawn}")
 
 
 def _write(picture: Image.Image, image: Path, out: Path) -> Path:

@@ -1,12 +1,16 @@
 """`protomask predict` on photographs of a small finished run, and on what is none."""
 
+import io
+import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from PIL import Image
 
 from commands import predict
+from commands.answer_tables import Tables
 from pipeline.errors import ProtoMaskError
 from stages.workspace import Workspace
 
@@ -23,7 +27,7 @@ def test_the_ranking_and_the_picture_are_named(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = Path("photographs/class 1/003.png")
-    predict.run(HERE, [path], OUT)
+    predict.run(HERE, [path], OUT, Tables())
     said = capsys.readouterr().out
     assert said.startswith(f"{path}: class ") and said.endswith(f"-> {OUT / '003.png'}\n")
     with Image.open(OUT / "003.png") as picture:
@@ -34,27 +38,26 @@ def test_what_is_no_photograph_is_named_and_the_others_are_done(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = Path("photographs/class 0/000.png")
-    text, cut, folder = Path("notes.png"), Path("cut.png"), Path("photographs")
+    text, cut = Path("notes.png"), Path("cut.png")
     text.write_text("not a picture")
     cut.write_bytes(good.read_bytes()[:200])
-    with pytest.raises(ProtoMaskError, match="4 of 5 photographs"):
-        predict.run(HERE, [Path("gone.jpg"), text, cut, folder, good], OUT)
+    with pytest.raises(ProtoMaskError, match="3 of 4 photographs"):
+        predict.run(HERE, [Path("gone.jpg"), text, cut, good], OUT, Tables())
     errors = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1].strip() for line in errors] == [
         "gone.jpg",
         "notes.png",
         "cut.png",
-        "photographs",
     ]
     assert written() == {"000.png"}
 
 
 def test_equal_names_do_not_overwrite_each_other(run_folder: Path) -> None:
     names = [Path(f"photographs/class {label}/000.png") for label in range(3)]
-    predict.run(HERE, names, OUT)
+    predict.run(HERE, names, OUT, Tables())
     assert written() == {"000.png", "000-2.png", "000-3.png"}
     before = {name: (OUT / name).read_bytes() for name in written()}
-    predict.run(HERE, [names[2]], OUT)
+    predict.run(HERE, [names[2]], OUT, Tables())
     assert {name: (OUT / name).read_bytes() for name in written()} == before
 
 
@@ -63,8 +66,8 @@ def test_a_file_that_is_no_explanation_is_never_overwritten(run_folder: Path) ->
     photograph = OUT / "bird.png"
     shutil.copy("photographs/class 0/000.png", photograph)
     before = photograph.read_bytes()
-    predict.run(HERE, [photograph], OUT)
-    predict.run(HERE, [photograph], OUT)
+    predict.run(HERE, [photograph], OUT, Tables())
+    predict.run(HERE, [photograph], OUT, Tables())
     assert photograph.read_bytes() == before
     assert written() == {"bird.png", "bird-2.png"}
 
@@ -75,18 +78,74 @@ def test_odd_names_and_kinds_of_photograph(run_folder: Path) -> None:
         image.save(paths[0])
         image.convert("L").save(paths[1])
     Image.new("RGBA", (1, 1)).save(paths[2])
-    predict.run(HERE, paths, OUT)
+    predict.run(HERE, paths, OUT, Tables())
     assert written() == {'Grün specht\'s "best".png', "[bold]x.png", "tiny.png"}
 
 
 def test_out_is_a_folder(run_folder: Path) -> None:
     with pytest.raises(ProtoMaskError, match="folder"):
-        predict.run(HERE, [Path("photographs/class 0/000.png")], Path("params.yaml"))
+        predict.run(HERE, [Path("photographs/class 0/000.png")], Path("params.yaml"), Tables())
 
 
 @pytest.mark.parametrize("missing", [workspace.crops, workspace.finetune, workspace.index])
 def test_what_is_missing_is_named(run_folder: Path, missing: Path) -> None:
     shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
     with pytest.raises(ProtoMaskError, match=str(missing)):
-        predict.run(HERE, [Path("photographs/class 0/000.png")], OUT)
+        predict.run(HERE, [Path("photographs/class 0/000.png")], OUT, Tables())
     assert not OUT.exists()
+
+
+def test_nothing_is_drawn_unless_asked_for(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(run_folder.iterdir())
+    predict.run(HERE, [Path("photographs/class 0/000.png")], None, Tables())
+    assert sorted(run_folder.iterdir()) == before
+    assert "->" not in capsys.readouterr().out
+
+
+def test_bad_images_of_a_folder_are_counted_and_named(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, tables = Path("new"), Tables(Path("a.json"), Path("a.csv"), Path("a.parquet"))
+    shutil.copytree("photographs/class 0", folder / "class 0")
+    (folder / "cut.png").write_bytes(b"x")
+    (folder / "notes.txt").write_text("no photograph")
+    predict.run(HERE, [folder], None, tables)
+    said = capsys.readouterr()
+    assert said.out.count(" rather than ") == 8
+    assert "1 could not be read: 'new/cut.png'" in said.err
+    assert "1 other files were passed over: 'new/notes.txt'" in said.err
+    answers = json.loads(Path("a.json").read_text(encoding="utf-8"))
+    rows, same = pd.read_csv("a.csv"), pd.read_parquet("a.parquet")
+    assert [answer["image"] for answer in answers] == rows["image"].tolist()
+    assert rows["image"].tolist() == same["image"].tolist() == sorted(rows["image"])
+    assert rows["error"].notna().tolist() == [False] * 8 + [True]
+    for answer, row, also in zip(answers[:8], rows.iloc, same.iloc, strict=False):
+        assert answer["scores"][row["label"]] == row["score"] == also["score"]
+        assert answer["margin"] == row["margin"] == pytest.approx(row.score - row.second_score)
+        assert sum(region["points"] for region in answer["regions"]) == pytest.approx(
+            answer["margin"], abs=1e-5
+        )
+    assert answers[8]["error"] == rows["error"][8] == same["error"][8]
+
+
+def test_a_table_in_the_terminal_is_all_that_is_printed(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict.run(HERE, [Path("photographs/class 0/00[01].png")], None, Tables(csv=Path("-")))
+    rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert rows["image"].tolist() == [f"photographs/class 0/00{number}.png" for number in (0, 1)]
+
+
+def test_tables_that_cannot_be_written_are_refused_at_once(run_folder: Path) -> None:
+    for tables in (Tables(json=Path("photographs")), Tables(parquet=Path("-"))):
+        with pytest.raises(ProtoMaskError, match="file"):
+            predict.run(Path("nowhere"), [Path("photographs")], None, tables)
+
+
+def test_a_folder_of_bad_images_alone_is_an_error(run_folder: Path) -> None:
+    Path("new").mkdir()
+    Path("new/cut.png").write_bytes(b"x")
+    with pytest.raises(ProtoMaskError, match="1 of 1 photographs"):
+        predict.run(HERE, [Path("new")], None, Tables())

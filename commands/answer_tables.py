@@ -1,0 +1,133 @@
+"""Answers about many images as files: all of it as JSON, a row an image as CSV or Parquet."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.errors import ProtoMaskError
+from pipeline.files import atomic_file
+from protomask import Answer
+
+TERMINAL = Path("-")
+TEXT, NUMBER = "text", "number"
+COLUMNS = {
+    "image": TEXT,
+    "label": TEXT,
+    "score": NUMBER,
+    "second": TEXT,
+    "second_score": NUMBER,
+    "margin": NUMBER,
+    "why": TEXT,
+    "remarks": TEXT,
+    "error": TEXT,
+}
+"""Of CSV and Parquet files; where there is an error, all but the first are empty."""
+
+
+class Record(NamedTuple):
+    """What is kept of an answer: its image and crops would fill the memory.
+
+    Args:
+        row: its values in the columns of CSV and Parquet files.
+        whole: all of it as JSON has it; None if no JSON was asked for.
+    """
+
+    row: dict[str, Any]
+    whole: dict[str, Any] | None
+
+
+class Tables(NamedTuple):
+    """The files that were asked for; `-` is the terminal, None no file.
+
+    Args:
+        json: a list with an object an image, all that `Answer.to_dict` has, or `error`.
+        csv: a row an image, with the columns `COLUMNS`.
+        parquet: the same.
+    """
+
+    json: Path | None = None
+    csv: Path | None = None
+    parquet: Path | None = None
+
+    @property
+    def to_terminal(self) -> bool:
+        """Whether one of them is printed, and nothing else may be."""
+        return TERMINAL in self
+
+    def refuse_folders(self) -> None:
+        """Checks that the files can be written, before hours of work.
+
+        Raises:
+            ProtoMaskError: one of them is a folder, or Parquet, which is no text, is to be printed.
+        """
+        for kind, path in self._asdict().items():
+            if path is not None and path.is_dir():
+                raise ProtoMaskError(f"{path} is a folder; --{kind} names the file to write")
+        if self.parquet == TERMINAL:
+            raise ProtoMaskError("--parquet - cannot be: Parquet is no text; name a file")
+
+    def record(self, path: Path, answer: Answer) -> Record:
+        """Returns what is kept of the answer about a photograph."""
+        second = None if answer.second is None else answer.scores[answer.second]
+        row = {
+            "image": str(path),
+            "label": answer.label,
+            "score": answer.scores[answer.label],
+            "second": answer.second,
+            "second_score": second,
+            "margin": answer.margin,
+            "why": answer.why,
+            "remarks": "; ".join(answer.remarks),
+        }
+        return Record(row, {**answer.to_dict(), "image": str(path)} if self.json else None)
+
+    def failure(self, path: Path, error: str) -> Record:
+        """Returns what is kept of a photograph that could not be read."""
+        row = {"image": str(path), "error": error}
+        return Record(row, row)
+
+    def write(self, records: Sequence[Record]) -> list[Path]:
+        """Writes the files, each whole or not at all; returns those that are not the terminal."""
+        kinds: list[tuple[Path | None, Callable[[Sequence[Record]], bytes]]] = [
+            (self.json, _json),
+            (self.csv, _csv),
+            (self.parquet, _parquet),
+        ]
+        written = []
+        for path, made in kinds:
+            if path == TERMINAL:
+                sys.stdout.write(made(records).decode("utf-8"))
+            elif path is not None:
+                with atomic_file(path) as part:
+                    part.write_bytes(made(records))
+                written.append(path)
+        return written
+
+
+def _json(records: Sequence[Record]) -> bytes:
+    objects = [record.whole for record in records]
+    return (json.dumps(objects, indent=1, allow_nan=False) + "\n").encode()
+
+
+def _csv(records: Sequence[Record]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record.row for record in records)
+    return text.getvalue().encode()
+
+
+def _parquet(records: Sequence[Record]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {TEXT: pa.string(), NUMBER: pa.float64()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    stream = io.BytesIO()
+    table = pa.Table.from_pylist([record.row for record in records], schema)
+    pq.write_table(table, stream, compression="zstd")
+    return stream.getvalue()
