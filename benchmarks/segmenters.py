@@ -38,6 +38,7 @@ from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.metrics.gathering import parts_of
 from pipeline.metrics.judging import Knowledge, Known, judge, mean_part_iou, over_images
 from pipeline.progress import track
+from pipeline.workers import cores
 from stages.params import read_params
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -194,7 +195,7 @@ def _presets(
 
 def _draw(folder: Path, seed: int) -> Path:
     folder.mkdir()
-    DATASETS["demo"].draw(folder, seed, workers=len(os.sched_getaffinity(0)))
+    DATASETS["demo"].draw(folder, seed, workers=cores())
     return folder
 
 

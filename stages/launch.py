@@ -63,10 +63,13 @@ def refuse_missing_packages() -> None:
 
 
 def settle_surroundings() -> None:
-    """Makes the program run alike for whatever user and in whatever locale: what every entry point
-    does before it imports anything that computes."""
+    """Makes the program run alike for whatever user, in whatever locale and beside whatever other
+    programs: what every entry point does before it imports anything that computes."""
     name_user()
     run_in_utf8()
+    from pipeline.workers import share_cores
+
+    share_cores()
 
 
 def name_user() -> None:

@@ -1,5 +1,6 @@
 """What tests of several folders share: tiny photographs, and where the real ones are."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from PIL import Image as Pillow
 from pipeline.datasets.index import ImageFiles
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import build_index
+from pipeline.workers import share_cores
+
+# Before PyTorch is imported: pytest-xdist runs tests beside each other.
+share_cores(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 pytest_plugins = ["finished_runs", "tiny_experiment"]
 

@@ -14,7 +14,6 @@ A Zarr v3 group:
 `crops`, `inside` and `whole` lie in files that `pipeline/crops/shards.py` describes.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -30,6 +29,7 @@ from pipeline.crops.settings import NO_MASK, NO_PART, CropSettings
 from pipeline.crops.shards import Layout, ShardReader
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError, make, rerun
+from pipeline.workers import cores
 
 FORMAT = 5
 """Raised when stores of other code cannot be read any more; DVC tracks it (dvc.yaml, `params`)."""
@@ -162,7 +162,7 @@ class CropStore:
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(_cores(), "crops")
+        return ThreadPoolExecutor(cores(), "crops")
 
     def refuse_unless(self, settings: CropSettings, image_files: ImageFiles) -> None:
         """Checks that the store was made with these settings from these images.
@@ -221,8 +221,3 @@ def _refuse_missing_files(path: Path, group: zarr.Group) -> None:
         file = path / name / "c" / "/".join("0" * array.ndim)
         if not file.is_file():
             raise ValueError(f"{file} is missing")
-
-
-def _cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

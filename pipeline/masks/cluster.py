@@ -1,7 +1,6 @@
 """Segmentation with Dask: each batch of images is a task, its worker writes into a shared cache."""
 
 import hashlib
-import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.masks.mask_cache import MaskCache, segment_into_cache
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.progress import console
+from pipeline.workers import cores_shared
 
 LOCAL = "local:"
 
@@ -158,27 +158,13 @@ def _visible_file(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Restores the environment, in which Dask sets OMP_NUM_THREADS=1 for its workers.
-
-    Whatever this process starts afterwards would compute with one thread, and round otherwise.
-    """
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextmanager
 def _client(scheduler: str) -> Iterator[Client]:
     if scheduler.startswith(LOCAL):
+        workers = int(scheduler.removeprefix(LOCAL))
         with (
-            _environment_kept(),
+            cores_shared(workers),
             LocalCluster(
-                n_workers=int(scheduler.removeprefix(LOCAL)),
+                n_workers=workers,
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",

@@ -1,9 +1,9 @@
 """Segmentation of a data set: workers fill a cache, from which the store is assembled."""
 
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -205,21 +205,17 @@ def _devices(segmenter: Segmenter, machine: Machine) -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
-def _executor(segmenter: Segmenter, workers: int, devices: list[str]) -> Executor:
+def _executor(
+    segmenter: Segmenter, workers: int, devices: list[str]
+) -> AbstractContextManager[Executor]:
     if devices in ([], ["cpu"]):
-        return worker_pool(workers, _share_cores, workers)
+        return worker_pool(workers)
     if len(devices) == 1:
         return ThreadPoolExecutor(workers)
     free = SPAWN.SimpleQueue()
     for device in devices:
         free.put(device)
     return worker_pool(workers, _take_device, free)
-
-
-def _share_cores(workers: int) -> None:
-    """Gives this process its share of the cores, before a library counts them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // workers)))
 
 
 _own_device = ""

@@ -19,6 +19,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
 from pipeline.training.fabric import Fabric, device_of, make_fabric, refuse_unsupported
 from pipeline.training.settings import Runtime
+from pipeline.workers import share_cores
 
 T = TypeVar("T")
 
@@ -235,7 +236,7 @@ def _start(count: int) -> None:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ[STARTED_BY] = str(os.getpid())
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // count)))
+    share_cores(count)
     with tempfile.TemporaryDirectory() as folder, _torch_silent():
         config = LaunchConfig(
             min_nodes=1,
