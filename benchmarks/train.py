@@ -34,7 +34,7 @@ from pipeline.training.train import Training
 from stages.params import Params, read_params
 
 PUBLISHED_LOADER = 65
-"""Crops a second and process of the published code's loader, with augmentation (method.md)."""
+"""Crops a second and process of the published code's loader, with augmentation (docs/method.md)."""
 CLASSES = 200
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -18,7 +18,7 @@ from pipeline.masks.masks import NO_PART, Masks
 from pipeline.masks.names import form
 from pipeline.masks.part_names import codebook_of, read_part_names
 from pipeline.masks.store import MaskStore
-from pipeline.progress import track
+from pipeline.progress import examples, track
 from pipeline.report.drawing import Outline, colour_of, outlined
 from stages.params import refuse_subfolder
 from stages.workspace import Workspace
@@ -51,6 +51,7 @@ def info(store: Path) -> None:
     table.add_column(overflow="fold")
     for name, value in {
         "data set": f"{about['dataset']}, {len(masks)} images",
+        **({"images' ids": examples(masks.ids)} if len(masks) else {}),
         **{name: _said(value) for name, value in about["segmenter"].items() if value is not None},
         "masks": str(per_image.sum()),
         "masks an image": _summary(per_image),
@@ -233,8 +234,8 @@ def _find(workspace: Workspace, image: str, masks: MaskStore) -> int:
     if len(alike) == 1:
         return alike.pop()
     near = difflib.get_close_matches(image, {*masks.ids, *by_path}, n=3, cutoff=0.5)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise ProtoMaskError(f"no image {image!r} in {masks.path}{hint}")
+    hint = f"did you mean {', '.join(near)}?" if near else f"there are {examples(masks.ids)}"
+    raise ProtoMaskError(f"no image {image!r} in {masks.path}; {hint}")
 
 
 def _paths(workspace: Workspace) -> dict[str, str]:

@@ -36,7 +36,7 @@ class Crops(NamedTuple):
 def extract_crops(image: NDArray[np.uint8], masks: Masks, settings: CropSettings) -> Crops:
     """Extracts the crops of one image.
 
-    An image without a mask to crop gives a single crop, the whole image (method.md, "Crops").
+    An image without a mask to crop gives a single crop, the whole image (docs/method.md, "Crops").
 
     Args:
         image: the RGB image, uint8 height×width×3.

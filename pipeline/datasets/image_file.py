@@ -126,8 +126,8 @@ def read_label_image(path: Path) -> NDArray[np.uint8]:
 def upper_half(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Returns the pixels at or above the middle of a mask's range of values, bool height×width.
 
-    This is min–max normalisation followed by a threshold of 0.5 (method.md, "Metrics"). A mask with
-    a single value is full, or, if that is 0, empty.
+    This is min–max normalisation followed by a threshold of 0.5 (docs/method.md, "Metrics"). A mask
+    with a single value is full, or, if that is 0, empty.
 
     Args:
         grey: the mask, uint8 height×width.

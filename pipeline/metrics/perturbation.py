@@ -7,7 +7,7 @@ crop's own mean, and blur, noise and JPEG blocks have their size in the crop.
 Noise depends on the seed and on the image's position in the evidence, not on the batch.
 
 Dimensions: B images, k copies of each, K crops, S pixels a side.
-Source: method.md, "Metrics", Continuity and Output completeness (Schlinge et al. 2025).
+Source: docs/method.md, "Metrics", Continuity and Output completeness (Schlinge et al. 2025).
 """
 
 from io import BytesIO

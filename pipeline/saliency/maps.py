@@ -137,7 +137,7 @@ class RelevanceSaliency:
 
     Negative relevance is set to zero, and the map is put back into the crop's box. Of its pixels,
     those at or above the map's 95th percentile and above zero are kept; the others are set to zero
-    (method.md, "Metrics").
+    (docs/method.md, "Metrics").
 
     Args:
         relevance: computes the relevance of the explained network.
@@ -320,7 +320,7 @@ def strongest(maps_nSS: Tensor) -> Tensor:
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Resizes a mask as the metrics compare it (method.md, "Metrics").
+    """Resizes a mask as the metrics compare it (docs/method.md, "Metrics").
 
     The mask is resized bilinearly with antialiasing, min–max normalised and thresholded at 0.5. An
     empty mask stays empty, and a full one full.

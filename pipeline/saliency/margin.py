@@ -1,4 +1,4 @@
-"""The margin of one class over another, added up by region of the image (method.md, "Extensions").
+"""The margin of one class over another, added up by region (docs/method.md, "Extensions").
 
 A region is a view: a crop, a cell of the feature map, or the whole image. With the weights V and
 the similarities s, the margin of class c over class r is y_c − y_r = Σ_j s_j·(V_cj − V_rj), and

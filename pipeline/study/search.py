@@ -23,7 +23,7 @@ from pipeline.training.settings import TrainSettings
 Distribution = FloatDistribution | IntDistribution
 Curve = Mapping[int, Mapping[str, float]]
 
-# Each range holds all published settings (method.md, "Published settings").
+# Each range holds all published settings (docs/method.md, "Published settings").
 SPACE: dict[str, Distribution] = {
     "lr_backbone": FloatDistribution(1e-5, 1e-4, log=True),
     "lr_projection": FloatDistribution(1e-4, 1e-2, log=True),

@@ -92,7 +92,7 @@ def turn_hue(images: Tensor, turns: Tensor) -> Tensor:
 
 
 class Augmentation(nn.Module):
-    """The published augmentation (method.md, "Training").
+    """The published augmentation (docs/method.md, "Training").
 
     Horizontal flip with probability 0.5; perspective with each corner 0–0.05 of the sides further
     inside; rotation ±15° and shear ±15° along both axes with mirrored edges; brightness, contrast

@@ -202,7 +202,7 @@ def finetune(
 def shrink(weights_CP: Tensor, own_CP: Tensor, by: float) -> None:
     """Moves weights of other classes towards 0 and own-class weights below 0 to 0, in place.
 
-    The proximal step of Σ|V_cj| over j not of class c (method.md, "Extensions"). What does not
+    The proximal step of Σ|V_cj| over j not of class c (docs/method.md, "Extensions"). What does not
     outgrow it becomes exactly 0.
 
     Args:
@@ -221,7 +221,7 @@ def prototypes_to_keep(
 
     Of equally similar images, the earlier ones count as nearer. A class that would lose all its
     prototypes keeps the one with most images of its own class among the nearest (the first of
-    several), so that every class keeps an explanation (method.md, "Pruning").
+    several), so that every class keeps an explanation (docs/method.md, "Pruning").
 
     Args:
         similarity_NP: s_j of the training images, float32 N×P.

@@ -23,7 +23,7 @@ Rate = Annotated[Fraction, AfterValidator(_with_steps)]
 
 
 class TrainSettings(BaseModel):
-    """The parameters of training (method.md, "Training" and "Published settings").
+    """The parameters of training (docs/method.md, "Training" and "Published settings").
 
     Args:
         precision: dtype in which the backbone computes features, in training and later on;
@@ -93,7 +93,7 @@ class FinetuneSettings(BaseModel):
 
 
 class PruneSettings(BaseModel):
-    """The parameters of pruning after the push (method.md, "Pruning").
+    """The parameters of pruning after the push (docs/method.md, "Pruning").
 
     Args:
         enabled: whether prototypes are pruned.

@@ -43,6 +43,7 @@ def test_info_says_what_made_the_store_and_what_is_in_it(
         "30–100 % 0",
     ):
         assert line in lines
+    assert "images' ids 'class 0/000.png', 'class 0/001.png'," in " ".join(said.split())
 
 
 def test_shares_are_counted_between_their_bounds() -> None:
@@ -87,6 +88,8 @@ def test_an_image_is_found_by_another_spelling(run_folder: Path, name: str) -> N
 def test_an_unknown_image_is_refused_with_what_was_meant(run_folder: Path) -> None:
     with pytest.raises(ProtoMaskError, match=r"did you mean .*class 1/003\.png"):
         inspect_masks.show(workspace, "clas 1/003.png", STORE, None)
+    with pytest.raises(ProtoMaskError, match=r"there are 'class 0/000.png', .* and 21 more$"):
+        inspect_masks.show(workspace, "crested-barwing-of-the-readme", STORE, None)
 
 
 def test_a_folder_is_no_picture(run_folder: Path) -> None:

@@ -1,6 +1,6 @@
 """Compactness: the size of an explanation.
 
-Formulas: method.md, "Metrics", Compactness; Schlinge et al. 2025 (arXiv 2507.06819).
+Formulas: docs/method.md, "Metrics", Compactness; Schlinge et al. 2025 (arXiv 2507.06819).
 """
 
 from typing import ClassVar

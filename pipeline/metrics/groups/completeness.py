@@ -1,11 +1,11 @@
 """Output completeness: change of the outputs when everything outside the explanation changes.
 
-Formulas: method.md, "Metrics", Output completeness; Schlinge et al. 2025 (arXiv 2507.06819). For
-each of an image's k prototypes there is one copy of the image, with noise everywhere outside the
-bounding box of that prototype's saliency map (`perturbation.noise_outside`). The map locates the
-box to a pixel, so the box is grown by one pixel on each side. If the map covers everything that the
-prototype responds to, the change is 0. Where crops show their masks alone (`crops.background`), no
-change of an image reaches their other pixels, and these get no noise. The metrics are those of
+Formulas: docs/method.md, "Metrics", Output completeness; Schlinge et al. 2025 (arXiv 2507.06819).
+For each of an image's k prototypes there is one copy of the image, with noise everywhere outside
+the bounding box of that prototype's saliency map (`perturbation.noise_outside`). The map locates
+the box to a pixel, so the box is grown by one pixel on each side. If the map covers everything that
+the prototype responds to, the change is 0. Where crops show their masks alone (`crops.background`),
+no change of an image reaches their other pixels, and these get no noise. The metrics are those of
 `continuity`, where they are defined; an image's value is their mean over its k copies.
 
 Dimensions: those of `evidence`, and X = B·k copies.

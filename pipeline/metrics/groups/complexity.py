@@ -1,6 +1,6 @@
 """Complexity: whether prototypes are found on the object, and on the same part each time.
 
-Formulas: method.md, "Metrics", Complexity; Schlinge et al. 2025 (arXiv 2507.06819). The mask
+Formulas: docs/method.md, "Metrics", Complexity; Schlinge et al. 2025 (arXiv 2507.06819). The mask
 metrics have one value for each of an image's k maps; an image's value is their mean.
 """
 

@@ -1,10 +1,10 @@
 """Continuity: change of outputs and explanations when an image is slightly perturbed.
 
-Formulas: method.md, "Metrics", Continuity; Schlinge et al. 2025 (arXiv 2507.06819). An image is
-compared with its perturbed copy (`perturbation.perturb`), for the same k prototypes in both; 0 is
-no change. "First" is the image, "second" the copy. A prototype's similarity map is its similarities
-to the image's V views: for ProtoMask, its K crops. Most metrics have one value for each of the k
-prototypes; an image's value is their mean.
+Formulas: docs/method.md, "Metrics", Continuity; Schlinge et al. 2025 (arXiv 2507.06819). An image
+is compared with its perturbed copy (`perturbation.perturb`), for the same k prototypes in both; 0
+is no change. "First" is the image, "second" the copy. A prototype's similarity map is its
+similarities to the image's V views: for ProtoMask, its K crops. Most metrics have one value for
+each of the k prototypes; an image's value is their mean.
 
 Dimensions: those of `evidence`.
 """

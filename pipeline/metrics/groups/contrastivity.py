@@ -1,6 +1,6 @@
 """Contrastivity: how different the prototypes, and their locations in an image, are.
 
-Formulas: method.md, "Metrics", Contrastivity; Schlinge et al. 2025 (arXiv 2507.06819). With a
+Formulas: docs/method.md, "Metrics", Contrastivity; Schlinge et al. 2025 (arXiv 2507.06819). With a
 single prototype per image (k = 1) there are no pairs, and a mean over pairs is 0.
 
 Dimensions: those of `evidence`.

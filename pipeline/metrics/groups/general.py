@@ -1,8 +1,8 @@
 """General: classification performance.
 
-Formulas: method.md, "Metrics", General; Schlinge et al. 2025 (arXiv 2507.06819). All are shares, 0
-to 1. Classes without an image in the split are excluded from the means over classes of the
-accuracies; macro F1 averages over the classes that occur or are predicted.
+Formulas: docs/method.md, "Metrics", General; Schlinge et al. 2025 (arXiv 2507.06819). All are
+shares, 0 to 1. Classes without an image in the split are excluded from the means over classes of
+the accuracies; macro F1 averages over the classes that occur or are predicted.
 """
 
 from typing import ClassVar

@@ -1,8 +1,9 @@
 """Masks alone: properties of the segmenter's masks, independent of any model.
 
-Formulas: method.md, "Metrics", Masks alone. Numbers and areas are those of all masks of an image;
-the values by rank and the parts are those of the masks that become crops, ranked as the crops are.
-How well the masks agree with labelled objects and parts is computed by `pipeline.metrics.judging`.
+Formulas: docs/method.md, "Metrics", Masks alone. Numbers and areas are those of all masks of an
+image; the values by rank and the parts are those of the masks that become crops, ranked as the
+crops are. How well the masks agree with labelled objects and parts is computed by
+`pipeline.metrics.judging`.
 
 Dimensions: those of `evidence`, and H×W pixels of an image at its own resolution.
 """

@@ -122,7 +122,7 @@ class DistanceNetwork(PrototypeNetwork):
         return SimilarityTarget(self, prototypes_n)
 
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
-        """Returns the scalar terms cross-entropy, Clst and Sep (method.md, "Training").
+        """Returns the scalar terms cross-entropy, Clst and Sep (docs/method.md, "Training").
 
         Args:
             output: the model's output for a batch of B images, with distances.

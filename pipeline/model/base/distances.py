@@ -12,7 +12,7 @@ PAIRS_AT_ONCE = 16384
 
 
 def similarity(distance: Tensor, epsilon: float) -> Tensor:
-    """Returns s = log((d + 1) / (d + ε)), in (0, log(1/ε)], of any shape (method.md, step 5).
+    """Returns s = log((d + 1) / (d + ε)), in (0, log(1/ε)], of any shape (docs/method.md, step 5).
 
     Args:
         distance: squared distances d, float ≥ 0, of any shape.

@@ -1,4 +1,4 @@
-"""Pooling of feature maps over a crop's box, or over its mask (method.md, "Extensions").
+"""Pooling of feature maps over a crop's box, or over its mask (docs/method.md, "Extensions").
 
 Dimensions: n crops, S pixels a side, F features, H×W cells of a feature map.
 """

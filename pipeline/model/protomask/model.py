@@ -12,7 +12,7 @@ from pipeline.model.protomask.settings import ProtoMaskSettings
 
 @register
 class ProtoMask(OwnPrototypes):
-    """ProtoMask (Meinert et al., 2025; method.md): a view is a crop.
+    """ProtoMask (Meinert et al., 2025; docs/method.md): a view is a crop.
 
     V is 1 for a prototype's own class and 0 elsewhere at initialisation. Pooling before W gives the
     same number as W on every cell of the map followed by the pooling, since both are linear.
@@ -37,7 +37,7 @@ class ProtoMask(OwnPrototypes):
         super().__init__(settings, num_classes, backbone, foreign=0.0)
 
     def losses(self, output: Output, labels_B: Tensor, weights_C: Tensor) -> dict[str, Tensor]:
-        """Returns the scalar terms cross-entropy, Clst, Sep and Div (method.md, "Training").
+        """Returns the scalar terms cross-entropy, Clst, Sep and Div (docs/method.md, "Training").
 
         Args:
             output: the model's output for a batch of B images, with distances.

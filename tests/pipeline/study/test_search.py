@@ -13,7 +13,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.study import search
 from pipeline.training.curve import announce, read_curve
 
-# method.md, "Published settings".
+# docs/method.md, "Published settings".
 PUBLISHED = [
     (6e-5, 3e-3, 35),
     (9.4e-5, 2.7e-3, 35),

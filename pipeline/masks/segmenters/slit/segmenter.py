@@ -47,7 +47,7 @@ class Slit(SlitSettings):
 
 
 def cut(probability: NDArray[np.float32], threshold: float) -> Masks:
-    """Returns the regions between boundaries (method.md, "Segmenters").
+    """Returns the regions between boundaries (docs/method.md, "Segmenters").
 
     Args:
         probability: boundary probabilities, float32 height×width in [0, 1].
