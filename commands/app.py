@@ -45,6 +45,14 @@ Store = Annotated[
     Path, typer.Argument(help="The mask store's folder.", show_default="artifacts/masks.zarr")
 ]
 
+Model = Annotated[
+    Path,
+    typer.Option(
+        help="A folder that `protomask export` wrote, or that of an experiment.",
+        show_default="this folder",
+    ),
+]
+
 
 @masks_app.command()
 def info(store: Store = Path("artifacts/masks.zarr")) -> None:
@@ -119,6 +127,7 @@ def explain(
     out: Annotated[
         Path | None, typer.Option(help="The page to write about it.", show_default=False)
     ] = None,
+    model: Model = Path(),
 ) -> None:
     """Write the report on every prototype and what it decides, or a page about one photograph.
 
@@ -137,7 +146,7 @@ def explain(
     else:
         from commands import predict
 
-        predict.write_page(Path(), photograph, out)
+        predict.write_page(model, photograph, out)
 
 
 @app.command(rich_help_panel=PEOPLE)
@@ -157,18 +166,33 @@ def predict(
         typer.Option(help="A file with a row for each; `-` prints it.", show_default=False),
     ] = None,
     parquet: Annotated[Path | None, typer.Option(help="The same rows.", show_default=False)] = None,
+    model: Model = Path(),
 ) -> None:
     """Classify photographs, and say why.
 
-    Uses the finished model in artifacts/finetune/, and segments the photographs as its training
-    images were. `--out` draws a picture of each: its regions, the prototypes they look like, and
-    the points that each gives to the class. What in a folder cannot be read is named and counted,
-    and the others are done.
+    Uses the finished model of the experiment in this folder, or `--model`, and segments the
+    photographs as its training images were. `--out` draws a picture of each: its regions, the
+    prototypes they look like, and the points that each gives to the class. What in a folder cannot
+    be read is named and counted, and the others are done.
     """
     from commands import predict
     from commands.answer_tables import Tables
 
-    predict.run(Path(), photographs, out, Tables(json, csv, parquet))
+    predict.run(model, photographs, out, Tables(json, csv, parquet))
+
+
+@app.command("export", rich_help_panel=PEOPLE)
+def export_model(out: Annotated[Path, typer.Argument(help="The folder to write.")]) -> None:
+    """Write the finished model as one folder that travels.
+
+    It has the weights, the prototypes' pictures, all settings, what the segmenter has learned, the
+    metrics and a model card. `predict --model` and `from protomask import load` open it on machines
+    without the data set, this repository or DVC. The layout is that of the Hugging Face hub.
+    """
+    from protomask import export
+
+    export.export_model(here(), out)
+    print(f"wrote {out}; its model card is {out / 'README.md'}")
 
 
 @app.command(rich_help_panel=PEOPLE)

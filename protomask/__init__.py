@@ -3,7 +3,7 @@
 ```python
 from protomask import load
 
-model = load("birds")  # the folder of an experiment
+model = load("birds")  # what `protomask export birds` wrote, or the folder of an experiment
 answer = model.predict("some.jpg")
 print(answer.label, answer.scores, answer.regions)
 answer.figure().save("why.png")

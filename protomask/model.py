@@ -1,4 +1,4 @@
-"""A finished model, loaded from the folder of its experiment and applied to images."""
+"""A finished model, loaded from a folder and applied to images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +13,10 @@ from pipeline.report.predictor import Predictor
 from pipeline.training import learning
 from pipeline.training.fabric import make_fabric
 from protomask.answer import Answer
+from protomask.exported import Exported
 from protomask.named_parts import named_parts
 from stages.finished import Finished
+from stages.params import refuse_subfolder
 from stages.workspace import Workspace
 
 Photograph = str | Path | Image.Image | NDArray[np.uint8]
@@ -67,14 +69,33 @@ def load(folder: str | Path, device: str | None = None) -> Model:
     """Loads a finished model.
 
     Args:
-        folder: that of an experiment: of its dvc.yaml, params.yaml and artifacts/.
-        device: `cpu` or `cuda`; None: as `runtime.device` says.
+        folder: one that `protomask export` wrote, or that of an experiment: of its dvc.yaml,
+            params.yaml and artifacts/.
+        device: `cpu` or `cuda`; None: a GPU if there is one, or as an experiment's
+            `runtime.device` says.
 
     Raises:
         ProtoMaskError: something is missing, damaged or made from something else, or there is no
             such device.
     """
-    workspace = Workspace(Path(folder))
+    folder = Path(folder)
+    if Exported.lies_in(folder):
+        return _travelled(Exported(folder), device or "auto")
+    if not Workspace(folder).params_file.is_file():
+        refuse_subfolder(folder)
+        raise ProtoMaskError(
+            f"{folder.absolute()} holds no model: name a folder that `protomask export` wrote, or "
+            "that of an experiment, where dvc.yaml is"
+        )
+    return _made_here(Workspace(folder), device)
+
+
+def _travelled(exported: Exported, device: str) -> Model:
+    predictor = exported.predictor(device)
+    return Model(predictor, exported.config.only_mask, _doubts(predictor.not_learned))
+
+
+def _made_here(workspace: Workspace, device: str | None) -> Model:
     params = workspace.read_params()
     if device is not None:
         runtime = params.runtime.model_copy(update={"device": device})
@@ -91,9 +112,12 @@ def load(folder: str | Path, device: str | None = None) -> Model:
         finished.index.ids,
         parts,
     )
-    doubts = finished.about.not_learned
-    remarks = [learning.said(doubts)] if doubts else []
-    return Model(predictor, params.explain.only_mask, [*remarks, *filter(None, [remark])])
+    remarks = [*_doubts(predictor.not_learned), *filter(None, [remark])]
+    return Model(predictor, params.explain.only_mask, remarks)
+
+
+def _doubts(not_learned: Sequence[str]) -> list[str]:
+    return [learning.said(not_learned)] if not_learned else []
 
 
 def _read(image: Photograph) -> tuple[NDArray[np.uint8], Sequence[str]]:

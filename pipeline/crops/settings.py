@@ -42,6 +42,10 @@ class CropSettings(BaseModel):
     max_box_area: Annotated[float, Field(gt=0, le=1)]
     storage: Storage
 
+    def of_whole_images(self) -> "CropSettings":
+        """Returns the settings of images that are each their own only crop, without a mask."""
+        return self.model_copy(update={"background": "original"})
+
     @model_validator(mode="after")
     def _consistent(self) -> "CropSettings":
         if self.min_box_area > self.max_box_area:

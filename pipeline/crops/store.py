@@ -40,9 +40,13 @@ PLAIN = ("boxes", "masks", "parts", "valid", "sizes")
 class StoredCrops(Protocol):
     """Crops of images as a model sees them, from wherever they are kept; see `CropStore`."""
 
-    whole_images: ClassVar[bool]
     settings: CropSettings
     part_names: dict[int, str]
+
+    @property
+    def whole_images(self) -> bool:
+        """Whether each image is its own only crop."""
+        ...
 
     def crops(self, images: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
         """Returns the crops of some images; see `CropStore.crops`."""
@@ -203,7 +207,7 @@ class WholeImageStore(CropStore):
     def _read_regions(self, group: zarr.Group) -> None:
         N = len(self.sizes)
         self.about["crops"] = "whole images"
-        self.settings = self.settings.model_copy(update={"background": "original"})
+        self.settings = self.settings.of_whole_images()
         self.valid = np.ones((N, 1), bool)
         self.boxes = np.concatenate([np.zeros_like(self.sizes), self.sizes], axis=1)[:, None]
         self.masks = np.full((N, 1), NO_MASK, np.int32)

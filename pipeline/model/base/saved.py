@@ -33,6 +33,8 @@ class About(BaseModel):
             them later on.
         made_with: parameters of all stages up to this model: stage → parameter → value.
         not_learned: what speaks against its having learned anything, in words; empty if nothing.
+        typical: percentiles of the largest class scores of the validation images, from
+            `typicality.calibrated`; empty if there are none, or before fine-tuning.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +46,7 @@ class About(BaseModel):
     precision: Precision
     made_with: dict[str, dict[str, Any]] = {}
     not_learned: list[str] = []
+    typical: list[float] = []
 
     def refuse_unless(self, image_files: ImageFiles) -> None:
         """Checks that the model was trained on these images.
@@ -107,12 +110,12 @@ def _settings_of(values: dict[str, Any]) -> BackboneSettings:
     return settings_type.model_validate(values)
 
 
-def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
+def load_model(folder: Path, advice: str | None = None) -> tuple[PrototypeNetwork, About]:
     """Reads a model written by `save_model`.
 
     Args:
-        folder: folder with `model.safetensors` and `model.json`, named after the stage that made
-            it: errors advise to run that again.
+        folder: folder with `model.safetensors` and `model.json`.
+        advice: what errors advise; None: to run the stage again that the folder is named after.
 
     Returns:
         The model in evaluation mode, on the CPU, and its description.
@@ -120,27 +123,23 @@ def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
     Raises:
         ProtoMaskError: the folder holds no model, or one that is damaged or of another format.
     """
+    damaged = advice or rerun(folder.name)
     try:
         values = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         if isinstance(values, dict) and values.get("format") != FORMAT:
-            raise ProtoMaskError(
-                f"{folder / ABOUT} is of another version of ProtoMask: {rerun(folder.name)}"
-            )
+            raise ProtoMaskError(f"{folder / ABOUT} is of another version of ProtoMask: {damaged}")
         described = _Described.model_validate(values)
         settings = _settings_of(described.settings)
         if sha256(folder / WEIGHTS) != described.weights_sha256:
             raise ProtoMaskError(
-                f"{folder / WEIGHTS} is not the file that {ABOUT} describes: {rerun(folder.name)}"
+                f"{folder / WEIGHTS} is not the file that {ABOUT} describes: {damaged}"
             )
         state = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
-        raise ProtoMaskError(
-            f"no model in {folder}, {Path(error.filename).name} is missing: {make(folder.name)}"
-        ) from None
+        name, missing = Path(error.filename).name, advice or make(folder.name)
+        raise ProtoMaskError(f"no model in {folder}, {name} is missing: {missing}") from None
     except (ValueError, SafetensorError, OSError) as error:
-        raise ProtoMaskError(
-            f"{folder} holds no readable model ({error}): {rerun(folder.name)}"
-        ) from None
+        raise ProtoMaskError(f"{folder} holds no readable model ({error}): {damaged}") from None
     backbone = Backbone(settings.backbone, "none")
     network = build(settings, len(described.class_names), backbone)
     network.reshape(described.num_prototypes)
@@ -148,7 +147,7 @@ def load_model(folder: Path) -> tuple[PrototypeNetwork, About]:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ProtoMaskError(
-            f"{folder / WEIGHTS} holds another model ({error}): {rerun(folder.name)}"
+            f"{folder / WEIGHTS} holds another model ({error}): {damaged}"
         ) from None
     about = About(**{name: getattr(described, name) for name in About.model_fields})
     return network.eval(), about
