@@ -21,6 +21,7 @@ COLUMNS = {
     "second": TEXT,
     "second_score": NUMBER,
     "margin": NUMBER,
+    "typicality": NUMBER,
     "why": TEXT,
     "remarks": TEXT,
     "error": TEXT,
@@ -80,6 +81,7 @@ class Tables(NamedTuple):
             "second": answer.second,
             "second_score": second,
             "margin": answer.margin,
+            "typicality": answer.typicality,
             "why": answer.why,
             "remarks": "; ".join(answer.remarks),
         }

@@ -76,7 +76,12 @@ class Answer:
         scores: the score (logit) of every class by its name, in descending order.
         second: name of the class with the second largest score; None if there is a single one.
         margin: the first score minus the second; the only score if there is a single class.
-        why: why this class rather than the second, in a sentence.
+        typicality: share of the images that the model was validated with whose largest score is at
+            most this image's, in [0, 1]; None if that is not known.
+        known: whether it looks like a class that the model knows: false of images less typical
+            than 5 % of those; true where that is not known.
+        why: why this class rather than the second, in a sentence; first, if so, that it looks like
+            none.
         regions: the regions that the model compared with its prototypes and that add something, in
             descending order of points.
         remarks: what of the image's file was not used, or not as it stands there.
@@ -87,6 +92,8 @@ class Answer:
     scores: Mapping[str, float]
     second: str | None
     margin: float
+    typicality: float | None
+    known: bool
     why: str
     regions: tuple[Region, ...]
     remarks: tuple[str, ...]
@@ -120,6 +127,8 @@ class Answer:
             scores,
             None if second is None else names[second],
             float(logits_C[first]) - (0.0 if second is None else float(logits_C[second])),
+            prediction.typicality,
+            not prediction.doubt,
             prediction.why,
             _regions(predictor, prediction, first, second),
             tuple(remarks),
@@ -149,6 +158,8 @@ class Answer:
             "label": self.label,
             "second": self.second,
             "margin": self.margin,
+            "typicality": self.typicality,
+            "known": self.known,
             "why": self.why,
             "scores": dict(self.scores),
             "regions": [_region_as_dict(region) for region in self.regions],

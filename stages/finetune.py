@@ -9,8 +9,13 @@ from safetensors.torch import load_file
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.files import atomic_folder
 from pipeline.model.base.saved import load_model, save_model
+from pipeline.model.base.typicality import calibrated
 from pipeline.training import learning
-from pipeline.training.finetune import classes_below_threshold, finetune_and_prune
+from pipeline.training.finetune import (
+    class_scores,
+    classes_below_threshold,
+    finetune_and_prune,
+)
 from pipeline.training.prototype_sources import kept_rows, read_sources, write_sources
 from stages import provenance
 from stages.workspace import Workspace
@@ -24,8 +29,10 @@ def run(workspace: Workspace) -> None:
     provenance.refuse_contradictions(about.made_with, params, workspace.push, "push")
     sources = read_sources(workspace.push / "prototypes.csv")
     labels = torch.from_numpy(index.labels[index.rows("train")])
-    similarities = _read_similarities(
-        workspace.push / "similarities.safetensors", (len(labels), network.num_prototypes)
+    similarities, validation = _read_similarities(
+        workspace.push / "similarities.safetensors",
+        (len(labels), len(index.rows("val"))),
+        network.num_prototypes,
     )
     if len(sources) != network.num_prototypes:
         raise ProtoMaskError(
@@ -37,7 +44,9 @@ def run(workspace: Workspace) -> None:
     )
     doubts = about.not_learned + learning.doubts_of_accuracy(accuracy, network.num_classes)
     made_with = {**about.made_with, "finetune": provenance.tracked("finetune", params)}
-    found = {"made_with": made_with, "not_learned": doubts}
+    largest = class_scores(network, validation[:, kept]).amax(dim=1)
+    typical = calibrated(largest.numpy())
+    found = {"made_with": made_with, "not_learned": doubts, "typical": typical}
     with atomic_folder(workspace.finetune) as folder:
         save_model(folder, network, about.model_copy(update=found))
         write_sources(kept_rows(sources, kept, alike), folder / "prototypes.csv")
@@ -56,11 +65,16 @@ def run(workspace: Workspace) -> None:
     print(f"training accuracy {accuracy:.4f}")
 
 
-def _read_similarities(path: Path, shape: tuple[int, int]) -> torch.Tensor:
+def _read_similarities(
+    path: Path, images: tuple[int, int], prototypes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns those of the training and of the validation images, of which there are so many."""
     try:
-        similarities = load_file(path)["similarity"]
-        if similarities.shape != shape:
-            raise ValueError(f"shape {tuple(similarities.shape)} instead of {shape}")
+        found = load_file(path)
+        similarities = found["similarity"], found["validation"]
+        for tensor, count in zip(similarities, images, strict=True):
+            if tensor.shape != (count, prototypes):
+                raise ValueError(f"shape {tuple(tensor.shape)} instead of {(count, prototypes)}")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ProtoMaskError(f"{path} cannot be read ({error}): {rerun('push')}") from None
     return similarities

@@ -21,7 +21,7 @@ def run(workspace: Workspace) -> None:
     about.refuse_unless(index.image_files)
     provenance.refuse_contradictions(about.made_with, params, workspace.train, "train")
     store.refuse_unless(about.crops, index.image_files)
-    sources, similarity_NP = push_prototypes(
+    sources, similarity_NP, validation_NP = push_prototypes(
         network,
         index,
         network.seen(store),
@@ -37,7 +37,8 @@ def run(workspace: Workspace) -> None:
     with atomic_folder(workspace.push) as folder:
         save_model(folder, network, about.model_copy(update={"not_learned": doubts}))
         write_sources(sources, folder / "prototypes.csv")
-        save_file({"similarity": similarity_NP}, folder / "similarities.safetensors")
+        similarities = {"similarity": similarity_NP, "validation": validation_NP}
+        save_file(similarities, folder / "similarities.safetensors")
     distinct = len(sources.drop_duplicates(["image", "crop", "cell"]))
     print(f"{len(sources)} prototypes from {distinct} different places")
     if doubts:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.crops.extraction import Crops
 from pipeline.crops.settings import NO_MASK
 from pipeline.masks.masks import Masks
+from pipeline.model.base.typicality import RARE
 from pipeline.report.contrast import Contrast
 from pipeline.report.crop_remarks import crop_remarks
 from pipeline.report.drawing import Outline, outlined
@@ -40,6 +41,8 @@ class Prediction(NamedTuple):
         logits_C: the score of every class, float C.
         similarity_P: similarity s_j of the image to each prototype, float P.
         view_P: index of the image's view most similar to each prototype, int64 P.
+        typicality: how typical it is of the model's classes, in [0, 1] (see `typicality`); None if
+            that is not known.
     """
 
     name: str
@@ -52,16 +55,29 @@ class Prediction(NamedTuple):
     logits_C: NDArray[np.floating]
     similarity_P: NDArray[np.floating]
     view_P: NDArray[np.int64]
+    typicality: float | None = None
+
+    @property
+    def doubt(self) -> str:
+        """Says of an image that looks like no class that it does; empty of any other."""
+        if self.typicality is None or self.typicality >= RARE:
+            return ""
+        return (
+            f"looks like no class it knows: {100 * (1 - self.typicality):.0f} % of the images that "
+            "it was validated with are more typical"
+        )
 
     @property
     def why(self) -> str:
         """Why this class rather than that one, in words; the class's name if it is the only one.
 
-        An image that is like none of the prototypes is said to be so, since any class is as good.
+        Of an image that looks like no class that is said first; one that is like none of the
+        prototypes is said to be so alone, since any class is as good.
         """
         if not any(score for _, score in self.ranking):
             return "like none of the prototypes, so that every class has the score 0"
-        return self.margin.sentence if self.margin else self.ranking[0][0]
+        sentence = self.margin.sentence if self.margin else self.ranking[0][0]
+        return f"{self.doubt}; {sentence}" if self.doubt else sentence
 
     @property
     def regions(self) -> list[int]:
@@ -136,6 +152,7 @@ def write_image_page(path: Path, prediction: Prediction, explainer: Explainer) -
         num_classes=len(explainer.prototypes.class_names),
         num_prototypes=len(explainer.prototypes),
         ranking=prediction.ranking,
+        doubt=prediction.doubt,
         contrast=_contrast(prediction, explainer, cuts),
         outlined=_outlined(prediction, explainer.views, sorted(used)),
         sums=explainer.sums(prediction.name, cuts, prediction.scores),

@@ -66,6 +66,7 @@ def draw_reasons(
     reasons: Sequence[Reason],
     views: Views,
     contrast: Contrast | None,
+    doubt: str = "",
 ) -> Image.Image:
     """Draws why an image was given its class rather than the second, then the class's own reasons.
 
@@ -77,6 +78,7 @@ def draw_reasons(
         reasons: a row for each of the score's contributions; none for a black box.
         views: the kind of view that the model compares prototypes with.
         contrast: why the first class rather than the second; None if there is a single class.
+        doubt: what speaks against its being of any class; empty if nothing.
 
     Returns:
         The picture, `WIDTH` pixels wide.
@@ -88,7 +90,7 @@ def draw_reasons(
     below = top + 30 + ROW * len(reasons)
     height = max(top + picture.height, below + 100) + MARGIN
     canvas = Image.new("RGB", (WIDTH, height), PAPER)
-    _write_head(canvas, ranking)
+    _write_head(canvas, ranking, doubt)
     for place, line in enumerate(sentence):
         _write(canvas, (MARGIN, HEAD + SENTENCE * place), line, 20, INK)
     if contrast and contrast.rows:
@@ -107,12 +109,14 @@ def draw_reasons(
     return canvas
 
 
-def _write_head(canvas: Image.Image, ranking: Sequence[tuple[str, float]]) -> None:
+def _write_head(canvas: Image.Image, ranking: Sequence[tuple[str, float]], doubt: str) -> None:
     name, score = ranking[0]
     _write(canvas, (MARGIN, MARGIN - 8), name, 40, INK)
     others = [f"{name} {figure(score)}" for name, score in ranking[1:]]
     line = f"score {figure(score)}" + ("; then " + ", ".join(others) if others else "")
     _write(canvas, (MARGIN, MARGIN + 48), line, 20, SOFT)
+    if doubt:
+        _write(canvas, (MARGIN, MARGIN + 76), f"{doubt[0].upper()}{doubt[1:]}", 18, AGAINST)
 
 
 def _height_of_regions(contrast: Contrast) -> int:

@@ -13,6 +13,7 @@ from pipeline.masks.segmenter import Machine, Segmenter, with_fingerprint
 from pipeline.model.base.inference import ModelOutputs, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.model.base.saved import About
+from pipeline.model.base.typicality import typicality
 from pipeline.report.contrast import Contrast, called_parts, draw_rows, plain_rows
 from pipeline.report.drawing import outlined
 from pipeline.report.heatmaps import relevance_of
@@ -61,7 +62,7 @@ class Predictor:
         self.machine = machine
         self._segmenter = with_fingerprint(about.segmenter)
         self.class_names, self.prototypes = about.class_names, prototypes
-        self.not_learned = about.not_learned
+        self.not_learned, self.typical = about.not_learned, about.typical
         self.crops, self.ids = crops, ids
         self.parts = parts or Parts(crops.part_names, {})
 
@@ -107,9 +108,9 @@ class Predictor:
             pair = order[0], order[1]
             margin = margin_of(self.prototypes, pair, similarity_P, view_P, REGIONS, called)
             margin = margin.rounded()
-        return Prediction(
-            name, image, masks, crops, ranking, scores, margin, logits_C, similarity_P, view_P
-        )
+        typical = typicality(float(logits_C.max()), self.typical)
+        outputs = logits_C, similarity_P, view_P, typical
+        return Prediction(name, image, masks, crops, ranking, scores, margin, *outputs)
 
     def picture(self, prediction: Prediction) -> Image.Image:
         """Draws why the predicted class rather than the second, and its reasons: `draw_reasons`.
@@ -123,7 +124,9 @@ class Predictor:
         outlines = prediction.outlines(views, sorted({points.view for points in rows}))
         contrast = self._contrast(prediction)
         ranking = prediction.ranking
-        return draw_reasons(prediction.image, outlines, ranking, score, reasons, views, contrast)
+        return draw_reasons(
+            prediction.image, outlines, ranking, score, reasons, views, contrast, prediction.doubt
+        )
 
     def explainer(self, only_mask: bool = False) -> Explainer:
         """Returns what draws the lines of an image's page.

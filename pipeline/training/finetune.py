@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.distances import above, exact_distances
+from pipeline.model.base.head import DistanceHead
 from pipeline.model.base.losses import class_weights, off_class_penalty
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.training.settings import FinetuneSettings, PruneSettings
@@ -81,6 +82,20 @@ def finetune_and_prune(
     logits_NC = counted_NP @ network.head().weights_CP.T
     accuracy = (logits_NC.argmax(1) == labels_N).float().mean().item()
     return Finetuned(kept, alike_P, accuracy)
+
+
+def class_scores(network: PrototypeNetwork, similarity_NP: Tensor) -> Tensor:
+    """Returns a finished model's class scores for images, float N×C.
+
+    Args:
+        network: the finished model, on the CPU.
+        similarity_NP: s_j of the images to its prototypes as they were pushed, float32 N×P: what a
+            floor leaves of them counts.
+    """
+    head = network.head()
+    if isinstance(head, DistanceHead):
+        similarity_NP = above(similarity_NP, head.floor_P)
+    return similarity_NP @ head.weights_CP.T
 
 
 def _refuse_shared(

@@ -42,10 +42,12 @@ class Pushed(NamedTuple):
     Args:
         sources: where each prototype came from, as `prototype_sources.write_sources` describes it.
         similarity_NP: s_j of the N training images to the pushed prototypes, float32 N×P.
+        validation_NP: the same of the validation images.
     """
 
     sources: pd.DataFrame
     similarity_NP: Tensor
+    validation_NP: Tensor
 
 
 def push_prototypes(
@@ -65,22 +67,30 @@ def push_prototypes(
         cache: folder of the cache of backbone features; None caches nothing.
 
     Returns:
-        The sources of the P prototypes, and the similarities of the training images to them.
+        The sources of the P prototypes, and the similarities of the training and the validation
+        images to them.
 
     Raises:
         ProtoMaskError: a prototype has no training image of its classes, or the backbone does not
             accept crops of this size.
     """
-    rows_N = index.rows("train")
-    features_NVF = stored_features(
-        network, crops, rows_N, fabric, cache, index.rows("train", "val")
-    )
-    valid_NV = valid_views(torch.from_numpy(crops.valid[rows_N]), features_NVF)
+    rows_N, among = index.rows("train"), index.rows("train", "val")
+
+    def seen(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        features = stored_features(network, crops, rows, fabric, cache, among)
+        return features, valid_views(torch.from_numpy(crops.valid[rows]), features)
+
+    features_NVF, valid_NV = seen(rows_N)
     labels_N = torch.from_numpy(index.labels[rows_N])
     nearest = nearest_views(network, features_NVF, valid_NV, labels_N)
     push(network, nearest)
     sources = _sources(network, index, crops, rows_N, nearest, views_per_image=valid_NV.shape[1])
-    return Pushed(sources, infer(network, features_NVF, valid_NV).similarity_NP)
+    similarity_NP = infer(network, features_NVF, valid_NV).similarity_NP
+    validation = index.rows("val")
+    unseen_NP = similarity_NP[:0]
+    if len(validation):
+        unseen_NP = infer(network, *seen(validation)).similarity_NP
+    return Pushed(sources, similarity_NP, unseen_NP)
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from pipeline.masks.masks import Masks
 from pipeline.masks.segmenter import Machine
 from pipeline.masks.segmenters.patches import Patches
 from pipeline.report.parts import Parts
+from pipeline.report.prediction_picture import AGAINST
 from protomask import load
 from stages.workspace import Workspace
 
@@ -65,7 +66,7 @@ def test_what_is_no_image_is_refused(finished_run: Path, elsewhere: Path) -> Non
 
 
 def test_a_folder_without_an_experiment_is_refused(elsewhere: Path) -> None:
-    with pytest.raises(ProtoMaskError, match=r"params\.yaml"):
+    with pytest.raises(ProtoMaskError, match="elsewhere holds no model: name"):
         load(elsewhere)
 
 
@@ -77,6 +78,35 @@ def test_what_is_like_no_prototype_is_said_to_be_so(finished_run: Path) -> None:
     assert answer.why == "like none of the prototypes, so that every class has the score 0"
     assert answer.regions == () and answer.margin == 0
     assert answer.figure().width == 1200
+
+
+def test_images_are_as_typical_as_those_that_the_model_was_validated_with(
+    finished_run: Path,
+) -> None:
+    index, model = Workspace(finished_run).read_index(), load(finished_run)
+    rows = index.rows("val")
+    paths = index.table["path"].iloc[rows]
+    answers = [model.predict(finished_run / "photographs" / path) for path in paths]
+    percentiles = model._predictor.typical
+    assert len(percentiles) == 101
+    largest = sorted(answer.scores[answer.label] for answer in answers)
+    assert [percentiles[0], percentiles[-1]] == pytest.approx([largest[0], largest[-1]], abs=1e-4)
+    assert sum(not answer.known for answer in answers) <= 1
+    assert max(answer.typicality or 0 for answer in answers) > 0.9
+
+
+def test_what_looks_like_no_class_is_said_to(finished_run: Path, tmp_path: Path) -> None:
+    model = load(finished_run)
+    plain = model.predict(finished_run / "photographs" / "class 1" / "003.png")
+    model._predictor.typical = [plain.scores[plain.label] + 1] * 101
+    answer = model.predict(finished_run / "photographs" / "class 1" / "003.png")
+    assert (answer.typicality, answer.known) == (0, False)
+    said = "looks like no class it knows: 100 % of the images that it was validated with are more"
+    assert answer.why.startswith(said) and answer.why.endswith(plain.why)
+    answer.write_page(tmp_path / "page.html")
+    assert f"It {said}" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    head = np.asarray(answer.figure())[:150], np.asarray(plain.figure())[:150]
+    assert [(pixels == AGAINST).all(axis=-1).any() for pixels in head] == [True, False]
 
 
 class Parted(Patches):

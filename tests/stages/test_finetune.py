@@ -39,6 +39,12 @@ def test_same_bytes_again(run_folder: Path) -> None:
     assert (workspace.finetune / "model.safetensors").read_bytes() == before
 
 
+def write_similarities(similarity: torch.Tensor) -> None:
+    """Replaces what the push wrote of the training images."""
+    path = workspace.push / "similarities.safetensors"
+    save_file({**load_file(path), "similarity": similarity}, path)
+
+
 def test_pruning_renumbers_the_sources_and_its_model_can_be_measured(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,7 +53,7 @@ def test_pruning_renumbers_the_sources_and_its_model_can_be_measured(
     labels = torch.from_numpy(index.labels[index.rows("train")])
     near = torch.where(labels[:, None] == torch.arange(6) // 2, 2.0, 1.0)
     near[:, [1, 4]] = 3 - near[:, [1, 4]]
-    save_file({"similarity": near}, workspace.push / "similarities.safetensors")
+    write_similarities(near)
     set_section("prune", enabled=True, nearest=3, threshold=2)
     finetune.run(workspace)
     assert "4 of 6 prototypes kept" in capsys.readouterr().out
@@ -113,13 +119,12 @@ def test_a_model_that_has_not_learned_is_named(
     index = workspace.read_index()
     labels = torch.from_numpy(index.labels[index.rows("train")])
     wrong = torch.where((labels[:, None] + 1) % 3 == torch.arange(6) // 2, 2.0, 1.0)
-    path = workspace.push / "similarities.safetensors"
-    save_file({"similarity": wrong}, path)
+    write_similarities(wrong)
     finetune.run(workspace)
     assert "this model has not learned: it names 0.0% of" in capsys.readouterr().out
     (why,) = load_model(workspace.finetune)[1].not_learned
     assert why.startswith("it names 0.0% of the training images right, and guessing 33.3%")
-    save_file({"similarity": wrong.roll(-2, 1)}, path)
+    write_similarities(wrong.roll(-2, 1))
     finetune.run(workspace)
     assert "has not learned" not in capsys.readouterr().out
     assert load_model(workspace.finetune)[1].not_learned == []
@@ -137,7 +142,7 @@ def test_similarities_that_cannot_be_read(run_folder: Path, content: bytes | Non
 
 @pytest.mark.parametrize("shape", [(3, 6), (12, 5), (6,)])
 def test_similarities_of_another_push(run_folder: Path, shape: tuple[int, ...]) -> None:
-    save_file({"similarity": torch.rand(shape)}, workspace.push / "similarities.safetensors")
+    write_similarities(torch.rand(shape))
     with pytest.raises(ProtoMaskError, match=r"shape .* instead of"):
         finetune.run(workspace)
 

@@ -47,15 +47,23 @@ class General(MetricGroup):
         "balanced_f1_macro": Note(
             "Balanced macro F1", SHARE, "higher", "The same, every class's images weighing equally."
         ),
+        "unknown_auroc": Note(
+            "Unknown classes told",
+            SHARE,
+            "higher",
+            "AUROC of the largest score: test images against the same without the score of their "
+            "class; 0.5 is chance.",
+        ),
     }
 
     def measure(self, evidence: Evidence) -> Values:
-        """Returns accuracy and top-3 accuracy (per image), macro F1, and each class-balanced.
+        """Returns accuracy and top-3 accuracy (per image), macro F1, each balanced, and the AUROC.
 
         Args:
             evidence: a model's outputs for the N images of a split.
         """
         logits_NC, labels_N = evidence.outputs.logits_NC, evidence.labels_N
+        enough = logits_NC.shape[1] > 1
         first_N = top_accuracy(logits_NC, labels_N, 1)
         third_N = top_accuracy(logits_NC, labels_N, 3)
         return {
@@ -65,6 +73,7 @@ class General(MetricGroup):
             "balanced_top3_accuracy": balanced_mean(third_N, labels_N),
             "f1_macro": f1_macro(logits_NC, labels_N),
             "balanced_f1_macro": f1_macro(logits_NC, labels_N, balanced_weights(labels_N)),
+            **({"unknown_auroc": unknown_auroc(logits_NC, labels_N)} if enough else {}),
         }
 
 
@@ -128,3 +137,26 @@ def f1_macro(logits_NC: Tensor, labels_N: Tensor, weights_N: Tensor | None = Non
             zero_division=0,
         )
     )
+
+
+def unknown_auroc(logits_NC: Tensor, labels_N: Tensor) -> float:
+    """Returns how well the largest class score tells known classes from unknown ones: 0..1.
+
+    Unknown are the same images to the model without the score of their class: what it would say if
+    it had no such class. Its features have been trained with that class all the same, so images of
+    a class that was never there are told less well, and those of another world better.
+
+    Args:
+        logits_NC: class scores of the images, float N×C with C ≥ 2.
+        labels_N: int64 N, the images' classes, 0..C−1.
+
+    Returns:
+        The area under the ROC curve; 0.5 is chance.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    own_NC = torch.nn.functional.one_hot(labels_N, logits_NC.shape[1]).bool()
+    others_NC = logits_NC.masked_fill(own_NC, -torch.inf)
+    largest = torch.cat([logits_NC.amax(dim=1), others_NC.amax(dim=1)])
+    known = torch.arange(len(largest)) < len(logits_NC)
+    return float(roc_auc_score(known.numpy(), largest.numpy()))

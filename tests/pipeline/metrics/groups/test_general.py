@@ -91,6 +91,7 @@ def test_keys(make_evidence):
         "balanced_top3_accuracy",
         "f1_macro",
         "balanced_f1_macro",
+        "unknown_auroc",
     ]
 
 
@@ -126,3 +127,14 @@ def test_top3_is_at_least_accuracy_and_order_of_images_is_free(seed):
     assert general.f1_macro(logits_NC[order], labels_N[order]) == pytest.approx(
         general.f1_macro(logits_NC, labels_N)
     )
+
+
+def test_unknown_classes_by_hand() -> None:
+    # largest scores 3, 5, 4; without their class 2, 1, 3.5: of nine pairs one is the wrong way
+    logits_NC = torch.tensor([[3.0, 2.0, 0.0], [1.0, 5.0, 0.0], [4.0, 0.0, 3.5]])
+    assert general.unknown_auroc(logits_NC, torch.tensor([0, 1, 0])) == pytest.approx(8 / 9)
+
+
+def test_unknown_classes_of_a_model_that_guesses_are_not_told() -> None:
+    logits_NC, labels_N = random_outputs(0, images=4000, classes=40)
+    assert general.unknown_auroc(logits_NC, labels_N) == pytest.approx(0.5, abs=0.03)
