@@ -122,7 +122,10 @@ def hash_masks(
 @app.command(rich_help_panel=STAGES)
 def explain(
     photograph: Annotated[
-        Path | None, typer.Argument(help="An image file of any kind.", show_default=False)
+        Path | None,
+        typer.Argument(
+            help="An image file of any kind, or an id in the index.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The page to write about it.", show_default=False)
@@ -132,7 +135,8 @@ def explain(
     """Write the report on every prototype and what it decides, or a page about one photograph.
 
     Without a photograph this is the stage: it reads everything before it, and writes
-    artifacts/report/: index.html, a page for each class, and one of the parts that masks show.
+    artifacts/report/: index.html, a page for each class, a table of all test images with pages on
+    each, and one of the parts that masks show.
 
     With one, it is classified by the finished model, and the page `--out` says why: its class and
     the runner-up, its crops, the prototypes they look like, and by which of their pixels.
@@ -144,9 +148,9 @@ def explain(
     elif photograph is None or out is None:
         raise typer.BadParameter("a photograph and --out PAGE.html go together")
     else:
-        from commands import predict
+        from commands import indexed, predict
 
-        predict.write_page(model, photograph, out)
+        predict.write_page(model, indexed.file_of(here(), photograph), out)
 
 
 @app.command(rich_help_panel=PEOPLE)

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline.crops.settings import CropSettings
 from pipeline.datasets.index import SPLITS
@@ -23,6 +25,8 @@ from pipeline.training.fabric import device_of
 from stages.finished import Finished
 from stages.params import Params
 from stages.workspace import Workspace
+
+BACKGROUND = "complexity.background_overlap"
 
 
 def run(workspace: Workspace) -> None:
@@ -49,13 +53,15 @@ def run(workspace: Workspace) -> None:
     )
     facts, measured = _facts(params, finished, masks, prototypes), _read_measured(workspace)
     with atomic_folder(workspace.report) as folder:
-        report.write(folder, facts, measured, params.seed)
-    page, pages = workspace.report / "index.html", workspace.report / "classes"
-    sizes = [path.stat().st_size / 1e6 for path in pages.iterdir()]
-    print(
-        f"{page}: {page.stat().st_size / 1e6:.1f} MB, {len(prototypes)} prototypes; "
-        f"{len(sizes)} pages of classes, {max(sizes):.1f} MB at most, {sum(sizes):.1f} MB together"
-    )
+        report.write(
+            folder,
+            facts,
+            measured,
+            params.seed,
+            params.explain.images,
+            _read_background(workspace, finished),
+        )
+    _say_sizes(workspace.report)
     for remark in filter(None, (names.remark, names.unknown(masks.parts().tolist()))):
         print(remark)
     if renderer.missing:
@@ -63,6 +69,17 @@ def run(workspace: Workspace) -> None:
             f"{len(renderer.missing)} photographs are not in {root}, or are others there; the "
             "pages show only the crops of these"
         )
+
+
+def _say_sizes(folder: Path) -> None:
+    for name, what in (
+        ("index.html", "the report"),
+        ("classes/*.html", "pages of classes"),
+        ("images/*.html", "pages of test images, which images.html lists"),
+    ):
+        sizes = [path.stat().st_size / 1e6 for path in folder.glob(name)]
+        several = f" at most, {sum(sizes):.1f} MB together" * (len(sizes) > 1)
+        print(f"{folder / name}: {what}, {max(sizes):.1f} MB{several}")
 
 
 def _facts(
@@ -144,6 +161,20 @@ def _read_measured(workspace: Workspace) -> Measured:
         notes["remarks"],
         {path.stem: pd.read_csv(path) for path in plots},
     )
+
+
+def _read_background(workspace: Workspace, finished: Finished) -> NDArray[np.float64] | None:
+    """Reads the background overlap of the test images, in the order of the model's outputs."""
+    path = workspace.evaluate / "images.parquet"
+    try:
+        table = pd.read_parquet(path).set_index("image")
+    except (OSError, KeyError, ValueError) as error:
+        raise ProtoMaskError(f"{path} cannot be read ({error}): {rerun('evaluate')}") from None
+    if BACKGROUND not in table:
+        return None
+    ids = finished.index.ids
+    tested = [ids[row] for row in finished.index.rows("test").tolist()]
+    return table[BACKGROUND].reindex(tested).to_numpy(np.float64)
 
 
 def _read_json(path: Path, *wanted: str) -> dict[str, dict]:

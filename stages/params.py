@@ -118,11 +118,14 @@ class ExplainParams(BaseModel):
     Args:
         only_mask: relevance on the crops' masks only, even where the network sees the photograph
             outside them (`crops.background: original`).
+        images: how many test images are drawn on their pages, mistakes and images that nobody
+            picked; of the others the pages say the same in numbers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     only_mask: bool
+    images: Annotated[int, Field(ge=0)]
 
 
 class Params(BaseModel):

@@ -36,7 +36,7 @@ finetune: {merge: false, reach: 1.0, epochs: 1, lr: 0.0003, batch_size: 8, spars
 prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, groups: [general, compactness, contrastivity, segmentation],
   explanations: [mask]}
-explain: {only_mask: false}
+explain: {only_mask: false, images: 4}
 runtime: {device: cpu, devices: 1, workers: 1, weights: null, masks: null, codebook: null,
   memory_fraction: 0.9, compile: false, scheduler: null}
 """

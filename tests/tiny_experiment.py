@@ -39,6 +39,7 @@ EVERYWHERE, IN_EVERY_SECOND, BEHIND = 7, 3, 5
 PART_P = [BEHIND, BEHIND, EVERYWHERE, IN_EVERY_SECOND, NO_PART, EVERYWHERE]
 """Of crops 2, 2, 0, 1, 3 and 0."""
 NAMES = ["Grünspecht & Co", "<b>bold</b>", 'the "quoted" one']
+NUM_DRAWN = 3
 FACTS = {"Data set": "folder, 3 classes", "Seed": "0"}
 METRICS = {
     "general": {"accuracy": 0.5, "f1_macro": 0.25},
@@ -149,7 +150,7 @@ class Tiny(NamedTuple):
     def write(self, folder: Path, root: Path | None = None) -> Path:
         """Writes the pages as the stage does; returns index.html."""
         with atomic_folder(folder) as part:
-            self.report(root).write(part, FACTS, MEASURED, 0)
+            self.report(root).write(part, FACTS, MEASURED, 0, NUM_DRAWN)
         return folder / "index.html"
 
     def write_photograph(self, page: Path) -> Path:

@@ -1,5 +1,7 @@
 """Self-contained HTML pages from templates: a page loads no other files."""
 
+import base64
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,8 +73,15 @@ def page_templates(*folders: Path) -> jinja2.Environment:
     environment.filters["web_colour"] = web_colour
     environment.globals["no_part"] = NO_PART
     environment.globals["ramp"] = ", ".join(web_colour(colour) for colour in RAMP)
+    environment.filters["csp_hash"] = csp_hash
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     return environment
+
+
+def csp_hash(script: str) -> str:
+    """Returns the hash by which a Content-Security-Policy allows an inline script, and no other."""
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
+    return "sha256-" + base64.b64encode(digest).decode("ascii")
 
 
 @cache

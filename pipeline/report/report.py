@@ -15,6 +15,7 @@ from pipeline.report.class_pages import THUMBNAIL, ClassPages
 from pipeline.report.contrast import Contrast
 from pipeline.report.drawing import QUALITY_SMALL
 from pipeline.report.heatmaps import Places, Relevance, read_cut
+from pipeline.report.image_pages import ImagePages
 from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.mask_charts import mask_charts
 from pipeline.report.metric_table import Measured, tables
@@ -124,16 +125,27 @@ class Report:
         )
         self.contrasts = Contrasts(renderer, prototypes, outputs, parts)
 
-    def write(self, folder: Path, facts: Mapping[str, str], measured: Measured, seed: int) -> None:
-        """Writes index.html and classes/, and parts.html if masks show parts.
+    def write(
+        self,
+        folder: Path,
+        facts: Mapping[str, str],
+        measured: Measured,
+        seed: int,
+        num_drawn: int,
+        background_N: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Writes index.html, classes/, images.html and images/, and parts.html if masks show parts.
 
         The same inputs give the same bytes.
 
         Args:
-            folder: an existing folder to write to, without classes/.
+            folder: an existing folder to write to, without classes/ and images/.
             facts: settings of the run, by name.
             measured: the results of the stage evaluate.
             seed: seed of the map of prototypes.
+            num_drawn: how many test images are drawn (see `answers.chosen`).
+            background_N: float64 N, background overlap of the test images in percent, NaN where it
+                is not known; None if it was not measured.
         """
         (folder / "classes").mkdir()
         pages = ClassPages(
@@ -149,6 +161,14 @@ class Report:
             pages.write(folder / "classes" / f"{label}.html", label)
         if self.parts_page.found:
             self.parts_page.write(folder / "parts.html", self.explainer.not_learned)
+        images = ImagePages(
+            self.index,
+            self.renderer,
+            self.prototypes,
+            self.outputs,
+            self.contrasts,
+        )
+        images.write(folder, num_drawn, background_N, self.explainer.not_learned)
         typical = self.typical()
         write_page(
             folder / "index.html",

@@ -28,7 +28,7 @@ seed: 0
 crops: {side: 48, max_box_area: 1.0}
 train: {lr: 5.0e-05}
 evaluate: {top_k: 5}
-explain: {only_mask: false}
+explain: {only_mask: false, images: 4}
 runtime: {workers: 1}
 """,
     "conf/dataset/demo.yaml": "{name: demo, root: null, num_classes: null, fold: 0, scanned: []}",

@@ -48,7 +48,7 @@ finetune: {merge: false, reach: 1.0, epochs: 1, lr: 0.0003, batch_size: 16, spar
   penalty: 0.001}
 prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, explanations: [mask, prp]}
-explain: {only_mask: false}
+explain: {only_mask: false, images: 4}
 runtime: {device: cpu, devices: 1, workers: 1, weights: null, masks: null, codebook: null,
   memory_fraction: 0.9, compile: false, scheduler: null}
 """

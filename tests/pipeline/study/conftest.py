@@ -17,7 +17,7 @@ PARAMS: dict[str, Any] = {
     "model": {"name": "protomask", "embedding_dim": 128},
     "train": {"lr": 1e-3},
     "evaluate": {"top_k": 5, "groups": ["general"]},
-    "explain": {"only_mask": False},
+    "explain": {"only_mask": False, "images": 4},
     "runtime": {"workers": 2},
 }
 
