@@ -18,7 +18,7 @@ from pipeline.workers import share_cores
 # Before PyTorch is imported: pytest-xdist runs tests beside each other.
 share_cores(int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
-pytest_plugins = ["finished_runs", "tiny_experiment"]
+pytest_plugins = ["browsers", "finished_runs", "tiny_experiment"]
 
 REPOSITORY = Path(__file__).parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

@@ -44,6 +44,13 @@ def test_the_command_says_the_class_and_writes_the_same_page_again(run_folder: P
     assert str(run_folder) not in before.decode()
 
 
+def test_an_image_of_the_index_is_named_by_its_id(run_folder: Path) -> None:
+    image = pd.read_csv(workspace.evaluate / "predictions.csv")["image"][0]
+    assert not Path(image).exists()
+    result = CliRunner().invoke(app, ["explain", image, "--out", str(PAGE)])
+    assert result.exit_code == 0 and PAGE.exists()
+
+
 @pytest.mark.parametrize("arguments", [[str(PHOTOGRAPH)], ["--out", str(PAGE)]])
 def test_a_photograph_and_a_page_go_together(run_folder: Path, arguments: list[str]) -> None:
     result = CliRunner().invoke(app, ["explain", *arguments])

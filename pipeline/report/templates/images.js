@@ -154,7 +154,7 @@ for (const name in TEXTS) {
   used.sort((a, b) => collator.compare(TEXTS[name][a], TEXTS[name][b]));
   form.elements[name]?.append(...used.map(value => new Option(TEXTS[name][value], value)));
 }
-form.oninput = event => go({ [event.target.name]: event.target.value, page: "" });
+form.oninput = form.onchange = event => go({ [event.target.name]: event.target.value, page: "" });
 form.onreset = () => {
   state = new URLSearchParams();
   go({});
