@@ -17,11 +17,12 @@ from pipeline.masks.store import MaskStore
 from pipeline.report.heatmaps import relevance_of
 from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.metric_table import Measured
-from pipeline.report.report import Report
+from pipeline.report.report import Report, Run
 from pipeline.saliency.maps import SimilarPlaces
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.saliency.views import Views
 from pipeline.training.fabric import device_of
+from stages import provenance, reproduction
 from stages.finished import Finished
 from stages.params import Params
 from stages.workspace import Workspace
@@ -51,12 +52,17 @@ def run(workspace: Workspace) -> None:
         finished.about.not_learned,
         names,
     )
-    facts, measured = _facts(params, finished, masks, prototypes), _read_measured(workspace)
+    ran = Run(
+        _facts(params, finished, masks, prototypes) | _made_from(workspace, finished),
+        reproduction.command(workspace, params),
+        reproduction.parameters(provenance.read_made_with(workspace.made_with), params),
+        _read_curves(workspace),
+    )
     with atomic_folder(workspace.report) as folder:
         report.write(
             folder,
-            facts,
-            measured,
+            ran,
+            _read_measured(workspace),
             params.seed,
             params.explain.images,
             _read_background(workspace, finished),
@@ -69,6 +75,26 @@ def run(workspace: Workspace) -> None:
             f"{len(renderer.missing)} photographs are not in {root}, or are others there; the "
             "pages show only the crops of these"
         )
+
+
+def _made_from(workspace: Workspace, finished: Finished) -> dict[str, str]:
+    """Says which code and which photographs the report is of."""
+    code, images = reproduction.code(workspace), finished.index.image_files.digest()
+    return ({"Code": code} if code else {}) | {"Hash of the images": images[:16]}
+
+
+def _read_curves(workspace: Workspace) -> dict[str, dict[str, pd.DataFrame]]:
+    """Reads the training curves: metric → split → table."""
+    folder = workspace.train / "curves" / "plots" / "metrics"
+    return {
+        metric: {
+            split: pd.read_csv(path, sep="\t")
+            for split in ("train", "val")
+            for path in [folder / split / f"{metric}.tsv"]
+            if path.is_file()
+        }
+        for metric in ("loss", "accuracy")
+    }
 
 
 def _say_sizes(folder: Path) -> None:

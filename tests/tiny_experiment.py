@@ -26,7 +26,7 @@ from pipeline.masks.store import MaskStore, write_store
 from pipeline.report.image_page import Prediction, write_image_page
 from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.metric_table import Measured
-from pipeline.report.report import Report
+from pipeline.report.report import Report, Run
 from pipeline.report.score_lines import Explainer
 from pipeline.saliency.margin import margin_of
 from pipeline.saliency.prototypes import Prototypes
@@ -41,6 +41,12 @@ PART_P = [BEHIND, BEHIND, EVERYWHERE, IN_EVERY_SECOND, NO_PART, EVERYWHERE]
 NAMES = ["Grünspecht & Co", "<b>bold</b>", 'the "quoted" one']
 NUM_DRAWN = 3
 FACTS = {"Data set": "folder, 3 classes", "Seed": "0"}
+RUN = Run(
+    FACTS,
+    "dvc exp run -S dataset=folder",
+    {"train": {"train.epochs": "3"}},
+    {"loss": {"train": pd.DataFrame({"step": [0, 1, 2], "loss": [3.0, 1.5, 0.75]})}},
+)
 METRICS = {
     "general": {"accuracy": 0.5, "f1_macro": 0.25},
     "complexity": {"ior": -0.125, "ior_prp": 0.5, "oirr_undefined": 3.0},
@@ -150,7 +156,7 @@ class Tiny(NamedTuple):
     def write(self, folder: Path, root: Path | None = None) -> Path:
         """Writes the pages as the stage does; returns index.html."""
         with atomic_folder(folder) as part:
-            self.report(root).write(part, FACTS, MEASURED, 0, NUM_DRAWN)
+            self.report(root).write(part, RUN, MEASURED, 0, NUM_DRAWN)
         return folder / "index.html"
 
     def write_photograph(self, page: Path) -> Path:

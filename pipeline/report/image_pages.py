@@ -15,7 +15,7 @@ from pipeline.progress import track
 from pipeline.report.answers import Answer, Lines, answer, chosen, confidence, lines
 from pipeline.report.contact_sheets import Thumbnail, thumbnail, write_sheet
 from pipeline.report.contrast import Contrast, draw_place
-from pipeline.report.drawing import COLOURS
+from pipeline.report.drawing import COLOURS, QUALITY_SMALL
 from pipeline.report.heatmaps import read_cut
 from pipeline.report.image_renderer import ImageRenderer
 from pipeline.report.pages import Picture, picture, write_page
@@ -200,6 +200,15 @@ class ImagePages:
             for row in contrast.rows
         ]
         return contrast._replace(rows=rows)
+
+    def picture(self, place: int) -> Picture:
+        """Returns a small picture of a test image.
+
+        Args:
+            place: position of the image in the outputs.
+        """
+        image = self.index.ids[self.outputs.rows_N[place]]
+        return picture(self._small(place), f"Test photograph {image}", QUALITY_SMALL)
 
     def _small(self, place: int) -> Image.Image:
         """Returns a small picture of a test image: as the store has it, in its own proportions."""

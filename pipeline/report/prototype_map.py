@@ -12,8 +12,8 @@ from pipeline.saliency.prototypes import Prototypes
 FEW, PERPLEXITY = 30, 30
 WIDTH, HEIGHT, MARGIN = 1000, 640, 24
 GOLDEN_ANGLE = 137.508
-WIDE, NARROW = 15, 34
-"""Font size of names in the map's units, on a wide (desktop) and a narrow (phone) screen."""
+WIDE = 15
+"""Font size of names in the map's units. On a phone, classes have their numbers instead."""
 LETTER = 0.64
 """Mean width of a letter as a share of the font size."""
 LARGEST_DOT, SPREAD_DOT = 12, 200
@@ -32,7 +32,7 @@ class Cluster(NamedTuple):
         hue: hue of the class's colour, in degrees.
         points: (x, y) of each distinct prototype, in the map's units.
         x, y: centre of the name's baseline, in the map's units.
-        wide, narrow: whether the name fits without overlap on a wide screen, and on a narrow one.
+        wide: whether the name fits without overlap on a wide screen.
     """
 
     label: int
@@ -42,7 +42,6 @@ class Cluster(NamedTuple):
     x: int
     y: int
     wide: bool = False
-    narrow: bool = False
 
 
 class PrototypeMap(NamedTuple):
@@ -80,16 +79,13 @@ def map_prototypes(
         _cluster(label, prototypes.class_names[label], place_X2[label_X == label], place_X2)
         for label in np.unique(label_X).tolist()
     ]
-    wide, narrow = _with_room(clusters, WIDE), _with_room(clusters, NARROW)
+    wide = _with_room(clusters, WIDE)
     return PrototypeMap(
         WIDTH,
         HEIGHT,
         round(min(LARGEST_DOT, SPREAD_DOT / len(first_X) ** 0.5)),
         _method(len(first_X)),
-        [
-            cluster._replace(wide=cluster.label in wide, narrow=cluster.label in narrow)
-            for cluster in clusters
-        ],
+        [cluster._replace(wide=cluster.label in wide) for cluster in clusters],
     )
 
 

@@ -5,14 +5,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.datasets.index import Index
 from pipeline.masks.part_names import PartNames
 from pipeline.progress import track
+from pipeline.report.answers import confidence
+from pipeline.report.calibration import calibration_chart
 from pipeline.report.class_pages import THUMBNAIL, ClassPages
+from pipeline.report.confusion import confused_pairs, confusion_matrix
 from pipeline.report.contrast import Contrast
+from pipeline.report.curve_charts import curve_charts
 from pipeline.report.drawing import QUALITY_SMALL
 from pipeline.report.heatmaps import Places, Relevance, read_cut
 from pipeline.report.image_pages import ImagePages
@@ -31,6 +36,22 @@ from pipeline.saliency.stored_outputs import StoredOutputs
 NUM_DECISIONS, NUM_MISTAKES, NUM_SEGMENTED, NUM_BEST = 12, 8, 4, 5
 TOP_DECISION, TOP_MISTAKE = 4, 2
 IMAGE_SIDE, SEGMENTED = 320, 384
+
+
+class Run(NamedTuple):
+    """What was run, and how it is run again.
+
+    Args:
+        facts: settings, by name.
+        command: the command that runs it again; empty if there is none to say.
+        parameters: stage → parameter → value, with which each stage's output was really made.
+        curves: the training curves, see `curve_charts`.
+    """
+
+    facts: Mapping[str, str]
+    command: str
+    parameters: Mapping[str, Mapping[str, str]]
+    curves: Mapping[str, Mapping[str, pd.DataFrame]]
 
 
 class Decision(NamedTuple):
@@ -128,7 +149,7 @@ class Report:
     def write(
         self,
         folder: Path,
-        facts: Mapping[str, str],
+        run: Run,
         measured: Measured,
         seed: int,
         num_drawn: int,
@@ -140,7 +161,7 @@ class Report:
 
         Args:
             folder: an existing folder to write to, without classes/ and images/.
-            facts: settings of the run, by name.
+            run: what was run, and how it is run again.
             measured: the results of the stage evaluate.
             seed: seed of the map of prototypes.
             num_drawn: how many test images are drawn (see `answers.chosen`).
@@ -169,7 +190,8 @@ class Report:
             self.contrasts,
         )
         images.write(folder, num_drawn, background_N, self.explainer.not_learned)
-        typical = self.typical()
+        typical, sure_N = self.typical(), confidence(self.outputs.logits_NC)
+        actual_N, named_N = self.outputs.labels_N, self.outputs.predicted_N
         write_page(
             folder / "index.html",
             "report.html.jinja",
@@ -177,7 +199,11 @@ class Report:
             not_learned=self.explainer.not_learned,
             views=self.views,
             only_inside=self.renderer.crops.settings.background != "original",
-            facts=facts,
+            run=run,
+            curves=curve_charts(run.curves),
+            calibration=calibration_chart(sure_N, actual_N == named_N),
+            confusion=confusion_matrix(actual_N, named_N, self.prototypes.class_names),
+            pairs=confused_pairs(actual_N, named_N, images.picture),
             rule=self.explainer.relevance.rule,
             num_test=len(self.outputs.rows_N),
             num_right=int((self.outputs.labels_N == self.outputs.predicted_N).sum()),

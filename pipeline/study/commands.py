@@ -36,9 +36,9 @@ def overrides_of(
             chosen = others
     for choice in list(chosen):
         others = [other for other in chosen if other != choice]
-        if not _differences(compose(chosen), compose(others)):
+        if not differences(compose(chosen), compose(others)):
             chosen = others
-    return chosen + _differences(wanted, compose(chosen))
+    return chosen + differences(wanted, compose(chosen))
 
 
 def queue_command(overrides: Sequence[str]) -> str:
@@ -48,7 +48,7 @@ def queue_command(overrides: Sequence[str]) -> str:
     )
 
 
-def _differences(wanted: Params, given: Params) -> list[str]:
+def differences(wanted: Params, given: Params) -> list[str]:
     """Returns the overrides that turn `given` into `wanted`, in Hydra's syntax."""
     there, here = _of_every_machine(wanted), _of_every_machine(given)
     changed = [
@@ -67,7 +67,7 @@ def _distance(wanted: Params, given: Params, group: str) -> tuple[bool, int]:
         given: the parameters that the preset gives.
         group: the group that the preset belongs to.
     """
-    return _name(wanted, group) != _name(given, group), len(_differences(wanted, given))
+    return _name(wanted, group) != _name(given, group), len(differences(wanted, given))
 
 
 def _name(params: Params, section: str) -> Any:

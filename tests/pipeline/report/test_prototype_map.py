@@ -80,11 +80,6 @@ def test_names_that_are_written_do_not_touch() -> None:
         assert abs(one.x - other.x) > width - 2 or abs(one.y - other.y) > WIDE
 
 
-def test_letters_that_are_large_leave_room_for_fewer_names() -> None:
-    found = drawn(40, 3).clusters
-    assert sum(cluster.narrow for cluster in found) < sum(cluster.wide for cluster in found)
-
-
 def test_prototypes_of_one_crop_are_one_dot_and_a_class_without_any_has_none() -> None:
     prototypes = Prototypes(
         ["wren", "crow", "owl"],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_experiment import MEASURED
+from tiny_experiment import MEASURED, RUN
 
 from pipeline.errors import ProtoMaskError
 from pipeline.report.class_pages import NUM_NEAREST, NUM_WRONG
@@ -179,7 +179,7 @@ def test_a_model_that_has_not_learned_is_said_to_have_not(
 ) -> None:
     report = tiny.report()
     report.explainer.not_learned = ["it names 9 % right", "places < 3"]
-    report.write(tmp_path, {}, MEASURED, 0, 0)
+    report.write(tmp_path, RUN, MEASURED, 0, 0)
     pages = ("index.html", "images.html", "classes/0.html", "images/0.html")
     for path in [tmp_path / page for page in pages]:
         head = said(path.read_text(encoding="utf-8").partition("</header>")[0])
@@ -295,7 +295,7 @@ def test_answers_of_another_model_are_refused(tiny: Any) -> None:
 def test_the_page_of_a_photograph_is_whole_in_itself(tiny: Any, tmp_path: Path) -> None:
     first = tiny.write_photograph(tmp_path / "a.html")
     outside = Outside(first)
-    assert outside.fetched == [] and outside.links == ["#main"]
+    assert outside.fetched == [] and outside.links == ["#main", "#top"]
     text = first.read_text(encoding="utf-8")
     assert "<h1>&lt;b&gt;bold&lt;/b&gt;</h1>" in text
     assert "&lt;photo&gt;.png" in text and "<photo>" not in text

@@ -1,41 +1,19 @@
 """The report's pages in a browser, on a phone and on a desk: headless Chromium."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium here")
+pytest.importorskip("selenium", reason="no selenium here")
 
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+from browsers import NO_BROWSER, visit
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no chromium and chromedriver here"),
-]
-SWITCHES = (
-    "--headless=new --no-sandbox --disable-gpu --disable-background-networking "
-    "--disable-component-update --disable-sync --no-first-run"
-).split()
-SECTIONS = ["run", "metrics", "decisions", "mistakes", "segmentation", "map", "prototypes"]
+pytestmark = [pytest.mark.browser, NO_BROWSER]
+SECTIONS = "run metrics answers decisions mistakes segmentation map prototypes".split()
 WIDTHS = pytest.mark.parametrize("width", [320, 390, 1280])
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for switch in (*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(switch)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +29,14 @@ def pages(tiny: Any, parted: Any, page: Path) -> dict[str, Path]:
         "class": page.parent / "classes" / "0.html",
         "parts": parted.write(page.parent / "parted").parent / "parts.html",
         "photograph": tiny.write_photograph(page.parent / "photograph.html"),
+        "table": page.parent / "images.html",
+        "images": page.parent / "images" / "0.html",
     }
 
 
-KINDS = pytest.mark.parametrize("kind", ["index", "class", "parts", "photograph"])
-
-
-def visit(browser: Any, page: Path, width: int) -> None:
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(page.as_uri())
+KINDS = pytest.mark.parametrize(
+    "kind", ["index", "class", "parts", "photograph", "table", "images"]
+)
 
 
 @KINDS
@@ -71,7 +47,8 @@ def test_nothing_is_wider_than_the_window(
     visit(browser, pages[kind], width)
     wide = browser.execute_script(
         """const all = [...document.querySelectorAll('main *, header *')];
-        return all.filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+        return all.filter(e => !e.parentElement.closest('.scroll'))
+            .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
             .map(e => e.tagName + '.' + e.className)"""
     )
     assert wide == []
@@ -81,7 +58,7 @@ def test_nothing_is_wider_than_the_window(
 @WIDTHS
 def test_all_sections_are_there(browser: Any, page: Path, width: int) -> None:
     visit(browser, page, width)
-    links = browser.find_elements(By.CSS_SELECTOR, "nav a")
+    links = browser.find_elements(By.CSS_SELECTOR, "nav a[href^='#']")
     assert [link.get_attribute("href").split("#")[1] for link in links] == SECTIONS
     for section in SECTIONS:
         element = browser.find_element(By.ID, section)
@@ -113,7 +90,7 @@ def test_every_picture_says_what_it_shows(browser: Any, pages: dict[str, Path], 
     drawings = browser.execute_script(
         "return [...document.querySelectorAll('svg')].map(s => s.getAttribute('aria-label'))"
     )
-    assert len(drawings) == (3 if kind == "index" else 0) and all(drawings)
+    assert len(drawings) == (6 if kind == "index" else 0) and all(drawings)
     if kind == "class":
         assert any(alt.startswith("Training photograph class 0/") for alt in alts)
 
@@ -144,7 +121,7 @@ def test_a_prototype_leads_to_its_page_and_back(browser: Any, page: Path) -> Non
 
 def test_pointing_at_a_class_on_the_map_shows_it_alone(browser: Any, page: Path) -> None:
     visit(browser, page, 1280)
-    groups = browser.find_elements(By.CSS_SELECTOR, ".map a")
+    groups = browser.find_elements(By.CSS_SELECTOR, ".map svg a")
     assert len(groups) == 3
     dots = groups[0].find_element(By.TAG_NAME, "path")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", dots)
@@ -195,3 +172,48 @@ def test_text_stands_out_from_its_ground(
             .filter(([_, contrast]) => contrast < 4.5)"""
     )
     assert faint == []
+
+
+@WIDTHS
+def test_the_map_names_every_class_on_every_screen(browser: Any, page: Path, width: int) -> None:
+    visit(browser, page, width)
+    for group in browser.find_elements(By.CSS_SELECTOR, ".map svg a"):
+        shown = [t.text for t in group.find_elements(By.TAG_NAME, "text") if t.is_displayed()]
+        name = group.find_element(By.TAG_NAME, "title").get_attribute("textContent")
+        label = group.find_element(By.CSS_SELECTOR, ".label").get_attribute("textContent")
+        assert shown == ([name] if width == 1280 else [label])
+        if width < 500:
+            item = browser.find_element(By.CSS_SELECTOR, f".map li[value='{label}']")
+            assert item.text == name and item.is_displayed()
+
+
+def test_there_is_always_a_way_back_up(browser: Any, page: Path) -> None:
+    visit(browser, page, 390)
+    browser.execute_script("window.scrollTo(0, 4000)")
+    link = browser.find_element(By.CSS_SELECTOR, ".up a")
+    box = browser.execute_script("return arguments[0].getBoundingClientRect()", link)
+    assert box["top"] > 0 and box["bottom"] <= 800
+    link.send_keys(Keys.ENTER)
+    assert browser.execute_script("return scrollY") < 100
+
+
+@pytest.mark.parametrize("table", ["sum", "regions"])
+def test_on_a_phone_headers_stand_over_their_columns_and_stay(
+    browser: Any, page: Path, table: str
+) -> None:
+    visit(browser, page, 390)
+    lefts = browser.execute_script(
+        """const left = e => Math.round(e.getBoundingClientRect().left);
+        const t = document.querySelector(`table.${arguments[0]}`);
+        return [t.tHead.rows[0], t.tBodies[0].rows[0]].map(r => [...r.cells].map(left))""",
+        table,
+    )
+    shown = 3 if table == "regions" else 4
+    assert lefts[0][:shown] == lefts[1][:shown]
+    top = browser.execute_script(
+        """const t = document.querySelector(`table.${arguments[0]}`);
+        scrollTo(0, t.getBoundingClientRect().top + scrollY + 150);
+        return t.tHead.getBoundingClientRect().top""",
+        table,
+    )
+    assert abs(top) < 2
