@@ -42,9 +42,12 @@ def overrides_of(
 
 
 def queue_command(overrides: Sequence[str]) -> str:
-    """Returns the command `dvc exp run --queue -S …` with these overrides."""
+    """Returns the command `dvc exp run --queue evaluate -S …` with these overrides.
+
+    It ends with the metrics, and draws no report.
+    """
     return " ".join(
-        ["dvc exp run --queue", *(f"-S {shlex.quote(override)}" for override in overrides)]
+        ["dvc exp run --queue evaluate", *(f"-S {shlex.quote(override)}" for override in overrides)]
     )
 
 

@@ -225,8 +225,8 @@ def tables(runs: Iterable[Run], metrics: Sequence[str], overrides: Overrides) ->
     finished = [run for run in runs if run.state == "finished"]
     if not finished:
         raise ProtoMaskError(
-            "no finished experiment: queue some with `dvc exp run --queue -S seed=0,1,2` and run "
-            "them with `dvc queue start`"
+            "no finished experiment: queue some with `dvc exp run --queue evaluate -S seed=0,1,2` "
+            "and run them with `dvc queue start`"
         )
     names = _chosen(finished, metrics)
     datasets = sorted({run.dataset for run in finished})

@@ -146,7 +146,7 @@ def test_table(study: Path) -> None:
     assert "4 runs, 40 test images" in said and "Missing: 2 of 6 runs" in said
     failed, queued = said.split("Missing")[1].split("\n- ")[1:]
     assert re.match(r"ProtoPNet, fold 0, seed 1: failed as `([\w-]+)`; `dvc queue logs \1`", failed)
-    assert "dvc exp run --queue -S model=protopnet -S seed=1\n" in failed
+    assert "dvc exp run --queue evaluate -S model=protopnet -S seed=1\n" in failed
     assert queued.startswith("ProtoPNet, fold 0, seed 3: queued as `waiting`;")
 
 

@@ -144,7 +144,10 @@ def test_pages_fetch_nothing_and_their_links_lead_somewhere(index_page: Path) ->
         for link in outside.links:
             target, _, anchor = link.partition("#")
             found = pages[(path.parent / target).resolve() if target else path]
-            assert not anchor or anchor in found.ids
+            if "=" in anchor:  # what the table of images shows
+                assert found is pages[index_page.resolve().with_name("images.html")]
+            else:
+                assert not anchor or anchor in found.ids
     assert sum(len(outside.links) for outside in pages.values()) > 40
 
 

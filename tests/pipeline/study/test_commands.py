@@ -65,11 +65,11 @@ def test_command_gives_the_same_parameters(
     overrides = overrides_of(wanted, lambda overrides: composed(conf, overrides), GROUPS)
     command = queue_command(overrides)
     words = shlex.split(command)
-    assert words[:4] == ["dvc", "exp", "run", "--queue"]
-    again = composed(conf, [word for word in words[4:] if word != "-S"])
+    assert words[:5] == ["dvc", "exp", "run", "--queue", "evaluate"]
+    again = composed(conf, [word for word in words[5:] if word != "-S"])
     assert again | {"runtime": None} == wanted | {"runtime": None}
     if written is not None:
-        assert command == f"dvc exp run --queue {written}".strip()
+        assert command == f"dvc exp run --queue evaluate {written}".strip()
 
 
 def test_the_preset_is_that_of_the_models_name() -> None:

@@ -104,7 +104,7 @@ def test_html(study: list[Table]) -> None:
     assert {len(row) for row in second} == {len(study[0].columns) - PAGE + 1}
     assert [row[0] for row in first[1:]][1:] == ["ProtoMask (SAM 2)model.backbone=plain", "PIP-Net"]
     assert first[3][1] == "25.0n = 1" and first[3][2] == "–"
-    assert "dvc exp run --queue -S 'dataset.root=50% & <b>_x_$#{}~^\\|*'" in page.texts
+    assert "dvc exp run --queue evaluate -S 'dataset.root=50% & <b>_x_$#{}~^\\|*'" in page.texts
 
 
 def test_the_same_runs_give_the_same_bytes(study: list[Table]) -> None:

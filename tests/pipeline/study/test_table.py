@@ -242,7 +242,7 @@ def test_missing_runs(make: Make) -> None:
     )
     assert labels(found) == ["ProtoMask (SAM 2)", "PIP-Net"]
     told = [(m.label, m.fold, m.seed, m.task and m.task.name, m.command) for m in found.missing]
-    queue = "dvc exp run --queue"
+    queue = "dvc exp run --queue evaluate"
     assert told == [
         ("ProtoPNet", 0, 0, None, f"{queue} -S model=protopnet"),
         ("ProtoPNet", 0, 1, "later", f"{queue} -S model=protopnet -S seed=1"),
