@@ -75,12 +75,12 @@ function drawRow(place) {
   cell(row, link, "id");
   cell(row, said("actual", place));
   cell(row, `${right ? "✓" : "✗"} ${said("named", place)}`, right ? "right" : "wrong").dataset.actual = said("actual", place);
-  cell(row, `${data.confidence[place].toFixed(1)} %`, "number").dataset.label = "Confidence";
+  cell(row, `${data.confidence[place].toFixed(1)}\u00a0%`, "number").dataset.label = "Confidence";
   const margin = data.margin[place];
   cell(row, margin === null ? "–" : margin.toFixed(2).replace("-", "−"), "number").dataset.label = "Margin";
   if (find('[data-by="region"]')) cell(row, said("region", place) || "–");
   const background = data.background[place];
-  cell(row, background === null ? "–" : `${background.toFixed(0)} %`, "number").dataset.label = "Background";
+  cell(row, background === null ? "–" : `${background.toFixed(0)}\u00a0%`, "number").dataset.label = "Background";
   row.onclick = event => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
