@@ -219,6 +219,22 @@ def params(
         list_params.show(here())
 
 
+@app.command("app", rich_help_panel=PEOPLE)
+def serve(
+    model: Model = Path(),
+    port: Annotated[int, typer.Option(help="Of the page, on this machine.", min=1)] = 7860,
+) -> None:
+    """Open a page for photographs, masks and names of parts.
+
+    Drop a photograph and see its regions, what decides between the first two classes, and the
+    prototypes. In an experiment's folder also: the masks of the data set, and names for its parts,
+    which are written into parts.yaml. Needs the extra `app`.
+    """
+    from commands import page
+
+    page.run(model, port)
+
+
 @study_app.command()
 def tune(
     name: Annotated[str, typer.Option(help="What the search is called.", show_default=False)],

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 COMMANDS = [
     (),
     *(("scan",), ("prepare",), ("masks",), ("crops",), ("train",), ("push",), ("finetune",)),
-    *(("evaluate",), ("explain",), ("predict",), ("params",), ("export",)),
+    *(("evaluate",), ("explain",), ("predict",), ("params",), ("export",), ("app",)),
     *(("masks", "info"), ("masks", "show"), ("masks", "verify")),
     *(("masks", "export"), ("masks", "hash")),
 ]
