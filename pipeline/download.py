@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
-import requests
 from filelock import FileLock
 from rich.progress import (
     BarColumn,
@@ -28,7 +27,6 @@ from pipeline.progress import console
 CHUNK = 64 * 1024
 TIMEOUT = 30.0
 PAUSES = (1.0, 2.0, 4.0, 8.0)
-BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
 def cache(kind: str) -> Path:
@@ -120,13 +118,16 @@ def _fetch(url: str, part: Path) -> Iterator[tuple[int, int | None]]:
         requests.RequestException: all tries failed, or the server refuses.
         OSError: the part cannot be written.
     """
+    import requests
+
+    broken = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
     pauses: Iterator[float] = iter(())
     most = _size(part)
     while True:
         try:
             yield from _fetch_once(url, part)
             return
-        except BROKEN:
+        except broken:
             if _size(part) > most:
                 most, pauses = _size(part), iter(PAUSES)
             pause = next(pauses, None)
@@ -136,6 +137,8 @@ def _fetch(url: str, part: Path) -> Iterator[tuple[int, int | None]]:
 
 
 def _fetch_once(url: str, part: Path) -> Iterator[tuple[int, int | None]]:
+    import requests
+
     have = _size(part)
     headers = {"Accept-Encoding": "identity"}
     if have:
