@@ -210,6 +210,7 @@ def _runtime(device: str) -> Runtime:
             {
                 **dict.fromkeys(("weights", "masks", "codebook", "scheduler")),
                 "device": device,
+                "engine": "pytorch",
                 "devices": 1,
                 "workers": 1,
                 "compile": False,

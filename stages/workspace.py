@@ -183,6 +183,7 @@ class Workspace:
             runtime.memory_fraction,
             runtime.compile,
             self._file(runtime.codebook) or self._stored_codebook(),
+            runtime.engine,
         )
 
     def _stored_codebook(self) -> Path | None:

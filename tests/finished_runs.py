@@ -37,8 +37,8 @@ prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, groups: [general, compactness, contrastivity, segmentation],
   explanations: [mask]}
 explain: {only_mask: false, images: 4}
-runtime: {device: cpu, devices: 1, workers: 1, weights: null, masks: null, codebook: null,
-  memory_fraction: 0.9, compile: false, scheduler: null}
+runtime: {device: cpu, engine: pytorch, devices: 1, workers: 1, weights: null, masks: null,
+  codebook: null, memory_fraction: 0.9, compile: false, scheduler: null}
 """
 
 

@@ -120,6 +120,7 @@ FINETUNE: dict[str, Any] = {
 PRUNE = {"enabled": False, "nearest": 6, "threshold": 3}
 RUNTIME: dict[str, Any] = {
     "device": "auto",
+    "engine": "pytorch",
     "devices": 1,
     "workers": 2,
     "weights": None,

@@ -6,11 +6,13 @@ timm takes seconds to import, and parameters are checked without it.
 import difflib
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.backbone.engine import Compiled, Engine, Wanted, engine_of
 from pipeline.backbone.weights import PACKAGED, load_from_file, load_packaged
 from pipeline.errors import ProtoMaskError
 
@@ -42,6 +44,7 @@ class Backbone(nn.Module):
         name: name of the model, as passed.
         network: the timm model without its classification head.
         num_features: F, the number of channels of the last feature map.
+        engine: what computes feature maps on a CPU, see `use`; at first PyTorch.
         mean: float 1×3×1×1, the mean that is subtracted from each RGB channel in [0, 1].
         std: float 1×3×1×1, the standard deviation that each RGB channel is divided by.
 
@@ -56,6 +59,9 @@ class Backbone(nn.Module):
     def __init__(self, name: str, pretrained: str = "none", group: str = "model") -> None:
         super().__init__()
         self.name, self._group = name, group
+        self.engine: Engine = "pytorch"
+        self._compiled: dict[tuple[Any, ...], Compiled] = {}
+        self._compiled_of: Any = None
         download = pretrained == "imagenet" and name != PACKAGED
         self.network: Any = _create(name, download, group)
         self.num_features: int = self.network.num_features
@@ -68,6 +74,22 @@ class Backbone(nn.Module):
             self.register_buffer(key, values, persistent=False)
         self.network.to(memory_format=torch.channels_last)
         self._layout = _find_layout(self.network, name, group)
+
+    def use(self, engine: Wanted, folder: Path | None) -> None:
+        """Chooses what computes feature maps in evaluation mode, in float32 on a CPU.
+
+        Wherever gradients may be needed it is PyTorch.
+
+        Args:
+            engine: `runtime.engine`; see `engine_of` for `auto`.
+            folder: folder of converted networks, so that these weights are converted once; None for
+                weights that no other process has, which PyTorch computes with.
+
+        Raises:
+            ProtoMaskError: OpenVINO is not installed and `engine` is `openvino`.
+        """
+        of_cpu = self.mean.device.type == "cpu" and folder is not None
+        self.engine, self._folder = engine_of(engine if of_cpu else "pytorch", self.network), folder
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the features of images, averaged over the last feature map, float n×F.
@@ -106,12 +128,13 @@ class Backbone(nn.Module):
 
         Raises:
             ProtoMaskError: there is no such stage; the model accepts images of another size only;
-                or batch normalisation in training mode has a single value per channel.
+                batch normalisation in training mode has a single value per channel; or OpenVINO
+                cannot compute the backbone.
         """
         places = self.places(stages)
         height, width = images.shape[2:]
         try:
-            maps = stage_outputs(self.network, (images - self.mean) / self.std, places)
+            maps = self._outputs((images - self.mean) / self.std, places)
         except AssertionError as error:
             raise ProtoMaskError(
                 f"{self._group}.backbone: {self.name} takes no images of {width}×{height} "
@@ -163,11 +186,12 @@ class Backbone(nn.Module):
         Raises:
             ProtoMaskError: the model does not accept images of this size.
         """
-        was_training = self.training
+        was_training, engine, self.engine = self.training, self.engine, "pytorch"
         with torch.inference_mode():
             images = torch.zeros(1, 3, size, size, device=self.mean.device)
             rows, columns = self.eval().feature_map(images).shape[2:]
         self.train(was_training)
+        self.engine = engine
         return rows, columns
 
     def fingerprint(self) -> str:
@@ -181,6 +205,27 @@ class Backbone(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def _outputs(self, pixels: Tensor, places: Sequence[int]) -> list[Tensor]:
+        differentiable = torch.is_grad_enabled() or self.training
+        exact = pixels.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if self.engine == "pytorch" or differentiable or not exact or pixels.device.type != "cpu":
+            return stage_outputs(self.network, pixels, places)
+        return self._compile(tuple(places), *pixels.shape[2:])(pixels)
+
+    def _compile(self, places: tuple[int, ...], height: int, width: int) -> Compiled:
+        """Compiles the stages, unless they have been with these weights."""
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        weights = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if weights != self._compiled_of:
+            self._compiled, self._compiled_of = {}, weights
+        wanted = places, height, width, torch.get_num_threads()
+        if wanted not in self._compiled:
+            assert self._folder is not None
+            name = f"{self.fingerprint()} {places}"
+            stages = _Stages(self.network, places)
+            self._compiled[wanted] = Compiled(stages, height, width, name, self._folder)
+        return self._compiled[wanted]
 
     def _place(self, stage: int) -> int:
         """Returns a stage's place in timm's `feature_info`."""
@@ -239,6 +284,18 @@ def stage_outputs(network: Any, pixels: Tensor, stages: Sequence[int]) -> list[T
         )
         found = dict(zip(between, maps, strict=True))
     return [found[stage] for stage in stages]
+
+
+class _Stages(nn.Module):
+    """`stage_outputs` of a network in evaluation mode, as a module."""
+
+    def __init__(self, network: nn.Module, stages: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.stages = network, stages
+        self.training = network.training
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return tuple(stage_outputs(self.network, pixels, self.stages))
 
 
 def _create(name: str, download: bool, group: str) -> Any:

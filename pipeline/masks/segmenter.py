@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class Machine:
         memory_fraction: share of the device's memory that may be used, in (0, 1].
         compile: whether networks are compiled (`torch.compile`) before the first image.
         codebook: file with the codebook that a segmenter has learned.
+        engine: what computes a frozen backbone on a CPU (`runtime.engine`).
     """
 
     device: str = "cpu"
@@ -38,6 +39,7 @@ class Machine:
     memory_fraction: float = 0.9
     compile: bool = False
     codebook: Path | None = None
+    engine: Literal["auto", "openvino", "pytorch"] = "pytorch"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.backbone.engine import Wanted
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
 from pipeline.training.settings import Runtime
@@ -18,12 +19,14 @@ class Fabric:
     Args:
         device: the device of this process.
         precision: dtype of the backbone's computation.
+        engine: what computes a frozen backbone's features (`runtime.engine`).
         global_rank: the number of this process, from 0.
         world_size: the number of processes.
     """
 
     device: torch.device
     precision: Precision
+    engine: Wanted = "pytorch"
     global_rank: int = 0
     world_size: int = 1
 
@@ -45,7 +48,7 @@ def make_fabric(
     """Returns a fabric on the configured device.
 
     Args:
-        runtime: names the device (`runtime.device`).
+        runtime: names the device (`runtime.device`) and the engine (`runtime.engine`).
         precision: dtype of the backbone's computation (`train.precision`).
         place: the number of this process, from 0, among those on this machine: which GPU is its.
         rank: the number of this process, from 0, among all.
@@ -59,7 +62,8 @@ def make_fabric(
     if device == "cpu":
         _keep_freed_memory()
     of_process = torch.device(device, place) if device == "cuda" else torch.device(device)
-    return Fabric(of_process, precision, rank, processes)
+    engine = runtime.engine if precision == "float32" else "pytorch"
+    return Fabric(of_process, precision, engine, rank, processes)
 
 
 def device_of(runtime: Runtime) -> str:

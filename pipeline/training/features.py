@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.backbone.engine import version
 from pipeline.crops.loading import load_batches
 from pipeline.crops.store import CropStore
 from pipeline.errors import ProtoMaskError
@@ -43,7 +44,8 @@ def stored_features(
         rows: the images, int64 n, as rows of the store.
         fabric: the device, the precision and the processes.
         cache: folder of the cache of finished blocks, so that neither an interrupted run nor a
-            later stage computes them again; None caches nothing.
+            later stage computes them again; None caches nothing, and leaves the backbone to
+            PyTorch (`Backbone.use`).
         among: int64, sorted, the images that cached blocks are composed of; each block that
             contains one of `rows` is computed whole. None: `rows`. With all images outside the test
             split, cross-validation folds share their blocks.
@@ -55,6 +57,7 @@ def stored_features(
         ProtoMaskError: a feature is not a finite number, or another process has died.
     """
     network = network.to(fabric.device).eval()
+    network.backbone.use(fabric.engine, None if cache is None else cache / "converted")
     rows_of_cells, columns = network.grid(store.settings.side)
     shape = store.valid.shape[1] * rows_of_cells * columns, network.num_features
     folder = cache / _key(network, store, fabric) if cache is not None else None
@@ -165,5 +168,6 @@ def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
         fabric.device.type,
         PRECISION_IN_KEY[fabric.precision],
         torch.__version__,
+        *([f"OpenVINO {version()}"] if network.backbone.engine == "openvino" else []),
     )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -122,6 +122,9 @@ class Runtime(BaseModel):
 
     Args:
         device: `cpu` or `cuda`; `auto` takes a GPU if there is one.
+        engine: what computes the features of a frozen backbone on a CPU in float32: `openvino`,
+            `pytorch`, or `auto` for OpenVINO where it is installed and the backbone has batch
+            norms, which make it faster there.
         devices: number of devices that the stage `train` uses, with a process on each; on a CPU,
             number of processes. They share the `train.accumulate` batches of a step, so there can
             be no more than that, and the result is that of one process up to rounding. For more
@@ -142,6 +145,7 @@ class Runtime(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     device: Literal["auto", "cpu", "cuda"]
+    engine: Literal["auto", "openvino", "pytorch"]
     devices: Annotated[int, Field(ge=1)]
     workers: Annotated[int, Field(ge=1)]
     weights: str | None

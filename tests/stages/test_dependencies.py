@@ -117,6 +117,7 @@ def test_models_and_data_sets_are_dependencies_by_their_presets(
             f"{model}.settings",
             "pipeline.backbone",
             "pipeline.backbone.backbone",
+            "pipeline.backbone.engine",
             "pipeline.backbone.weights",
             "pipeline.model",
             "pipeline.crops.settings",

@@ -49,8 +49,8 @@ finetune: {merge: false, reach: 1.0, epochs: 1, lr: 0.0003, batch_size: 16, spar
 prune: {enabled: false, nearest: 6, threshold: 3}
 evaluate: {top_k: 2, explanations: [mask, prp]}
 explain: {only_mask: false, images: 4}
-runtime: {device: cpu, devices: 1, workers: 1, weights: null, masks: null, codebook: null,
-  memory_fraction: 0.9, compile: false, scheduler: null}
+runtime: {device: cpu, engine: pytorch, devices: 1, workers: 1, weights: null, masks: null,
+  codebook: null, memory_fraction: 0.9, compile: false, scheduler: null}
 """
 OWN = {"embedding_dim": 16, "prototypes_per_class": 1, "epsilon": 1e-4}
 POOL = {"embedding_dim": 16, "prototypes": 16, "slots": 2, "gumbel_epochs": 1, "epsilon": 1e-4}

@@ -24,6 +24,7 @@ HEAVY = [
     "distributed",
     "kornia",
     "lightning_fabric",
+    "openvino",
     "optuna",
     "requests",
     "scipy.stats",

@@ -10,6 +10,7 @@ import torch
 from settings import runtime
 
 import pipeline.training.features
+from pipeline.backbone.engine import version
 from pipeline.errors import ProtoMaskError
 from pipeline.training.fabric import Fabric, make_fabric
 from pipeline.training.features import stored_features
@@ -53,6 +54,20 @@ def test_equal_to_direct_computation(network: Any, store: Any, fabric: Fabric) -
             else:
                 expected = torch.zeros(network.backbone.num_features)
             torch.testing.assert_close(found[place, crop], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not version(), reason="OpenVINO is not installed")
+def test_engines_are_remembered_apart(network: Any, store: Any, tmp_path: Path) -> None:
+    rows = np.array([20, 3, 5])
+    of = {engine: Fabric(torch.device("cpu"), "float32", engine) for engine in ("auto", "pytorch")}
+    openvino = stored_features(network, store, rows, of["auto"], tmp_path)
+    pytorch = stored_features(network, store, rows, of["pytorch"], tmp_path)
+    assert not torch.equal(openvino, pytorch)
+    assert (openvino - pytorch).abs().max() < 1e-4 * pytorch.abs().max()
+    store.read.clear()
+    assert torch.equal(stored_features(network, store, rows, of["auto"], tmp_path), openvino)
+    assert store.read == []
+    assert torch.equal(stored_features(network, store, rows, of["auto"]), pytorch), "no folder"
 
 
 def test_cells_of_the_whole_image(

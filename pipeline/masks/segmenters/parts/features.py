@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.engine import version
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
 from pipeline.masks.segmenter import Machine, Source
@@ -65,11 +66,15 @@ class Features:
     Args:
         settings: the backbone, its stages, and the size of its input.
         machine: the device, and the file of weights.
-        folder: folder of the cache; None computes all anew.
+        folder: folder of the cache; None computes all anew, by PyTorch.
 
     Raises:
         ProtoMaskError: the backbone or one of its stages does not exist, or its weights cannot be
             had.
+
+    Attributes:
+        backbone: fingerprint of the backbone.
+        computed_by: name of the engine that computes them; empty for PyTorch.
     """
 
     def __init__(self, settings: PartsSettings, machine: Machine, folder: Path | None) -> None:
@@ -78,9 +83,13 @@ class Features:
         self._backbone = _load(*loaded)
         self._backbone.channels(settings.stages)
         self.backbone = _fingerprint(*loaded)
+        cache = None if folder is None else folder / "features"
+        self._backbone.use(machine.engine, cache and cache / "converted")
+        openvino = self._backbone.engine == "openvino"
+        self.computed_by = f"OpenVINO {version()}" if openvino else ""
         told = f"{self.backbone} {settings.side} {settings.margin} {settings.stages}"
-        name = hashlib.sha256(told.encode()).hexdigest()[:16]
-        self._folder = None if folder is None else folder / "features" / name
+        name = hashlib.sha256((told + self.computed_by).encode()).hexdigest()[:16]
+        self._folder = cache and cache / name
 
     def of_source(self, source: Source, image: NDArray[np.uint8] | None = None) -> FeatureMaps:
         """Returns the feature maps of an image file, from the cache if it has them.

@@ -146,6 +146,7 @@ class Parts(PartsSettings):
             )
         chosen = sorted({source.sha256: source for source in sources}.items())[: self.sample]
         told = json.dumps([decisive(self), features.backbone, [digest for digest, _ in chosen]])
+        told += features.computed_by
         name = hashlib.sha256(told.encode()).hexdigest()
         for known in sorted((folder / "codebooks" / name).glob("*.safetensors")):
             try:

@@ -8,6 +8,7 @@ import torch
 from settings import parts
 
 from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.engine import version
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.segmenter import Machine, Source
@@ -50,6 +51,24 @@ def test_the_cache_is_by_content(photographs: list[Source], tmp_path: Path) -> N
     other = features.of_source(photographs[1])
     assert len(list(tmp_path.rglob("*.npz"))) == 2
     assert not np.array_equal(other[0].steps, first[0].steps)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not version(), reason="OpenVINO is not installed")
+def test_engines_have_caches_of_their_own(photographs: list[Source], tmp_path: Path) -> None:
+    """Without a folder to keep the conversion in, PyTorch computes."""
+    settings, machine = parts(), Machine(engine="auto")
+    pytorch = Features(settings, Machine(), tmp_path).of_source(photographs[0])
+    features = Features(settings, machine, tmp_path)
+    openvino = features.of_source(photographs[0])
+    assert features.computed_by == f"OpenVINO {version()}"
+    assert len(list(tmp_path.rglob(f"{photographs[0].sha256}.npz"))) == 2
+    assert any((a.low != b.low).any() for a, b in zip(pytorch, openvino, strict=True))
+    for one, other in zip(pytorch, openvino, strict=True):
+        off = np.abs(one.values() - other.values()).max(axis=(1, 2))
+        assert (off <= 1.01 * one.width + 1e-5).all()
+    (alone,) = Features(settings, machine, None).of_images([photographs[0].read()])
+    np.testing.assert_array_equal(alone[0].low, pytorch[0].low)
 
 
 @pytest.mark.parametrize("keep", [0, 20, 1000])

@@ -1,0 +1,84 @@
+"""How many times as fast as PyTorch OpenVINO computes a frozen backbone on a CPU.
+
+`python benchmarks/engine.py` computes the last feature maps of random images in turns by both, in
+one process and one thread, also where `runtime.engine=auto` leaves a backbone to PyTorch. The ratio
+is of CPU seconds, the median over the rounds; the difference a share of the largest feature, for
+which OpenVINO is refused if it is more than rounding.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.engine import engine_of, version
+from pipeline.backbone.weights import PACKAGED
+from pipeline.errors import ProtoMaskError
+from pipeline.training.fabric import make_fabric
+from stages.params import read_params
+
+BACKBONES = [PACKAGED, "resnet50", "convnext_tiny", "vit_small_patch16_224"]
+
+
+def main(
+    backbone: Annotated[list[str] | None, typer.Option(help="Of timm; may be repeated.")] = None,
+    side: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
+    images: Annotated[int, typer.Option(help="Images of 128×128 a round; fewer larger ones.")] = 8,
+    rounds: Annotated[int, typer.Option(help="Rounds that are timed, after one that is not.")] = 5,
+) -> None:
+    torch.set_num_threads(1)
+    params = read_params(Path(__file__).parents[1] / "params.yaml")
+    make_fabric(params.runtime, "float32")  # keeps freed memory, as the stages do
+    table = Table(title=f"OpenVINO {version()} beside PyTorch {torch.__version__}, one thread")
+    for column in ("backbone", "side", "PyTorch, ms", "OpenVINO, ms", "times", "off", "auto"):
+        table.add_column(column, no_wrap=column == "backbone")
+    for name in backbone or BACKBONES:
+        for pixels in side or [128, 224]:
+            count = max(1, images * 128**2 // pixels**2)
+            table.add_row(
+                name, str(pixels), *_row(name, torch.rand(count, 3, pixels, pixels), rounds)
+            )
+    Console().print(table)
+
+
+def _row(name: str, images: Tensor, rounds: int) -> list[str]:
+    torch.manual_seed(0)
+    network = Backbone(name, "imagenet" if name == PACKAGED else "none").eval()
+    auto = engine_of("auto", network)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        expected = network.feature_map(images)
+        network.use("openvino", Path(folder))
+        try:
+            off = (network.feature_map(images) - expected).abs().max() / expected.abs().max()
+        except ProtoMaskError:
+            return ["", "refused", "", "", auto]
+        pytorch, openvino = [], []
+        for _ in range(rounds):
+            network.engine = "pytorch"
+            pytorch.append(_seconds(lambda: network.feature_map(images)))
+            network.engine = "openvino"
+            openvino.append(_seconds(lambda: network.feature_map(images)))
+    times = median(one / other for one, other in zip(pytorch, openvino, strict=True))
+    each = [f"{1000 * median(seconds) / len(images):.1f}" for seconds in (pytorch, openvino)]
+    return [*each, f"{times:.2f}", f"{off:.0e}", auto]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    typer.run(main)
