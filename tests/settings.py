@@ -98,6 +98,8 @@ TRAIN: dict[str, Any] = {
     "epochs": 100,
     "warmup_epochs": 0,
     "freeze_backbone": False,
+    "freeze_until": 0,
+    "batch_norm": "batch",
     "augment": True,
     "batch_size": 16,
     "accumulate": 4,

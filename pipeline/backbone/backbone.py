@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.backbone.engine import Compiled, Engine, Wanted, engine_of
 from pipeline.backbone.weights import PACKAGED, load_from_file, load_packaged
@@ -20,6 +21,7 @@ TIMM_NAMES = {PACKAGED: "tf_efficientnet_lite0"}
 LAST = -1
 """The stage that is the network's own last output, with its head convolution or norm."""
 
+BatchNorm = Literal["batch", "frozen"]
 Layout = Literal["channels first", "channels last", "tokens"]
 
 
@@ -194,6 +196,40 @@ class Backbone(nn.Module):
         self.engine = engine
         return rows, columns
 
+    def learn(self, learns: bool, batch_norm: BatchNorm = "batch", freeze_until: int = 0) -> None:
+        """Puts the network into training or into evaluation mode.
+
+        Args:
+            learns: whether its parameters are trained.
+            batch_norm: whether batch norms that are trained normalise by each batch and keep
+                running statistics, or normalise by the statistics that they have.
+            freeze_until: number of stages, as `feature_info` counts them, that are not trained all
+                the same, with all that comes before them.
+
+        Raises:
+            ProtoMaskError: there are no such stages.
+        """
+        frozen = self._parameters_until(freeze_until) if learns and freeze_until else set()
+        self.train(learns)
+        for module in self.modules():
+            own = set(module.parameters(recurse=False))
+            for parameter in own:
+                parameter.requires_grad_(learns and parameter not in frozen)
+            if isinstance(module, _BatchNorm) and (batch_norm == "frozen" or own & frozen):
+                module.eval()
+
+    def _parameters_until(self, stages: int) -> set[nn.Parameter]:
+        """Returns the parameters that the output of the last of these stages depends on."""
+        place = self._place(stages - 1)
+        side = _accepted_side(self.network)
+        images = torch.zeros(1, 3, side, side, device=self.mean.device)
+        with torch.enable_grad():
+            (output,) = self.eval().requires_grad_(True).feature_maps(images, [place])
+            parameters = list(self.parameters())
+            gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+        found = zip(parameters, gradients, strict=True)
+        return {parameter for parameter, gradient in found if gradient is not None}
+
     def fingerprint(self) -> str:
         """Returns the SHA-256 of the model's name, weights, mean and standard deviation, in hex."""
         import timm
@@ -343,11 +379,16 @@ def _build(timm_name: str, pretrained: bool) -> Any:
     return timm.create_model(timm_name, pretrained=pretrained, num_classes=0)
 
 
+def _accepted_side(network: Any) -> int:
+    """Returns the side of a square image that a timm model accepts, in pixels."""
+    if getattr(network, "dynamic_img_size", False):
+        return 4 * int(network.patch_embed.patch_size[0])
+    return max(int(network.pretrained_cfg["input_size"][1]), 64)
+
+
 def _find_layout(network: Any, name: str, group: str) -> Layout:
     """Finds how the last output holds a feature map."""
-    side = max(network.pretrained_cfg["input_size"][1], 64)
-    if getattr(network, "dynamic_img_size", False):
-        side = 4 * network.patch_embed.patch_size[0]
+    side = _accepted_side(network)
     was_training = network.training
     with torch.inference_mode():
         last = network.eval().forward_features(torch.zeros(1, 3, side, side))

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from itertools import cycle, islice
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from types import ModuleType
@@ -57,9 +58,9 @@ def segment_images(
         segmenter: the segmenter that computes the masks.
         cache: folder of all segmenters' caches.
         workers: number of batches that are segmented at a time: in as many processes, which share
-            the cores, or, for a segmenter on a single GPU, in as many threads, so that images are
-            read and masks are written while the device works on another batch. With several CUDA
-            devices, such a segmenter has one process for each of them instead.
+            the cores, or, for a segmenter that needs a GPU for itself, in as many threads, so that
+            images are read and masks are written while the device works on another batch. With
+            several CUDA devices, such a segmenter has one process for each of them instead.
         machine: the device and other settings of this machine.
         scheduler: address of a Dask scheduler, or `local:N`, whose workers segment; None segments
             without Dask.
@@ -175,7 +176,8 @@ def _segment_here(
 ) -> Iterator[int]:
     """Segments batches on this machine; yields the number of images in each."""
     devices = _devices(segmenter, machine)
-    workers = min(len(devices) if len(devices) > 1 else workers, len(batches))
+    alone = len(devices) > 1 and not segmenter.shares_device
+    workers = min(len(devices) if alone else workers, len(batches))
     if workers <= 1:
         for batch in batches:
             yield segment_into_cache(batch, segmenter, mask_cache, machine)
@@ -208,12 +210,12 @@ def _devices(segmenter: Segmenter, machine: Machine) -> list[str]:
 def _executor(
     segmenter: Segmenter, workers: int, devices: list[str]
 ) -> AbstractContextManager[Executor]:
-    if devices in ([], ["cpu"]):
-        return worker_pool(workers)
-    if len(devices) == 1:
+    if len(devices) == 1 and devices != ["cpu"] and not segmenter.shares_device:
         return ThreadPoolExecutor(workers)
+    if len(devices) <= 1:
+        return worker_pool(workers)
     free = SPAWN.SimpleQueue()
-    for device in devices:
+    for device in islice(cycle(devices), workers):
         free.put(device)
     return worker_pool(workers, _take_device, free)
 

@@ -82,6 +82,8 @@ class Segmenter(BaseModel, ABC):
         score_names: names of a mask's scores.
         images_per_batch: number of images that are segmented and cached together.
         uses_device: whether the segmenter computes on `Machine.device`.
+        shares_device: whether it computes little there and much on the CPU, so that several
+            processes use one GPU side by side.
         learned: parameters that `fit` sets where they are None.
     """
 
@@ -93,6 +95,7 @@ class Segmenter(BaseModel, ABC):
     score_names: ClassVar[tuple[str, ...]] = ("score",)
     images_per_batch: ClassVar[int] = 16
     uses_device: ClassVar[bool] = False
+    shares_device: ClassVar[bool] = False
     learned: ClassVar[tuple[str, ...]] = ()
 
     @property

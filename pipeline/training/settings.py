@@ -31,8 +31,14 @@ class TrainSettings(BaseModel):
         epochs: number of joint epochs.
         warmup_epochs: number of epochs before the joint ones, with a frozen backbone.
         freeze_backbone: whether the backbone stays frozen in the joint epochs as well.
+        freeze_until: number of the backbone's stages, from the first, that stay frozen in the joint
+            epochs; 0 trains all of it.
+        batch_norm: what the backbone's batch norms normalise by in the joint epochs: `batch` for
+            the statistics of each batch, as published, or `frozen` for those that the pretrained
+            backbone has, by which it begins the joint epochs with the features that the warm-up
+            ended with.
         augment: whether crops are augmented; without it, a frozen backbone computes the features of
-            each crop once.
+            each crop once. A warm-up that starts from crops does so in any case.
         batch_size: number of images in a batch.
         accumulate: number of batches whose gradients are added up for one optimizer step.
         lr_backbone, lr_projection: Adam's learning rates of the backbone f and of W.
@@ -51,6 +57,8 @@ class TrainSettings(BaseModel):
     epochs: Annotated[int, Field(ge=0)]
     warmup_epochs: Annotated[int, Field(ge=0)]
     freeze_backbone: bool
+    freeze_until: Annotated[int, Field(ge=0)]
+    batch_norm: Literal["batch", "frozen"]
     augment: bool
     batch_size: Annotated[int, Field(ge=1)]
     accumulate: Annotated[int, Field(ge=1)]

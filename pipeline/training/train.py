@@ -150,12 +150,13 @@ class Training:
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Trains one epoch; all its randomness follows from the seed and the epoch's number."""
-        joint = epoch - self.settings.warmup_epochs
-        train_backbone = joint >= 0 and not self.settings.freeze_backbone
-        self.network.begin_epoch(epoch, self.settings.warmup_epochs)
-        self.network.backbone.requires_grad_(train_backbone)
-        self.network.train().backbone.train(train_backbone)
-        factor = 0.5 ** (max(joint, 0) // self.settings.step_size)
+        settings = self.settings
+        joint = epoch - settings.warmup_epochs
+        train_backbone = joint >= 0 and not settings.freeze_backbone
+        self.network.begin_epoch(epoch, settings.warmup_epochs)
+        self.network.train()
+        self.network.backbone.learn(train_backbone, settings.batch_norm, settings.freeze_until)
+        factor = 0.5 ** (max(joint, 0) // settings.step_size)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         order = np.random.default_rng([self.seed, epoch]).permutation(self.train_rows)
@@ -215,7 +216,8 @@ class Training:
         """Returns the batches with these numbers: rows of the index, and the network's input."""
         size = self.settings.batch_size
         parts = [order[number * size : (number + 1) * size] for number in numbers]
-        if self.augmentation is None and not train_backbone:
+        known = not train_backbone and self.settings.start == "crops"
+        if known or (self.augmentation is None and not train_backbone):
             return self._known_inputs(epoch, numbers, parts, self._stored_features())
         return self._read_inputs(epoch, numbers, parts)
 

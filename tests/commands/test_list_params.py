@@ -48,7 +48,7 @@ def test_every_parameter_is_shown_with_all_that_is_known(
     assert all(meaning for _, _, meaning in shown.values())
     assert all(facts.startswith("default · ") for _, facts, _ in shown.values())
     assert shown["crops.side"] == (
-        "192",
+        "96",
         "default · integer ≥ 16 and ≤ 1024 · crops",
         "S, pixels a side of a crop.",
     )
@@ -68,7 +68,7 @@ def test_a_default_is_what_the_chosen_presets_give(
     compose_and_dump(folder / "params.yaml", str(folder / "conf"), None, "config", "", chosen)
     shown = _shown(capsys)
     assert shown["segmenter.grid"][:2] == ("5", "default 2 · integer ≥ 1 and ≤ 32 · masks")
-    assert shown["crops.side"][1].startswith("default 192 · ")
+    assert shown["crops.side"][1].startswith("default 96 · ")
     assert shown["model.slots"][1].startswith("default · ")
 
 

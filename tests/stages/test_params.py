@@ -88,7 +88,7 @@ def test_every_preset_is_valid(tmp_path: Path, preset: str) -> None:
 
 
 @pytest.mark.parametrize("model", MODEL_SETTINGS.names())
-@pytest.mark.parametrize("experiment", ["frozen", "joint"])
+@pytest.mark.parametrize("experiment", ["frozen", "unfrozen", "joint"])
 def test_every_model_can_be_trained_either_way(tmp_path: Path, model: str, experiment: str) -> None:
     _compose(tmp_path, f"model={model}", f"experiment={experiment}")
     params = read_params(tmp_path / "composed.yaml")

@@ -79,11 +79,12 @@ def test_roots_that_need_no_repository(repository: Path, monkeypatch: pytest.Mon
 
 
 def test_features_are_remembered_only_for_a_frozen_backbone(repository: Path) -> None:
-    params = _params("demo", None)
-    assert params.train.freeze_backbone
-    assert workspace.feature_cache(params) == repository / ".protomask" / "features"
-    trained = {**COMMITTED, "train": {**COMMITTED["train"], "freeze_backbone": False}}
-    assert workspace.feature_cache(params_type(trained).model_validate(trained)) is None
+    def features_of(freeze_backbone: bool) -> Path | None:
+        values = {**COMMITTED, "train": {**COMMITTED["train"], "freeze_backbone": freeze_backbone}}
+        return workspace.feature_cache(params_type(values).model_validate(values))
+
+    assert features_of(True) == repository / ".protomask" / "features"
+    assert features_of(False) is None
 
 
 @pytest.mark.parametrize("word", ["imagenet", "none"])

@@ -301,6 +301,69 @@ def test_imagenet_weights_are_those_that_timm_downloads(monkeypatch: pytest.Monk
     assert all(torch.equal(tensor, state[name]) for name, tensor in own.items())
 
 
+def norms_in_training(backbone: Backbone) -> set[bool]:
+    return {m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+
+
+def test_learns_as_a_whole_or_not_at_all() -> None:
+    backbone = Backbone(SMALL)
+    backbone.learn(True)
+    assert norms_in_training(backbone) == {True}
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    backbone.learn(False)
+    assert norms_in_training(backbone) == {False} and not backbone.training
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+
+
+def test_frozen_batch_norms_keep_their_statistics_and_learn_their_weights() -> None:
+    backbone = Backbone(SMALL)
+    images = torch.rand(2, 3, 64, 64)
+    as_it_was = backbone.eval()(images)
+    backbone.learn(True, batch_norm="frozen")
+    assert backbone.training and norms_in_training(backbone) == {False}
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    torch.testing.assert_close(backbone(images), as_it_was, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "last", "first"),
+    [
+        (SMALL, 1, "network.bn1.bias", "network.layer1.0.conv1.weight"),
+        (SMALL, 3, "network.layer2.0.downsample.2.bias", "network.layer3.0.conv1.weight"),
+        (
+            "efficientnet_lite0",
+            4,
+            "network.blocks.4.2.bn3.bias",
+            "network.blocks.5.0.conv_pw.weight",
+        ),
+        ("convnext_atto", 2, "network.stages.1.blocks.1.mlp.fc2.bias", "network.stages.2"),
+        (
+            "vit_tiny_patch16_224",
+            3,
+            "network.blocks.2.mlp.fc2.bias",
+            "network.blocks.3.norm1.weight",
+        ),
+    ],
+)
+def test_first_stages_stay_frozen(name: str, stages: int, last: str, first: str) -> None:
+    backbone = Backbone(name)
+    backbone.learn(True, freeze_until=stages)
+    named = dict(backbone.named_parameters())
+    frozen = [key for key, parameter in named.items() if not parameter.requires_grad]
+    assert frozen[-1] == last
+    assert next(key for key, parameter in named.items() if parameter.requires_grad).startswith(
+        first
+    )
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.training == module.weight.requires_grad
+
+
+def test_frozen_stages_that_are_not_there() -> None:
+    with pytest.raises(ProtoMaskError, match=r"test_resnet has no feature map 5: there are 0 to 4"):
+        Backbone(SMALL).learn(True, freeze_until=6)
+
+
 def test_fingerprint_tells_normalisation_and_architecture_apart() -> None:
     """The same weights give other features behind another mean, or with another padding."""
     state = Backbone("efficientnet_b0").state_dict()

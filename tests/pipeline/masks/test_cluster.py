@@ -63,6 +63,10 @@ class SlowOnDevice(Slow):
     uses_device: ClassVar[bool] = True
 
 
+class SlowOnSharedDevice(SlowOnDevice):
+    shares_device: ClassVar[bool] = True
+
+
 class Deadly(Patches):
     """Kills the process that works with it."""
 
@@ -378,3 +382,37 @@ def test_several_devices_have_a_process_each(
     assert len({(name, device) for name, device, _ in notes}) == 2
     made = _store(image_files, SlowOnDevice(**GRID), tmp_path / "cache")
     assert made == _store_made_here(image_files, root, tmp_path / "here")
+
+
+@pytest.mark.slow
+def test_devices_that_are_shared_have_several_processes_each(
+    tmp_path: Path,
+    make_photographs: Make,
+    image_files_in: ReadImageFiles,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image_files = image_files_in(make_photographs(tmp_path / "root", per_class=5))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    segmenter = SlowOnSharedDevice(**GRID)
+    segment_images(image_files, tmp_path / "root", segmenter, tmp_path / "cache", 3, machine)
+    processes = {(name, device) for name, device, _ in _notes(machine)}
+    assert sorted(device for _, device in processes) == ["cuda:0", "cuda:0", "cuda:1"]
+    assert len({name for name, _ in processes}) == 3
+
+
+@pytest.mark.slow
+def test_one_device_that_is_shared_has_several_processes(
+    tmp_path: Path,
+    make_photographs: Make,
+    image_files_in: ReadImageFiles,
+    machine: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image_files = image_files_in(make_photographs(tmp_path / "root", per_class=5))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    segmenter = SlowOnSharedDevice(**GRID)
+    segment_images(image_files, tmp_path / "root", segmenter, tmp_path / "cache", 2, machine)
+    processes = {(name, device) for name, device, _ in _notes(machine)}
+    assert len({name for name, _ in processes}) == 2
+    assert {device for _, device in processes} == {"cuda"}

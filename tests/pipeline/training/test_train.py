@@ -113,6 +113,61 @@ def test_a_trainable_backbone_is_trained_with_its_batch_norm(
     assert not {"classifier", "class_of"} & moved
 
 
+def test_frozen_stages_and_statistics_stay_as_they_are(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    training = make_training(
+        freeze_backbone=False, epochs=1, freeze_until=2, batch_norm="frozen", augment=True
+    )
+    before = weights(training)
+    training.run(tmp_path / "curves")
+    moved = {name for name in changed(before, training) if name.startswith("backbone")}
+    assert moved and all(
+        name.startswith(
+            ("backbone.network.layer2", "backbone.network.layer3", "backbone.network.layer4")
+        )
+        for name in moved
+    )
+    assert not [name for name in moved if "running" in name]
+    assert {"projection.weight", "prototypes"} <= changed(before, training)
+
+
+def test_backbone_begins_with_what_the_warm_up_ended_with(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    """With batch norms that keep their statistics, that is; a batch's own give other features."""
+
+    def loss_of_first_joint_step(batch_norm: str) -> tuple[float, float]:
+        training = make_training(
+            batch_norm,
+            freeze_backbone=False,
+            warmup_epochs=2,
+            epochs=1,
+            batch_norm=batch_norm,
+            batch_size=100,
+            lr_backbone=0.0,
+            lr_projection=0.0,
+            lr_prototypes=0.0,
+        )
+        warm, joint = training.run(tmp_path / "curves").history[-2:]
+        return warm["train/loss"], joint["train/loss"]
+
+    warm, joint = loss_of_first_joint_step("frozen")
+    assert joint == pytest.approx(warm, rel=1e-5)
+    warm, joint = loss_of_first_joint_step("batch")
+    assert joint != pytest.approx(warm, rel=1e-2)
+
+
+def test_warm_up_from_crops_reads_every_crop_once(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    training = make_training(
+        freeze_backbone=False, augment=True, start="crops", warmup_epochs=3, epochs=0
+    )
+    training.run(tmp_path / "curves")
+    assert sorted(training.store.read) == sorted([*training.train_rows, *training.val_rows])
+
+
 def test_warm_up_stands_still_and_then_moves(
     make_training: Callable[..., Training], make_index: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ class PartsSettings(Segmenter):
     version: Literal[1]
     label: ClassVar[str] = "parts"
     uses_device: ClassVar[bool] = True
+    shares_device: ClassVar[bool] = True
     learned: ClassVar[tuple[str, ...]] = ("codebook",)
 
     backbone: Annotated[str, Field(min_length=1)]
