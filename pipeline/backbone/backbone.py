@@ -220,7 +220,12 @@ class Backbone(nn.Module):
 
     def _parameters_until(self, stages: int) -> set[nn.Parameter]:
         """Returns the parameters that the output of the last of these stages depends on."""
-        place = self._place(stages - 1)
+        try:
+            place = self._place(stages - 1)
+        except ProtoMaskError as error:
+            raise ProtoMaskError(
+                f"train.freeze_until={stages}: {error}; with 0 all of it is trained"
+            ) from None
         side = _accepted_side(self.network)
         images = torch.zeros(1, 3, side, side, device=self.mean.device)
         with torch.enable_grad():

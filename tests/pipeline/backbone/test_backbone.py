@@ -360,7 +360,10 @@ def test_first_stages_stay_frozen(name: str, stages: int, last: str, first: str)
 
 
 def test_frozen_stages_that_are_not_there() -> None:
-    with pytest.raises(ProtoMaskError, match=r"test_resnet has no feature map 5: there are 0 to 4"):
+    with pytest.raises(
+        ProtoMaskError,
+        match=r"train\.freeze_until=6: .*test_resnet has no feature map 5: there are 0 to 4",
+    ):
         Backbone(SMALL).learn(True, freeze_until=6)
 
 
