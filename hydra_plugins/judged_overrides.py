@@ -36,7 +36,10 @@ class JudgedOverrides(SearchPathPlugin):
         if JudgedOverrides.judged or not {"exp", "experiments"} & set(sys.argv[1:]):
             return
         JudgedOverrides.judged = True
-        if Path.cwd() != ROOT:
+        here = Path.cwd()
+        if not here.is_relative_to(ROOT):  # another repository, with this one on Python's path
+            return
+        if here != ROOT:
             raise InvalidArgumentError(f"dvc.yaml is not here: run the command in {ROOT}")
         try:
             refuse_unusable(_overrides_of(sys.argv[1:]), ROOT)
