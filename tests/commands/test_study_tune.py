@@ -64,7 +64,7 @@ for epoch in range(train["epochs"]):
 for name, column in rows.items():
     (curves / f"{name}.tsv").write_text("\\n".join([f"step\\t{name}", *column]))
 """
-SETTINGS = ["train.epochs=10"]
+SETTINGS = ["experiment=frozen", "train.epochs=10"]
 
 
 @pytest.fixture(scope="module")

@@ -51,8 +51,7 @@ class General(MetricGroup):
             "Unknown classes told",
             SHARE,
             "higher",
-            "AUROC of the largest score: test images against the same without the score of their "
-            "class; 0.5 is chance.",
+            "AUROC of the largest score, with and without that of the own class; 0.5 is chance.",
         ),
     }
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from settings import patches
-from tiny_experiment import BEHIND, EVERYWHERE, IN_EVERY_SECOND, MEASURED, Tiny
+from tiny_experiment import BEHIND, EVERYWHERE, IN_EVERY_SECOND, MEASURED, RUN, Tiny
 
 from pipeline.masks.masks import NO_PART
 from pipeline.masks.part_names import PartNames
@@ -39,9 +39,9 @@ def write(tiny: Tiny, folder: Path, names: PartNames, root: Path | None = None) 
         part_names=names,
     )
     folder.mkdir()
-    report.write(folder, {}, MEASURED, 0)
+    report.write(folder, RUN, MEASURED, 0, 0)
     index, parts = (folder / name for name in ("index.html", "parts.html"))
-    classes = sorted((folder / "classes").iterdir())
+    classes = sorted((folder / "classes").glob("*.html"))
     return Written(
         index.read_text(encoding="utf-8"),
         [path.read_text(encoding="utf-8") for path in classes],

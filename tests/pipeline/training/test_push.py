@@ -103,16 +103,19 @@ def test_missing_crops_are_never_chosen(
 def test_ties_go_to_the_first_image_and_then_the_first_crop(
     network: Any, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same crop twice in image 2, and again in images 5 and 8, all of class 2."""
+    """The same crop twice in image 2, and again in images 5 and 8, all of class 2.
+
+    A block of another size may be rounded otherwise, so all blocks are of the same.
+    """
     monkeypatch.setattr(pipeline.training.push, "IMAGES_PER_BLOCK", size)
-    features = torch.full((9, K, network.backbone.num_features), 3.0)
+    features = torch.full((12, K, network.backbone.num_features), 3.0)
     same = torch.randn(network.backbone.num_features, generator=torch.Generator().manual_seed(3))
-    valid = torch.ones(9, K, dtype=torch.bool)
+    valid = torch.ones(12, K, dtype=torch.bool)
     for image, crop in [(2, 1), (2, 3), (5, 0), (8, 0)]:
         features[image, crop] = same
     with torch.no_grad():
         network.prototypes[8] = network.embed(same)
-    found = nearest_views(network, features, valid, torch.arange(9) % 3)
+    found = nearest_views(network, features, valid, torch.arange(12) % 3)
     assert (found.image[8], found.view[8]) == (2, 1)
 
 

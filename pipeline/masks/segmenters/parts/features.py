@@ -47,6 +47,8 @@ class FeatureMap:
         Args:
             values: float32 C×h×w.
         """
+        # Sums depend on the order in memory, which a map from the cache has lost.
+        values = np.ascontiguousarray(values)
         low = values.min(axis=(1, 2))
         width = (values.max(axis=(1, 2)) - low) / STEPS
         place = (values - low[:, None, None]) / np.where(width > 0, width, 1)[:, None, None]
