@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 from settings import model_settings
 
 from commands import predict
+from commands.answer_tables import Tables
 from pipeline.datasets.readers.demo import data_set as demo
 from pipeline.metrics.group import METRIC_GROUPS
 from stages import (
@@ -179,8 +180,8 @@ def _check_a_photograph(model: str) -> None:
     index = workspace.read_index()
     row = int(index.rows("test")[0])
     photograph = workspace.index_folder / index.table["path"][row]
-    predict.write_page(workspace, photograph, Path("why.html"))
-    predict.run(workspace, [photograph], Path("pictures"))
+    predict.write_page(Path(), photograph, Path("why.html"))
+    predict.run(Path(), [photograph], Path("pictures"), Tables())
     page = Path("why.html").read_text(encoding="utf-8")
     named = pd.read_csv(workspace.evaluate / "predictions.csv")["predicted"][0]
     assert f"<h1>{named}</h1>" in page

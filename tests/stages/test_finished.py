@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from commands import predict
+from commands.answer_tables import Tables
 from pipeline.errors import ProtoMaskError
 from stages import evaluate, explain, masks
 from stages.workspace import Workspace
@@ -15,7 +16,7 @@ workspace = Workspace()
 
 
 def run_predict(workspace: Workspace) -> None:
-    predict.run(workspace, [Path("photographs/class 0/000.png")], Path("pictures"))
+    predict.run(Path(), [Path("photographs/class 0/000.png")], Path("pictures"), Tables())
 
 
 @pytest.mark.parametrize("stage", [evaluate.run, explain.run])
