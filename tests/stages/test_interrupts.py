@@ -11,9 +11,12 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 BUSY = """
-import sys, time
+import signal, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from stages import app, prepare
+
+# Who runs the tests in the background ignores it, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def work(workspace):
     with ThreadPoolExecutor(1) as pool:
