@@ -17,6 +17,7 @@ SMALL = [
     "crops.side=48",
     "crops.per_image=3",
     "model.backbone=test_resnet",
+    "experiment=frozen",
     "model.pretrained=none",
     "model.embedding_dim=16",
     "model.prototypes_per_class=2",
@@ -36,6 +37,7 @@ STAGES = [
     "evaluate",
     "explain",
 ]
+NOON = "2026-01-01T12:00:00+00:00"
 
 
 class Clone:
@@ -89,7 +91,15 @@ class Clone:
         )
 
     def git(self, *arguments: str) -> None:
-        subprocess.run(["git", *arguments], cwd=self.folder, check=True, capture_output=True)
+        """Runs Git at a fixed time: clones of the same files have the same commits."""
+        dates = {"GIT_AUTHOR_DATE": NOON, "GIT_COMMITTER_DATE": NOON}
+        subprocess.run(
+            ["git", *arguments],
+            cwd=self.folder,
+            env={**os.environ, **dates},
+            check=True,
+            capture_output=True,
+        )
 
     def commit(self, message: str) -> None:
         who = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]

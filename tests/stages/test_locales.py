@@ -75,7 +75,8 @@ def test_names_that_the_output_cannot_print(run_folder: Path) -> None:
     names = ["Ж 1.png", "Ж 2.png"]
     for name in names:
         shutil.copy("photographs/class 0/000.png", name)
-    said = _run("commands", "predict", *names, locale={**UTF_8, "PYTHONIOENCODING": "cp1252"})
+    asked = ["predict", *names, "--out", "explanations"]
+    said = _run("commands", *asked, locale={**UTF_8, "PYTHONIOENCODING": "cp1252"})
     first, _, second, _ = said.splitlines()
     assert first.startswith(r"\u0416 1.png: class 0 ") and second.startswith(
         r"\u0416 2.png: class 0 "

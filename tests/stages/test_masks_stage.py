@@ -67,7 +67,7 @@ def test_everything_is_used(prepared: Path, capsys: pytest.CaptureFixture[str]) 
     capsys.readouterr()
     masks.run(workspace)
     (said,) = capsys.readouterr().out.splitlines()
-    assert said.startswith("6 images segmented, ")
+    assert said.startswith("6 images segmented; ")
     assert said.endswith("24 masks of 6 images in artifacts/masks.zarr")
 
 
