@@ -7,8 +7,6 @@ stages` from that folder. This module runs before anything else, by whatever `py
 imports the standard library alone.
 """
 
-import atexit
-import gc
 import os
 import pwd
 import shutil
@@ -72,14 +70,6 @@ def settle_surroundings() -> None:
     from pipeline.workers import share_cores
 
     share_cores()
-    leave_quickly()
-
-
-def leave_quickly() -> None:
-    """Lets the program end without a search for cycles of objects, of which those of imported
-    modules are so many that it takes a quarter as long as importing them. All else that is to
-    happen at its end, happens."""
-    atexit.register(gc.freeze)
 
 
 def name_user() -> None:
