@@ -216,8 +216,8 @@ class Training:
         """Returns the batches with these numbers: rows of the index, and the network's input."""
         size = self.settings.batch_size
         parts = [order[number * size : (number + 1) * size] for number in numbers]
-        known = not train_backbone and self.settings.start == "crops"
-        if known or (self.augmentation is None and not train_backbone):
+        augments = self.augmentation is not None and self.settings.start != "crops"
+        if not train_backbone and not augments:
             return self._known_inputs(epoch, numbers, parts, self._stored_features())
         return self._read_inputs(epoch, numbers, parts)
 

@@ -385,34 +385,23 @@ def test_several_devices_have_a_process_each(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [(1, ["cuda", "cuda", "cuda"]), (2, ["cuda:0", "cuda:0", "cuda:1"])],
+)
 def test_devices_that_are_shared_have_several_processes_each(
     tmp_path: Path,
     make_photographs: Make,
     image_files_in: ReadImageFiles,
     machine: Machine,
     monkeypatch: pytest.MonkeyPatch,
+    devices: int,
+    expected: list[str],
 ) -> None:
     image_files = image_files_in(make_photographs(tmp_path / "root", per_class=5))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: devices)
     segmenter = SlowOnSharedDevice(**GRID)
     segment_images(image_files, tmp_path / "root", segmenter, tmp_path / "cache", 3, machine)
     processes = {(name, device) for name, device, _ in _notes(machine)}
-    assert sorted(device for _, device in processes) == ["cuda:0", "cuda:0", "cuda:1"]
+    assert sorted(device for _, device in processes) == expected
     assert len({name for name, _ in processes}) == 3
-
-
-@pytest.mark.slow
-def test_one_device_that_is_shared_has_several_processes(
-    tmp_path: Path,
-    make_photographs: Make,
-    image_files_in: ReadImageFiles,
-    machine: Machine,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    image_files = image_files_in(make_photographs(tmp_path / "root", per_class=5))
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    segmenter = SlowOnSharedDevice(**GRID)
-    segment_images(image_files, tmp_path / "root", segmenter, tmp_path / "cache", 2, machine)
-    processes = {(name, device) for name, device, _ in _notes(machine)}
-    assert len({name for name, _ in processes}) == 2
-    assert {device for _, device in processes} == {"cuda"}
