@@ -12,7 +12,7 @@ A Zarr v3 group with two arrays, and its origin as attributes:
 
 import hashlib
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,8 @@ FIELDS = ("x0", "y0", "x1", "y1", "area", "part", "level", "foreground", "bytes"
 COUNTS_CHUNK, COUNTS_SHARD = 64 * 1024, 64 * 1024 * 1024
 REGIONS_CHUNK, REGIONS_SHARD = 4096, 512 * 4096
 BLANK = "0" * 64
+IMAGES_KEPT = 512
+"""Images whose masks stay in memory once read; evaluation and reports ask for them many times."""
 
 
 class MaskStore:
@@ -73,6 +75,7 @@ class MaskStore:
         images = self.about["images"]
         self.ids: list[str] = images["id"]
         self._first = [0, *accumulate(images["masks"])]
+        self._kept = lru_cache(maxsize=IMAGES_KEPT)(self._masks)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,6 +89,9 @@ class MaskStore:
         Raises:
             ProtoMaskError: the store is damaged there.
         """
+        return self._kept(image)
+
+    def _masks(self, image: int) -> Masks:
         first, last = self._first[image], self._first[image + 1]
         regions = self._regions[:, first:last]
         start = self._offsets[first : last + 1]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from pipeline.datasets.readers.demo.classes import CLASS_NAMES, CLASSES, disting
 from pipeline.datasets.readers.demo.data_set import JPEG_QUALITY, Drawing, draw_image
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.masks.store import MaskStore
+
+IMAGES_KEPT = 512
+"""Redrawn images whose crops stay in memory; a model and its controls are asked about the same."""
 
 
 class DrawnTruth:
@@ -54,6 +58,7 @@ class DrawnTruth:
         self.masks, self.store = masks, crops
         self.seed = _read_seed(folder)
         self.distinguishing_CCQ = _distinguishing(index)
+        self._of_sister = lru_cache(maxsize=IMAGES_KEPT)(self._draw_sister)
 
     def labels(self, images_B: Tensor) -> Tensor:
         """Returns the part that each pixel shows, uint8 B×S×S: 0 for none, q + 1 for part q.
@@ -86,18 +91,19 @@ class DrawnTruth:
             masks; the replaced part of each image (int64 B, 0..Q−1); and the part that each pixel
             shows afterwards (uint8 B×S×S: 0 for none, q + 1 for part q).
         """
-        crops, parts, labels = [], [], []
-        for image in images_B.tolist():
-            part, donor = sister(self._column("class_name", image))
-            drawing = self.drawn(image, {part: donor})
-            crops.append(self.crops(image, drawing))
-            parts.append(self.index.part_names.index(part))
-            labels.append(self._resized(drawing.labels))
+        found = [self._of_sister(image) for image in images_B.tolist()]
+        crops, parts, labels = zip(*found, strict=True)
         return (
             torch.from_numpy(np.stack(crops)),
             torch.tensor(parts),
             torch.from_numpy(np.stack(labels)),
         )
+
+    def _draw_sister(self, image: int) -> tuple[NDArray[np.uint8], int, NDArray[np.uint8]]:
+        part, donor = sister(self._column("class_name", image))
+        drawing = self.drawn(image, {part: donor})
+        number = self.index.part_names.index(part)
+        return self.crops(image, drawing), number, self._resized(drawing.labels)
 
     def drawn(self, image: int, parts_from: Mapping[str, str] | None = None) -> Drawing:
         """Draws an image again and applies the same JPEG compression as to the stored one.

@@ -19,7 +19,7 @@ from pipeline.masks.masks import Masks
 from pipeline.metrics.judging import Knowledge
 from pipeline.metrics.perturbation import perturb
 from pipeline.model.base.head import Head
-from pipeline.model.base.inference import ModelOutputs
+from pipeline.model.base.inference import ModelOutputs, outputs_of
 from pipeline.saliency.maps import Copies, Explanation
 
 
@@ -281,8 +281,9 @@ class Batch:
     @cached_property
     def perturbed(self) -> Copies:
         """One perturbed copy of each image, with the model's outputs; shared by all groups."""
-        crops = perturb(self.crops_BKSS3, self.evidence.seed, self.images_B)
-        return self._copies(crops)
+        crops_BKSS3 = perturb(self.crops_BKSS3, self.evidence.seed, self.images_B)
+        found = self.evidence.subject.infer(crops_BKSS3, self.valid_BK, self.inside_BKSS)
+        return Copies(crops_BKSS3, found)
 
     @cached_property
     def labels_BSS(self) -> Tensor:
@@ -294,12 +295,26 @@ class Batch:
     def redrawn(self) -> "Redrawn":
         """Copies of the images with one part of another class; drawn data sets only."""
         assert self.evidence.truth is not None
-        crops, part_B, labels_BSS = self.evidence.truth.redrawn(self.images_B)
-        return Redrawn(self._copies(crops), part_B, labels_BSS)
+        crops_BKSS3, part_B, labels_BSS = self.evidence.truth.redrawn(self.images_B)
+        return Redrawn(Copies(crops_BKSS3, self._again(crops_BKSS3)), part_B, labels_BSS)
 
-    def _copies(self, crops_BKSS3: Tensor) -> Copies:
-        found = self.evidence.subject.infer(crops_BKSS3, self.valid_BK, self.inside_BKSS)
-        return Copies(crops_BKSS3, found)
+    def _again(self, crops_BKSS3: Tensor) -> ModelOutputs:
+        """Returns the model's outputs for images of which some crops have changed.
+
+        Only these are embedded, so that the others have the same embeddings to the bit.
+        """
+        changed_BK = (crops_BKSS3 != self.crops_BKSS3).flatten(2).any(dim=2) & self.valid_BK
+        some_n = changed_BK.any(dim=1).nonzero()[:, 0]
+        if len(some_n) == 0:
+            return self.outputs
+        found = self.evidence.subject.infer(
+            crops_BKSS3[some_n], changed_BK[some_n], self.inside_BKSS[some_n]
+        )
+        embedding_BVD = self.outputs.embedding_NVD.clone()
+        new_nV1 = self.evidence.valid_views(changed_BK[some_n])[..., None]
+        embedding_BVD[some_n] = torch.where(new_nV1, found.embedding_NVD, embedding_BVD[some_n])
+        valid_BV = self.evidence.valid_views(self.valid_BK)
+        return outputs_of(self.evidence.head, embedding_BVD, valid_BV)
 
 
 class Redrawn(NamedTuple):

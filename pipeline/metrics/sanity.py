@@ -9,8 +9,8 @@ from pipeline.metrics.summary import bootstrap
 HIGHER_IS_BETTER = (
     "purity",
     "part_agreement",
-    "discrimination",  # and discrimination_margin
-    "decisive_region",
+    "discrimination",  # and discrimination_margin, discrimination_nearest
+    "decisive",
     "deletion_auc",
 )
 

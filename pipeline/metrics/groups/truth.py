@@ -52,6 +52,18 @@ class Truth(MetricGroup):
             "higher",
             "Share of the region with the most such points that shows such parts.",
         ),
+        "discrimination_nearest": Note(
+            "Discrimination from the nearest class",
+            PERCENT,
+            "higher",
+            "The same share of the points for its own class, not for the one that differs least.",
+        ),
+        "decisive_nearest": Note(
+            "Decisive region, nearest class",
+            PERCENT,
+            "higher",
+            "And of the region with the most of these points.",
+        ),
         "deletion_on": Note(
             "Deletion, on it",
             PERCENT,
@@ -89,9 +101,11 @@ class Truth(MetricGroup):
 
         Returns:
             For each image (float B): `purity`; `discrimination`; `discrimination_margin`;
-            `decisive_region`; `deletion_on` and `deletion_off`, the mean `similarity_change` of the
-            prototypes that were found mainly on the replaced part (its pixels in either drawing),
-            and of the others; NaN without any such prototype.
+            `decisive_region`, and the same two for the image's own class and the nearest
+            (`nearest_classes`), which are the same pair for every model; `deletion_on` and
+            `deletion_off`, the mean `similarity_change` of the prototypes that were found mainly on
+            the replaced part (its pixels in either drawing), and of the others; NaN without any
+            such prototype.
             For `from_maps` (B×k): `main_part` (int64); `on_replaced` (bool), whether a prototype
             was found mainly on the replaced part; and its `change` (float).
             Nothing for a data set that was not drawn.
@@ -108,12 +122,17 @@ class Truth(MetricGroup):
         change_Bk = _changes(batch)
         first_B, second_B = _first_two(batch)
         parts_BQ = truth.distinguishing_CCQ[first_B, second_B]
-        points_BV, share_BVQ = _regions(batch, drawn.explanation, first_B, second_B)
+        own_B = batch.evidence.labels_N[batch.images_B]
+        nearest_B = nearest_classes(truth.distinguishing_CCQ)[own_B]
+        margin_B, decisive_B = _margins(batch, drawn.explanation, first_B, second_B)
+        nearest_margin_B, nearest_region_B = _margins(batch, drawn.explanation, own_B, nearest_B)
         return {
             "purity": purity(share_BkQ),
             "discrimination": discrimination(share_BkQ, _support(batch, first_B), parts_BQ),
-            "discrimination_margin": discrimination_margin(share_BVQ, points_BV, parts_BQ),
-            "decisive_region": decisive_region(share_BVQ, points_BV, parts_BQ),
+            "discrimination_margin": margin_B,
+            "decisive_region": decisive_B,
+            "discrimination_nearest": nearest_margin_B,
+            "decisive_nearest": nearest_region_B,
             "deletion_on": change_Bk.where(on_Bk, torch.nan).nanmean(dim=1),
             "deletion_off": change_Bk.where(~on_Bk, torch.nan).nanmean(dim=1),
             "main_part": main_part(share_BkQ),
@@ -244,6 +263,21 @@ def decisive_region(share_BVQ: Tensor, points_BV: Tensor, parts_BQ: Tensor) -> T
     return discrimination_margin(share_BVQ, only_BV, parts_BQ)
 
 
+def nearest_classes(distinguishing_CCQ: Tensor) -> Tensor:
+    """Returns the class that differs in the fewest parts, but in one, from each class: int64 C.
+
+    The first of several; the class itself if no other differs from it.
+
+    Args:
+        distinguishing_CCQ: bool C×C×Q, the parts in which two classes differ.
+    """
+    count_CC = distinguishing_CCQ.sum(dim=-1)
+    most = distinguishing_CCQ.shape[-1] + 1
+    apart_CC = count_CC.masked_fill(count_CC == 0, most).fill_diagonal_(most)
+    nearest_C = torch.from_numpy(apart_CC.numpy().argmin(axis=1))
+    return nearest_C.where(apart_CC.amin(dim=1) < most, torch.arange(len(nearest_C)))
+
+
 def part_agreement(main_part_Nk: Tensor, top_Nk: Tensor, num_parts: int) -> float:
     """Returns how consistently a prototype is found on the same part, ×100: 0..100.
 
@@ -309,6 +343,19 @@ def _support(batch: Batch, class_B: Tensor) -> Tensor:
     weights_Bk = batch.evidence.weights_CP[class_B].gather(1, batch.prototypes_Bk)
     similarity_Bk = batch.outputs.similarity_NP.gather(1, batch.prototypes_Bk)
     return (similarity_Bk * weights_Bk).clamp(min=0)
+
+
+def _margins(
+    batch: Batch, explanation: Explanation, first_B: Tensor, second_B: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Returns `discrimination_margin` and `decisive_region` of one class rather than another."""
+    assert batch.evidence.truth is not None
+    parts_BQ = batch.evidence.truth.distinguishing_CCQ[first_B, second_B]
+    points_BV, share_BVQ = _regions(batch, explanation, first_B, second_B)
+    return (
+        discrimination_margin(share_BVQ, points_BV, parts_BQ),
+        decisive_region(share_BVQ, points_BV, parts_BQ),
+    )
 
 
 def _regions(

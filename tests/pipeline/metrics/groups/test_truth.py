@@ -13,6 +13,7 @@ from torch import Tensor
 from pipeline.metrics.evidence import Evidence
 from pipeline.metrics.groups import truth
 from pipeline.metrics.measuring import measure, unavailable
+from pipeline.model.base.head import PresenceHead
 from pipeline.model.base.inference import ModelOutputs
 
 seeds = st.integers(0, 1000)
@@ -132,6 +133,15 @@ def test_margin_by_hand() -> None:
         close(metric(share_BVQ, points_BV, ~parts_BQ & parts_BQ), [nan])
 
 
+def test_nearest_class_is_the_first_that_differs_in_the_fewest_parts() -> None:
+    # class 0: two parts from class 1, one from 2 and from 3; class 1: like 2; class 4: like all
+    differ_CCQ = torch.zeros(5, 5, 2, dtype=torch.bool)
+    for first, second, parts in ((0, 1, 2), (0, 2, 1), (0, 3, 1), (1, 3, 2), (2, 3, 2)):
+        differ_CCQ[first, second, :parts] = differ_CCQ[second, first, :parts] = True
+    assert truth.nearest_classes(differ_CCQ).tolist() == [2, 0, 0, 0, 4]
+    assert truth.nearest_classes(torch.zeros(1, 1, 3, dtype=torch.bool)).tolist() == [0]
+
+
 def test_part_agreement_by_hand() -> None:
     # prototype 0: parts 1, 1, 2 -> 2/3; prototype 1: parts 0 and none -> 1/2;
     # prototype 2: none twice -> 0; prototypes 3 and 4 are used once
@@ -204,16 +214,33 @@ class Known:
 
 @dataclass
 class Asked:
-    """Knows what the model says of redrawn images, whose crops are filled with their number."""
+    """Knows what the model says of redrawn images, whose crops are filled with their number.
+
+    Each but the last shows it everywhere; the last crop of an image is as it was.
+    """
 
     after_NP: Tensor
+    embedded: list[list] = field(default_factory=list)
+
+    def crops(self, images_B: Tensor) -> Tensor:
+        crops_BKSS3 = torch.full((len(images_B), 4, 2, 2, 3), 255)
+        crops_BKSS3[:, 3] = images_B[:, None, None, None]
+        return crops_BKSS3
 
     def inside(self, images_B: Tensor) -> Tensor:
         return torch.ones(len(images_B), 4, 2, 2, dtype=torch.bool)
 
     def infer(self, crops_BKSS3: Tensor, valid_BK: Tensor, inside_BKSS: Tensor) -> ModelOutputs:
-        similarity_BP = self.after_NP[crops_BKSS3[:, 0, 0, 0, 0]]
-        return ModelOutputs(*[similarity_BP] * 4)
+        self.embedded += valid_BK.tolist()
+        embedding_BVD = self.after_NP[crops_BKSS3[:, :, 0, 0, 0]]
+        return ModelOutputs(embedding_BVD, *[embedding_BVD[:, 0]] * 3)
+
+
+class Unchanged(Asked):
+    """Its redrawn images show what the images showed."""
+
+    def crops(self, images_B: Tensor) -> Tensor:
+        return images_B[:, None, None, None, None].expand(-1, 4, 2, 2, 3)
 
 
 @dataclass
@@ -254,10 +281,11 @@ def known(make_evidence: Callable[..., Evidence]) -> Evidence:
     return make_evidence(
         images=2,
         prototypes=3,
+        embedding_NVD=torch.zeros(2, 4, 3),
         similarity_NP=torch.tensor([[1.0, 2, 4], [5, 4, 2]]),
         view_NP=torch.tensor([[1, 3, 0], [3, 1, 2]]),
         logits_NC=torch.tensor([[3.0, 0, 2], [2, 2, 1]]),
-        weights_CP=torch.tensor([[1.0, -1, 0.5], [0, 0, 0], [0, 0, 0]]),
+        head=PresenceHead(torch.tensor([[1.0, -1, 0.5], [0, 0, 0], [0, 0, 0]])),
         explanations=[Maps(maps_NkSS, regions_NVSS)],
         truth=Known(differ_CCQ),
         subject=Asked(torch.tensor([[1.0, 1, 1], [4, 4, 1]])),
@@ -281,9 +309,15 @@ def test_all_of_it_by_hand(known: Evidence) -> None:
     # three quarters. Image 1: 5, −4, 1 in views 3, 1, 2; most of them in a view without saliency.
     close(values["discrimination_margin"], [50.0, 100 / 6])
     close(values["decisive_region"], [75.0, 0])
+    # Image 0: class 2 is also the nearest. Image 1 is of class 1, and class 0 the only one that
+    # differs from it; prototypes 0, 1, 2 add −5, 4, −1, the 4 in view 1, which is without saliency.
+    close(values["discrimination_nearest"], [50.0, 0])
+    close(values["decisive_nearest"], [75.0, 0])
     assert known.explanations[0].asked == [
         [0, [0, 1], [[0, 0, 0.5], [1, 0, 0]]],
         [1, [2, 3], [[0, 0, 0.5], [1, 0, 0]]],
+        [0, [0, 1], [[0, 0, 0.5], [1, 0, 0]]],
+        [1, [1], [[0, 1, 0]]],
     ]
     # prototype 0: parts 1 and 0; prototype 1: part 0 and none; prototype 2: part 0 twice
     assert values["part_agreement"] == pytest.approx(100 * (0.5 + 0.5 + 1) / 3)
@@ -305,6 +339,20 @@ def test_a_part_that_is_gone_from_the_redrawing_was_replaced_where_it_was(known:
     assert values["deletion_off"].isnan().all()
     close(values["deletion_on"], [(75 + 50 + 0) / 3, 100 * (0.2 + 0 + 0.5) / 3])
     assert math.isnan(values["deletion_auc"])
+
+
+def test_crops_that_have_not_changed_are_not_embedded_again(known: Evidence) -> None:
+    measured(known)
+    assert known.subject.embedded == [[True, True, True, False]] * 2
+    # The last crops are as similar as the images were, so that nothing is less similar.
+    embedding_NVD = torch.zeros(2, 4, 3)
+    embedding_NVD[:, 3] = known.outputs.similarity_NP
+    values = measured(replace(known, outputs=known.outputs._replace(embedding_NVD=embedding_NVD)))
+    close(values["deletion_on"], [0.0, nan])
+    close(values["deletion_off"], [0.0, 0.0])
+    nothing = replace(known, subject=Unchanged(known.subject.after_NP))
+    close(measured(nothing)["deletion_on"], [0.0, nan])
+    assert nothing.subject.embedded == []
 
 
 def test_negative_support_counts_as_none(known: Evidence) -> None:
