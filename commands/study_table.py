@@ -28,11 +28,11 @@ def run(form: str, out: Path | None, metrics: Sequence[str], revs: Sequence[str]
         raise ProtoMaskError(f"{out} is a folder; --out names the file to write")
     try:
         with Repo() as repo:
-            presets, groups = _presets(repo)
+            compose_presets, groups = presets(repo)
             found = tables(
                 read_runs(repo, revs),
                 metrics,
-                lambda params: overrides_of(params, presets, groups),
+                lambda params: overrides_of(params, compose_presets, groups),
             )
     except DvcException as error:
         said = said_by_dvc(error)
@@ -46,7 +46,7 @@ def run(form: str, out: Path | None, metrics: Sequence[str], revs: Sequence[str]
     print(f"wrote {out}")
 
 
-def _presets(repo: Repo) -> tuple[Callable[[list[str]], Params], dict[str, list[str]]]:
+def presets(repo: Repo) -> tuple[Callable[[list[str]], Params], dict[str, list[str]]]:
     """Returns what DVC makes params.yaml from: a function of overrides, and groups of presets."""
     hydra = repo.config.get("hydra", {})
     if not hydra.get("enabled"):
