@@ -58,7 +58,14 @@ def run_queue(folder: Path, jobs: int, overrides: list[str]) -> float:
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(folder)], check=True)
     dvc("exp", "run", "--queue", *overrides, "-S", "seed=1,2")
     start = time.perf_counter()
-    dvc("queue", "start", "--jobs", str(jobs))
+    # Its workers keep what it prints to open, so nothing may wait for the end of that.
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "queue", "start", "--jobs", str(jobs)],
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     while any(word in dvc("queue", "status") for word in ("Queued", "Running")):
         time.sleep(2)
     taken = time.perf_counter() - start

@@ -26,6 +26,7 @@ SEGMENTERS = {
     "patches": ("segmenter=patches", "crops.choose=largest", "crops.per_image=4"),
 }
 OTHERS = ("blackbox", "protopnet", "pipnet", "protopool")
+DVC = (sys.executable, "-m", "dvc")
 SECONDS = 15
 
 
@@ -120,7 +121,8 @@ def main(
         sets = [word for override in overrides for word in ("-S", override)]
         dvc("exp", "run", "--queue", "evaluate", *sets)
     if missing:
-        dvc("queue", "start", "--jobs", str(jobs))
+        # Its workers keep what it prints to open, so nothing may wait for the end of that.
+        subprocess.run([*DVC, "queue", "start", "--jobs", str(jobs)], check=True)
         wait()
     shown = [word for metric in study.metrics for word in ("--metrics", metric)]
     subprocess.run([sys.executable, "-m", "commands", "study", "table", *shown], check=True)
@@ -153,9 +155,7 @@ def wait() -> None:
 
 def dvc(*words: str) -> str:
     """Runs a command of DVC; ends the script with what DVC says if that fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*DVC, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"dvc {shlex.join(words)}\n{done.stdout}{done.stderr}")
     return done.stdout
