@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 pytestmark = [pytest.mark.browser, NO_BROWSER]
-SECTIONS = "run metrics answers decisions mistakes segmentation map prototypes".split()
+SECTIONS = "decisions mistakes metrics answers segmentation map prototypes run".split()
 WIDTHS = pytest.mark.parametrize("width", [320, 390, 1280])
 
 
