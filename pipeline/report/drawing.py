@@ -89,11 +89,13 @@ def outlined(
     if dim and small:
         outside = ~np.logical_or.reduce(small)
         canvas[outside] = (canvas[outside] * (1 - dim)).astype(np.uint8)
-    for mask, outline in zip(small, outlines, strict=True):
-        _tint(canvas, mask, outline.colour, REACH * side)
-    for mask, outline in zip(small, outlines, strict=True):
-        canvas[binary_dilation(mask) & ~mask] = CASING
-        canvas[mask & ~binary_erosion(mask, iterations=thickness)] = outline.colour
+    windows = [_window(mask) for mask in small]
+    for mask, window, outline in zip(small, windows, outlines, strict=True):
+        _tint(canvas[window], mask[window], outline.colour, REACH * side)
+    for mask, window, outline in zip(small, windows, outlines, strict=True):
+        part, inside = canvas[window], mask[window]
+        part[binary_dilation(inside) & ~inside] = CASING
+        part[inside & ~binary_erosion(inside, iterations=thickness)] = outline.colour
     picture = Image.fromarray(canvas)
     taken: list[tuple[int, int]] = []
     for mask, outline in zip(small, outlines, strict=True):
@@ -157,6 +159,19 @@ def _shrink(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]
     return small
 
 
+@cache
+def _own_font(points: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(points)
+
+
+def _window(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Returns the rows and columns of a mask and of the pixels next to it; of an empty one, all."""
+    if not mask.any():
+        return slice(None), slice(None)
+    y, x = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(max(0, y[0] - 1), y[-1] + 2), slice(max(0, x[0] - 1), x[-1] + 2)
+
+
 def _tint(canvas: NDArray[np.uint8], mask: NDArray[np.bool_], colour: Colour, reach: float) -> None:
     """Tints a mask along its edge, fading inwards over `reach` pixels; changes the canvas."""
     if mask.all():
@@ -181,15 +196,17 @@ def _write_label(
     """
     points = min(max(12, max(picture.size) // 22), LARGEST_LABEL)
     radius = points * (2 + len(outline.label)) // 4
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    rows, columns = np.ogrid[: picture.height, : picture.width]
+    window = _window(mask)
+    depth = distance_transform_edt(np.pad(mask[window], 1))[1:-1, 1:-1]
+    rows, columns = (np.arange(n)[part] for n, part in zip(mask.shape, window, strict=True))
     for x, y in taken:
-        near = np.hypot(rows - y, columns - x)
+        near = np.hypot(rows[:, None] - y, columns - x)
         depth = np.where(near < 2 * radius + 2, depth * 1e-3, depth)
-    y, x = (int(place) for place in np.unravel_index(depth.argmax(), depth.shape))
+    row, column = np.unravel_index(depth.argmax(), depth.shape)
+    y, x = int(rows[row]), int(columns[column])
     x = min(max(x, radius), picture.width - 1 - radius)
     y = min(max(y, radius), picture.height - 1 - radius)
     draw = ImageDraw.Draw(picture)
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline.colour, CASING)
-    draw.text((x, y), outline.label, CASING, ImageFont.load_default(points), anchor="mm")
+    draw.text((x, y), outline.label, CASING, _own_font(points), anchor="mm")
     return x, y
