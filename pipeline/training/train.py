@@ -123,11 +123,10 @@ class Training:
         self._start()
         progress = self._resume()
         total = self.settings.warmup_epochs + self.settings.epochs
-        epochs = range(progress.epoch, total)
         with _live(curves) as live:
             for epoch, values in enumerate(progress.history):
                 self._show(live, epoch, values)
-            for epoch in epochs if curves is None else track(epochs, "Training epochs"):
+            for epoch in self._epochs(progress.epoch, shown=curves is not None):
                 values = self._epoch(epoch)
                 score = (values.get("val/accuracy", float(epoch)), -values.get("val/loss", 0.0))
                 progress.history.append(values)
@@ -147,6 +146,16 @@ class Training:
         self.network.finish()
         self.network.eval()
         return progress
+
+    def _epochs(self, first: int, *, shown: bool) -> Iterator[int]:
+        """Yields the epochs that are left; warm-up, which is faster, has a bar of its own."""
+        warmup = self.settings.warmup_epochs
+        phases = {
+            "Warm-up epochs": range(first, warmup),
+            "Training epochs": range(max(first, warmup), warmup + self.settings.epochs),
+        }
+        for name, epochs in phases.items():
+            yield from track(epochs, name) if shown else epochs
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Trains one epoch; all its randomness follows from the seed and the epoch's number."""
