@@ -28,7 +28,7 @@ model: {backbone: test_resnet, pretrained: none, name: protomask,
   prototypes_per_class: 2, standardise: true, epsilon: 0.0001,
   pooling: box, stages: [-1]}
 train: {precision: float32,
-  epochs: 1, warmup_epochs: 0, freeze_backbone: true, freeze_until: 0,
+  epochs: 1, warmup_epochs: 0, freeze_backbone: true, freeze_until: 0, drop_crops: 0.0,
   batch_norm: batch, augment: false, batch_size: 8, accumulate: 1, lr_backbone: 0.0,
   lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1, start: random,
   loss: {cluster: 0.8, separation: 0.2, diversity: 0.2}}

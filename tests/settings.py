@@ -99,6 +99,7 @@ TRAIN: dict[str, Any] = {
     "warmup_epochs": 0,
     "freeze_backbone": False,
     "freeze_until": 0,
+    "drop_crops": 0.0,
     "batch_norm": "batch",
     "augment": True,
     "batch_size": 16,

@@ -37,6 +37,8 @@ class TrainSettings(BaseModel):
             the statistics of each batch, as published, or `frozen` for those that the pretrained
             backbone has, by which it begins the joint epochs with the features that the warm-up
             ended with.
+        drop_crops: probability, in [0, 1), with which a step that reads crops leaves out each of
+            them; one of an image always stays. With 0 a step has them all, as published.
         augment: whether crops are augmented; without it, a frozen backbone computes the features of
             each crop once. A warm-up that starts from crops does so in any case.
         batch_size: number of images in a batch.
@@ -59,6 +61,7 @@ class TrainSettings(BaseModel):
     freeze_backbone: bool
     freeze_until: Annotated[int, Field(ge=0)]
     batch_norm: Literal["batch", "frozen"]
+    drop_crops: Annotated[float, Field(ge=0, lt=1)]
     augment: bool
     batch_size: Annotated[int, Field(ge=1)]
     accumulate: Annotated[int, Field(ge=1)]

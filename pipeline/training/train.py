@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,6 +51,23 @@ class Progress:
     best_epoch: int = -1
     best: tuple[float, float] = (-math.inf, -math.inf)
     history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Input(NamedTuple):
+    """What a network is given of the B images of a batch.
+
+    Args:
+        rows_B: the images, int64, as rows of the index.
+        seen: their views' features, B×V×F; or the crops of copies of them, of which those of each
+            copy lie together, float32 (copies·B)×K×S×S×3 or uint8 B×K×S×S×3.
+        valid_BK: bool, false for crops that are missing or left out.
+        inside: the masks inside the crops, or None.
+    """
+
+    rows_B: Tensor
+    seen: Tensor
+    valid_BK: Tensor
+    inside: Tensor | None = None
 
 
 @dataclass
@@ -190,9 +207,9 @@ class Training:
         for step, own in zip(steps, shares, strict=True):
             self.optimizer.zero_grad()
             self.synchroniser.begin()
-            for rows, seen, inside in islice(inputs, len(own)):
-                values = self._backward(rows, seen, inside, len(step))
-                sums += torch.stack([values[name] for name in names]) * len(rows)
+            for given in islice(inputs, len(own)):
+                values = self._backward(given, len(step))
+                sums += torch.stack([values[name] for name in names]) * len(given.rows_B)
             self.synchroniser.end(len(step))
             self.optimizer.step()
             self.network.after_step()
@@ -201,14 +218,12 @@ class Training:
         self._refuse_divergence("train", found)
         return found
 
-    def _backward(
-        self, rows: Tensor, seen: Tensor, inside: Tensor | None, batches: int
-    ) -> dict[str, Tensor]:
+    def _backward(self, given: _Input, batches: int) -> dict[str, Tensor]:
         """Accumulates the gradients of one batch of a step; returns the values of its loss."""
-        copies = len(seen) // len(rows)
+        copies = len(given.seen) // len(given.rows_B)
         with self.fabric.autocast():
-            output = self.network(seen, self.valid[rows].repeat(copies, 1), inside)
-        values = self._losses(output, self.labels[rows])
+            output = self.network(given.seen, given.valid_BK.repeat(copies, 1), given.inside)
+        values = self._losses(output, self.labels[given.rows_B])
         (values["loss"] / batches).backward()
         return {name: value.detach() for name, value in values.items()}
 
@@ -221,8 +236,8 @@ class Training:
 
     def _inputs(
         self, epoch: int, numbers: list[int], order: NDArray[np.int64], train_backbone: bool
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Returns the batches with these numbers: rows of the index, and the network's input."""
+    ) -> Iterator[_Input]:
+        """Returns the batches with these numbers."""
         size = self.settings.batch_size
         parts = [order[number * size : (number + 1) * size] for number in numbers]
         augments = self.augmentation is not None and self.settings.start != "crops"
@@ -232,27 +247,29 @@ class Training:
 
     def _known_inputs(
         self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]], stored: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor, None]]:
+    ) -> Iterator[_Input]:
         for number, part in zip(numbers, parts, strict=True):
             self._seed_batch(epoch, number)
             rows = torch.from_numpy(part).to(self.fabric.device)
-            yield rows, stored[rows], None
+            yield _Input(rows, stored[rows], self.valid[rows])
 
     def _read_inputs(
         self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]]
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    ) -> Iterator[_Input]:
         size, device = self.settings.batch_size, self.fabric.device
         copies = 2 if self.network.in_pairs else 1
         # Only an epoch's last batch can be shorter.
         rows = np.concatenate([self.train_rows[:0], *parts])
         masks = self.network.settings.pools_inside
         batches = load_batches(self.store, rows, size, device, masks)
-        for number, batch in zip(numbers, batches, strict=True):
+        for number, read in zip(numbers, batches, strict=True):
             self._seed_batch(epoch, number)
+            batch = read._replace(valid_BK=without_some(read.valid_BK, self.settings.drop_crops))
             crops, inside = batch.crops_BKSS3, batch.inside_BKSS
             if self.augmentation is not None:
                 crops, inside = augmented(self.augmentation, batch, copies)
-            yield torch.from_numpy(batch.rows).to(device), crops, inside
+            rows_B = torch.from_numpy(batch.rows).to(device)
+            yield _Input(rows_B, crops, batch.valid_BK, inside)
 
     def _seed_batch(self, epoch: int, number: int) -> None:
         numbers = np.random.default_rng([self.seed, epoch, number])
@@ -387,6 +404,22 @@ class Training:
                 f"the training has diverged, {bad[0]} is no longer a finite number: lower what is "
                 f"too large of {given} and the weights in train.loss"
             )
+
+
+def without_some(valid_BK: Tensor, share: float) -> Tensor:
+    """Leaves out crops by chance, but one of each image stays.
+
+    Args:
+        valid_BK: bool B×K, false for missing crops; at least one true in each row.
+        share: the probability of a crop's being left out, in [0, 1).
+
+    Returns:
+        bool B×K, false for crops that are missing or left out.
+    """
+    if share == 0:
+        return valid_BK
+    chance_BK = torch.rand(valid_BK.shape).to(valid_BK.device).masked_fill(~valid_BK, -1)
+    return (chance_BK >= share) | (chance_BK == chance_BK.amax(dim=1, keepdim=True))
 
 
 def augmented(

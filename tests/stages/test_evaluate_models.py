@@ -42,7 +42,7 @@ segmenter: {name: patches, version: 1, grid: 2}
 crops: {version: 3, choose: largest, side: 64, per_image: 3, background: original,
   min_box_area: 0.0, max_box_area: 1.0, storage: jpeg}
 train: {precision: float32,
-  epochs: 1, warmup_epochs: 1, freeze_backbone: true, freeze_until: 0,
+  epochs: 1, warmup_epochs: 1, freeze_backbone: true, freeze_until: 0, drop_crops: 0.0,
   batch_norm: batch, augment: false, batch_size: 16, accumulate: 1, lr_backbone: 0.0,
   lr_projection: 0.001, lr_prototypes: 0.003, step_size: 1, start: random}
 finetune: {merge: false, reach: 1.0, epochs: 1, lr: 0.0003, batch_size: 16, sparsity: penalty,

@@ -6,13 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from settings import train_settings
+from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.losses import class_weights, cluster, diversity, separation
+from pipeline.training import train
 from pipeline.training.fabric import Fabric
 from pipeline.training.train import Training
 
@@ -130,6 +135,44 @@ def test_frozen_stages_and_statistics_stay_as_they_are(
     )
     assert not [name for name in moved if "running" in name]
     assert {"projection.weight", "prototypes"} <= changed(before, training)
+
+
+@given(seed=st.integers(0, 2**32), share=st.floats(0, 0.99))
+def test_some_crops_are_left_out_and_one_stays(seed: int, share: float) -> None:
+    torch.manual_seed(seed)
+    valid_BK = torch.rand(40, 6) < 0.7
+    valid_BK[:, seed % 6] = True
+    left_BK = train.without_some(valid_BK, share)
+    assert not (left_BK & ~valid_BK).any() and left_BK.any(dim=1).all()
+    assert torch.equal(train.without_some(valid_BK, 0.0), valid_BK)
+
+
+def test_crops_are_left_out_with_the_given_probability() -> None:
+    torch.manual_seed(0)
+    left_BK = train.without_some(torch.ones(4000, 12, dtype=torch.bool), 0.75)
+    # of twelve, a quarter, and one more where by chance there is none: 0.75 to the power of 12
+    assert left_BK.sum(dim=1).double().mean() == pytest.approx(3 + 0.75**12, abs=0.1)
+
+
+def test_joint_steps_see_some_crops_and_the_warm_up_all(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    training = make_training(
+        freeze_backbone=False, warmup_epochs=1, epochs=1, start="crops", drop_crops=0.6
+    )
+    seen: dict[bool, list[float]] = {True: [], False: []}
+    forward = training.network.forward
+
+    def spied(views: Tensor, valid: Tensor, *more: Any) -> Any:
+        if training.network.training:
+            seen[views.dim() == 5].append(float(valid.float().mean()))
+        return forward(views, valid, *more)
+
+    training.network.forward = spied
+    training.run(tmp_path / "curves")
+    every = float(training.valid[training.train_rows].float().mean())
+    assert np.mean(seen[False]) == pytest.approx(every, abs=0.05)
+    assert 0.3 * every < np.mean(seen[True]) < 0.8 * every
 
 
 def test_backbone_begins_with_what_the_warm_up_ended_with(
