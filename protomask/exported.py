@@ -1,6 +1,6 @@
 """A model that travels: one folder with all that its answers need.
 
-- `model.safetensors`, `model.json`: the network, and how it was made.
+- `backbone.safetensors`, `model.safetensors`, `model.json`: the network, and how it was made.
 - `prototypes.csv`, `prototypes/NUMBER.png`: where each prototype came from, and that view as the
   network sees it; what lies outside its mask is transparent.
 - `codebook.safetensors`, `weights…`: what the segmenter needs, if it needs any.

@@ -62,8 +62,9 @@ def prototypes(
 
 
 def same_weights(network: PrototypeNetwork, folder: Path) -> bool:
-    found, written = network.state_dict(), load_file(folder / "model.safetensors")
-    return all(torch.equal(found[name], written[name]) for name in written)
+    found = network.state_dict()
+    written = [load_file(folder / f"{file}.safetensors") for file in ("backbone", "model")]
+    return all(torch.equal(found[name], value) for some in written for name, value in some.items())
 
 
 def test_push_and_finetuning(

@@ -51,7 +51,10 @@ def test_the_same_model_gives_the_same_bytes(
     export_model(Workspace(finished_run), tmp_path / "again")
     names = sorted(path.relative_to(exported) for path in exported.rglob("*") if path.is_file())
     assert names == [
-        *map(Path, ("README.md", "config.json", "intervals.json", "metrics.json")),
+        *map(
+            Path,
+            ("README.md", "backbone.safetensors", "config.json", "intervals.json", "metrics.json"),
+        ),
         *map(Path, ("model.json", "model.safetensors")),
         *(Path(f"prototypes/{number:04d}.png") for number in range(6)),
         Path("prototypes.csv"),

@@ -28,9 +28,8 @@ def test_only_the_classifier_changes(run_folder: Path) -> None:
     before = load_file(workspace.push / "model.safetensors")
     after = load_file(workspace.finetune / "model.safetensors")
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"classifier"}
-    assert (workspace.finetune / "prototypes.csv").read_bytes() == (
-        workspace.push / "prototypes.csv"
-    ).read_bytes()
+    for same in ("prototypes.csv", "backbone.safetensors"):
+        assert (workspace.finetune / same).read_bytes() == (workspace.push / same).read_bytes()
 
 
 def test_same_bytes_again(run_folder: Path) -> None:

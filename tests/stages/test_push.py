@@ -152,6 +152,8 @@ def test_only_prototypes_change(run_folder: Path) -> None:
     after = load_file(workspace.push / "model.safetensors")
     assert before.keys() == after.keys()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"prototypes"}
+    same = "backbone.safetensors"
+    assert (workspace.push / same).read_bytes() == (workspace.train / same).read_bytes()
 
 
 def test_similarities_are_those_of_the_pushed_prototypes(run_folder: Path) -> None:

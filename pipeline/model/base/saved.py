@@ -1,4 +1,8 @@
-"""A saved model: a folder with its weights (safetensors) and a JSON file that describes it."""
+"""A saved model: a folder with its weights (safetensors) and a JSON file that describes it.
+
+The backbone's weights are a file of their own. It is the same, to the byte, for all models of a
+frozen backbone and in all stages after training, so that DVC keeps and sends it once.
+"""
 
 import json
 from pathlib import Path
@@ -7,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from pipeline.backbone.backbone import Backbone
 from pipeline.crops.settings import CropSettings
@@ -17,8 +22,10 @@ from pipeline.model.base.models import MODEL_SETTINGS, build
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.model.base.settings import BackboneSettings, Precision
 
-FORMAT = 5
-WEIGHTS, ABOUT = "model.safetensors", "model.json"
+FORMAT = 6
+BACKBONE, WEIGHTS, ABOUT = "backbone.safetensors", "model.safetensors", "model.json"
+OF_BACKBONE = "backbone."
+"""What the names of the backbone's tensors begin with."""
 
 
 class About(BaseModel):
@@ -70,28 +77,32 @@ class _Described(About):
     format: int
     settings: dict[str, Any]
     num_prototypes: Annotated[int, Field(ge=1)]
-    weights_sha256: str
+    weights_sha256: dict[str, str]
 
 
 def save_model(folder: Path, network: PrototypeNetwork, about: About) -> None:
     """Writes a model to a folder; equal models give equal bytes.
 
     Args:
-        folder: folder that `model.safetensors` and `model.json` are written to.
+        folder: folder that `backbone.safetensors`, `model.safetensors` and `model.json` are
+            written to.
         network: the model to save, on any device.
         about: description of its classes, segmenter, crops and training images.
     """
     state = network.state_dict()
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with atomic_file(folder / WEIGHTS) as part:
-        save_file(state, part)
-        digest = sha256(part)
+    digests = {}
+    for file, in_backbone in ((BACKBONE, True), (WEIGHTS, False)):
+        some = {name: t for name, t in state.items() if name.startswith(OF_BACKBONE) == in_backbone}
+        with atomic_file(folder / file) as part:
+            save_file(some, part)
+            digests[file] = sha256(part)
     described = _Described(
         **about.model_dump(),
         format=FORMAT,
         settings=network.settings.model_dump(mode="json"),
         num_prototypes=network.num_prototypes,
-        weights_sha256=digest,
+        weights_sha256=digests,
     )
     with atomic_file(folder / ABOUT) as part:
         part.write_text(described.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -114,7 +125,7 @@ def load_model(folder: Path, advice: str | None = None) -> tuple[PrototypeNetwor
     """Reads a model written by `save_model`.
 
     Args:
-        folder: folder with `model.safetensors` and `model.json`.
+        folder: folder that `save_model` has written to.
         advice: what errors advise; None: to run the stage again that the folder is named after.
 
     Returns:
@@ -130,11 +141,13 @@ def load_model(folder: Path, advice: str | None = None) -> tuple[PrototypeNetwor
             raise ProtoMaskError(f"{folder / ABOUT} is of another version of ProtoMask: {damaged}")
         described = _Described.model_validate(values)
         settings = _settings_of(described.settings)
-        if sha256(folder / WEIGHTS) != described.weights_sha256:
-            raise ProtoMaskError(
-                f"{folder / WEIGHTS} is not the file that {ABOUT} describes: {damaged}"
-            )
-        state = load_file(folder / WEIGHTS)
+        state: dict[str, Tensor] = {}
+        for file in (BACKBONE, WEIGHTS):
+            if sha256(folder / file) != described.weights_sha256.get(file):
+                raise ProtoMaskError(
+                    f"{folder / file} is not the file that {ABOUT} describes: {damaged}"
+                )
+            state |= load_file(folder / file)
     except FileNotFoundError as error:
         name, missing = Path(error.filename).name, advice or make(folder.name)
         raise ProtoMaskError(f"no model in {folder}, {name} is missing: {missing}") from None
@@ -147,7 +160,7 @@ def load_model(folder: Path, advice: str | None = None) -> tuple[PrototypeNetwor
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ProtoMaskError(
-            f"{folder / WEIGHTS} holds another model ({error}): {damaged}"
+            f"the weights in {folder} are another model's ({error}): {damaged}"
         ) from None
     about = About(**{name: getattr(described, name) for name in About.model_fields})
     return network.eval(), about

@@ -14,7 +14,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.network import PrototypeNetwork
-from pipeline.model.base.saved import ABOUT, WEIGHTS, About, load_model, save_model
+from pipeline.model.base.saved import ABOUT, BACKBONE, WEIGHTS, About, load_model, save_model
 from pipeline.model.protomask.model import ProtoMask
 
 from ..conftest import SMALL
@@ -66,13 +66,13 @@ def test_loaded_model_answers_the_same(saved: Path) -> None:
 
 def test_same_model_same_bytes(saved: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "again", make_network(), ABOUT_IT)
-    for name in (WEIGHTS, ABOUT):
+    for name in (BACKBONE, WEIGHTS, ABOUT):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
 
 
 def test_loaded_and_saved_again_same_bytes(saved: Path, tmp_path: Path) -> None:
     save_model(tmp_path / "again", *load_model(saved))
-    for name in (WEIGHTS, ABOUT):
+    for name in (BACKBONE, WEIGHTS, ABOUT):
         assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
 
 
@@ -97,7 +97,7 @@ def test_every_kind_of_model_comes_back(
     assert torch.equal(found.logits, expected.logits)
     assert torch.equal(found.embedding, expected.embedding)
     save_model(tmp_path / "two", loaded, about)
-    for file in (WEIGHTS, ABOUT):
+    for file in (BACKBONE, WEIGHTS, ABOUT):
         assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes()
 
 
@@ -132,7 +132,7 @@ def test_no_random_weights_are_needed_to_load(saved: Path) -> None:
     assert load_model(saved)[0].settings.pretrained == "/gone/weights.pth"
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, ABOUT])
+@pytest.mark.parametrize("name", [BACKBONE, WEIGHTS, ABOUT])
 def test_missing_file(saved: Path, name: str) -> None:
     (saved / name).unlink()
     with pytest.raises(ProtoMaskError, match=f"no model in .*{name} is missing: run `dvc repro "):
@@ -145,10 +145,11 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 100, -1])
-def test_damaged_weights(saved: Path, place: int) -> None:
-    content = bytearray((saved / WEIGHTS).read_bytes())
+@pytest.mark.parametrize("name", [BACKBONE, WEIGHTS])
+def test_damaged_weights(saved: Path, name: str, place: int) -> None:
+    content = bytearray((saved / name).read_bytes())
     content[place] ^= 1
-    (saved / WEIGHTS).write_bytes(content)
+    (saved / name).write_bytes(content)
     with pytest.raises(ProtoMaskError, match=r"is not the file that model\.json describes"):
         load_model(saved)
 
@@ -161,7 +162,7 @@ def test_truncated_weights(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 5}']
+    "content", [b"", b"{", b"[]", b"7", b'"text"', b"null", b"\xff\xfe", b'{"format": 6}']
 )
 def test_damaged_description(saved: Path, content: bytes) -> None:
     (saved / ABOUT).write_bytes(content)
@@ -171,7 +172,7 @@ def test_damaged_description(saved: Path, content: bytes) -> None:
 
 def test_another_format(saved: Path) -> None:
     text = (saved / ABOUT).read_text()
-    (saved / ABOUT).write_text(text.replace('"format": 5', '"format": 4'))
+    (saved / ABOUT).write_text(text.replace('"format": 6', '"format": 5'))
     with pytest.raises(ProtoMaskError, match="another version"):
         load_model(saved)
 
@@ -211,13 +212,13 @@ def test_impossible_description(saved: Path, key: str, value: object) -> None:
 def test_description_of_another_model(saved: Path, change: dict[str, object]) -> None:
     described = json.loads((saved / ABOUT).read_text())
     (saved / ABOUT).write_text(json.dumps({**described, **change}))
-    with pytest.raises(ProtoMaskError, match="holds another model"):
+    with pytest.raises(ProtoMaskError, match="another model's"):
         load_model(saved)
 
 
 def describe_weights(folder: Path) -> None:
     described = json.loads((folder / ABOUT).read_text())
-    described["weights_sha256"] = sha256(folder / WEIGHTS)
+    described["weights_sha256"][WEIGHTS] = sha256(folder / WEIGHTS)
     (folder / ABOUT).write_text(json.dumps(described))
 
 
