@@ -4,10 +4,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Literal, TypeVar
 
 from pipeline.datasets import listing
+from pipeline.datasets.image_file import SUFFIXES
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Region
 from pipeline.masks.png import Reading
@@ -40,7 +41,7 @@ class Place:
     def jsons(self) -> dict[str, Json]:
         """What each JSON file holds; a single file counts as one whatever it is called."""
         files = self.ending(".json") if self.path.is_dir() else self.files
-        return {file: _holds(self.path / file) for file in files}
+        return {file: holds(self.path / file) for file in files}
 
 
 class Layout(ABC):
@@ -107,8 +108,15 @@ class Layout(ABC):
         return [name]
 
     def remarks(self) -> list[str]:
-        """Returns what is to be said of the masks: which of them cannot be used."""
-        return []
+        """Returns what is to be said of all files: which of them are not read.
+
+        Photographs may lie beside masks.
+        """
+        if not self.path.is_dir():
+            return []
+        others = sorted({*listing.visible_files(self.path)} - {*self.files})
+        said = [file for file in others if PurePosixPath(file).suffix.lower() not in SUFFIXES]
+        return [f"{len(said)} files in {self.path} are not read: {examples(said)}"] if said else []
 
     @abstractmethod
     def regions(self, name: str, height: int, width: int) -> list[Region]:
@@ -169,8 +177,11 @@ def register(layout: Kind) -> Kind:
     return layout
 
 
-def _holds(path: Path) -> Json:
-    """Returns what a JSON file seems to hold, by its first bytes or its keys."""
+def holds(path: Path) -> Json:
+    """Returns what a JSON file seems to hold, by its first bytes or its keys.
+
+    That is COCO's `images`, SA-1B's one `image`, a list of masks, or one of Label Studio's tasks.
+    """
     with path.open("rb") as file:
         head = file.read(HEAD)
         if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):

@@ -138,18 +138,19 @@ class CocoMasks(Layout):
         return [name for name in self.images if name not in used]
 
     def remarks(self) -> list[str]:
-        """Returns what is to be said of all annotations: which of them cannot be masks."""
+        """Returns which files are not read, and which annotations cannot be masks."""
         said = {
             "have no mask in `segmentation` (run lengths, or polygons of 3 points)": self._empty,
             "lie in the image's first 2 pixels, as fractions of its sides would": (
                 self._in_the_corner
             ),
         }
-        return [
+        found = [
             f"{len(ids)} annotations in {self.path} {what}: {examples(ids)}"
             for what, ids in said.items()
             if ids
         ]
+        return [*super().remarks(), *found]
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
         """Returns the masks of an image; see `Layout.regions`.

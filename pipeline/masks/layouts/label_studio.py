@@ -115,16 +115,17 @@ class LabelStudioMasks(Layout):
         return [name for name in self._photographs if name not in used]
 
     def remarks(self) -> list[str]:
-        """Returns which PNG files are of no task, and what was drawn with no brush."""
+        """Returns which files are not read or of no task, and what was drawn with no brush."""
         said = {
             "PNG files are of no task in the JSON": self._strangers,
             "annotations in the JSON have no mask, since they are no brush labels": self._others,
         }
-        return [
+        found = [
             f"{len(items)} {what} ({self.path}): {examples(items)}"
             for what, items in said.items()
             if items
         ]
+        return [*super().remarks(), *found]
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
         """Returns the masks of an image; see `Layout.regions`."""

@@ -52,7 +52,7 @@ class FolderMasks(Layout):
         for name in self._entries:
             self._by_form.setdefault(form(name), []).append(name)
         self._scores = {
-            str(PurePosixPath(file).parent): _scores(path / file)
+            str(PurePosixPath(file).parent): _scores(path / file) or {}
             for file in files
             if PurePosixPath(file).name == METADATA
         }
@@ -62,7 +62,7 @@ class FolderMasks(Layout):
         """Returns the PNG files of a folder, and its files with scores; see `Layout.reads`."""
         pngs = place.ending(".png") if place.path.is_dir() else []
         tables = [file for file in place.ending(".csv") if PurePosixPath(file).name == METADATA]
-        scored = [file for file in tables if _scores(place.path / file)]
+        scored = [file for file in tables if _scores(place.path / file) is not None]
         return sorted([*pngs, *scored]) if pngs else []
 
     def __contains__(self, name: str) -> bool:
@@ -147,8 +147,8 @@ def _shorter(paths: Iterable[str]) -> list[str]:
     return ["/".join(its[start:]) for its in parts for start in range(1, len(its))]
 
 
-def _scores(path: Path) -> dict[str, float]:
-    """Returns the score of each mask by its number; empty if the table is another one.
+def _scores(path: Path) -> dict[str, float] | None:
+    """Returns the score of each mask by its number; None if the table is another one.
 
     Raises:
         ProtoMaskError: a score is no number.
@@ -156,7 +156,7 @@ def _scores(path: Path) -> dict[str, float]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = csv.DictReader(file)
         if not {"id", SCORE} <= {*(rows.fieldnames or ())}:
-            return {}
+            return None
         try:
             return {row["id"]: float(row[SCORE]) for row in rows}
         except (TypeError, ValueError):

@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter
 from pipeline.datasets.image_file import SUFFIXES
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.json_files import parse
-from pipeline.masks.layout import Layout, Place, register
+from pipeline.masks.layout import Layout, Place, holds, register
 from pipeline.masks.masks import Region
 from pipeline.masks.path_ends import PathEnds
 from pipeline.masks.png import Reading
@@ -36,7 +36,8 @@ class Content:
     annotations: list[Mask]
 
 
-FORM: TypeAdapter[Content | list[Mask]] = TypeAdapter(Content | list[Mask])
+FORM, LIST = TypeAdapter(Content), TypeAdapter(list[Mask])
+WHAT = "JSON of Segment Anything"
 
 
 @register
@@ -82,17 +83,18 @@ class SamMasks(Layout):
         return [name for name in self._files if name not in used]
 
     def remarks(self) -> list[str]:
-        """Returns how many masks have no segmentation, and in which files."""
+        """Returns which files are not read, and which have annotations without a mask."""
         empty = {
             f"{name}.json": sum(mask.is_empty for mask in self._masks(name)[1])
             for name in self._files
         }
         without = [name for name, count in empty.items() if count]
         if not without:
-            return []
+            return super().remarks()
         return [
+            *super().remarks(),
             f"{sum(empty.values())} annotations in {self.path} have no mask in `segmentation`, in "
-            f"{len(without)} files: {examples(without)}"
+            f"{len(without)} files: {examples(without)}",
         ]
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
@@ -118,10 +120,11 @@ class SamMasks(Layout):
             ) from None
 
     def _masks(self, name: str) -> tuple[Image | None, list[Mask]]:
-        content = parse(self.path / self._files[name], FORM, "JSON of Segment Anything")
-        if isinstance(content, Content):
-            return content.image, content.annotations
-        return None, content
+        path = self.path / self._files[name]
+        if holds(path) == "list":
+            return None, parse(path, LIST, WHAT)
+        content = parse(path, FORM, WHAT)
+        return content.image, content.annotations
 
 
 def _spellings(name: str) -> list[str]:
