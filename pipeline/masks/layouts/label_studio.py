@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, TypeAdapter
 
+from pipeline.datasets.image_file import SUFFIXES
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.json_files import parse
 from pipeline.masks.layout import Layout, Place, register
@@ -165,13 +166,14 @@ def _in_order(file: str) -> tuple[tuple[int, int], str]:
 
 
 def _photograph(task: Task) -> str:
-    """Returns the first of a task's data that is a path or an address, without its query.
+    """Returns the first of a task's data that is an image's path or address, without its query.
 
     Files of the machine stand as `/data/local-files/?d=PATH`.
     """
     for value in task.data.values():
-        if isinstance(value, str) and value:
-            return value.rpartition("?d=")[2].partition("?")[0]
+        path = str(value).rpartition("?d=")[2].partition("?")[0]
+        if PurePosixPath(path).suffix.lower() in SUFFIXES:
+            return path
     raise ProtoMaskError(f"task {task.id} of Label Studio names no photograph")
 
 

@@ -300,3 +300,82 @@ def test_which_names_may_mean_a_photograph(
     content = _coco()
     content["images"][0]["file_name"] = name
     assert any(_opened(_written(tmp_path, content)).related(photograph)) == related
+
+
+@pytest.mark.parametrize(("height", "width"), [(None, None), (0, 0)])
+def test_a_size_that_the_tool_did_not_know_says_nothing(
+    tmp_path: Path, height: int | None, width: int | None
+) -> None:
+    content = _coco([RECTANGLE])
+    content["images"][0] |= {"height": height, "width": width}
+    (region,) = _opened(_written(tmp_path, content)).regions("a/b.jpg", HEIGHT, WIDTH)
+    assert region.bitmap.sum() == 12
+
+
+def _parts(folder: Path, content: dict[str, Any]) -> tuple[list[int], dict[int, str]]:
+    masks = _opened(_written(folder, content))
+    regions = masks.regions("a/b.jpg", HEIGHT, WIDTH)
+    return [region.part for region in regions], dict(masks.part_names)
+
+
+CATEGORIES = [{"id": 5, "name": "wing"}, {"id": 0, "name": "beak"}]
+
+
+def test_categories_are_parts(tmp_path: Path) -> None:
+    content = _coco(*[[RECTANGLE]] * 4) | {"categories": CATEGORIES}
+    for annotation, category in zip(content["annotations"], (0, 5, None, 7), strict=True):
+        annotation["category_id"] = category
+    assert _parts(tmp_path, content) == ([1, 0, -1, -1], {0: "wing", 1: "beak"})
+
+
+def test_a_part_that_is_said_counts_and_not_the_category(tmp_path: Path) -> None:
+    content = _coco([RECTANGLE], [RECTANGLE], category_id=5) | {"categories": CATEGORIES}
+    content["annotations"][0]["part"] = 7
+    assert _parts(tmp_path, content) == ([7, -1], {})
+    content["info"] = {"part_names": {"7": "tail"}}
+    assert _parts(tmp_path, content) == ([7, -1], {7: "tail"})
+    del content["annotations"][0]["part"]
+    assert _parts(tmp_path, content) == ([-1, -1], {7: "tail"})
+
+
+def _folder(folder: Path, *files: str, **image: Any) -> CocoMasks:
+    for file in files:
+        content = _coco([RECTANGLE])
+        content["images"][0] |= image
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(json.dumps(content))
+    return CocoMasks(folder, files)
+
+
+def test_photographs_of_one_name_lie_beside_their_files(tmp_path: Path) -> None:
+    masks = _folder(tmp_path, "train/a.json", "test/a.json", file_name="b.jpg")
+    assert list(masks.images) == ["train/b.jpg", "test/b.jpg"]
+    assert masks.related("train/b.jpg")[0] == ["train/b.jpg"]
+    assert masks.related("crow/b.jpg")[1] == []
+
+
+def test_two_files_about_one_image_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProtoMaskError, match=r"images 3 and 3 are both called 'a/b\.jpg'"):
+        _folder(tmp_path, "one.json", "two.json")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"path": "/data/local-files/?d=photos/crow/b.jpg"},
+        {"path": "/datasets/crow/b.jpg"},
+        {"extra": {"name": "crow/b.jpg"}},
+    ],
+    ids=str,
+)
+def test_a_longer_path_beside_the_name_counts(tmp_path: Path, said: dict[str, Any]) -> None:
+    masks = _folder(tmp_path, "one.json", file_name="?d=b.jpg" if "extra" in said else "b.jpg")
+    assert masks.related("crow/b.jpg")[1] == ([] if "extra" in said else ["b.jpg"])
+    masks = _folder(tmp_path, "one.json", file_name="x.jpg", **said)
+    assert masks.related("crow/b.jpg")[1] == ["x.jpg"]
+
+
+@pytest.mark.parametrize("said", [{"path": 3}, {"extra": 3}, {"extra": {"name": 3}}], ids=str)
+def test_what_is_no_path_says_nothing(tmp_path: Path, said: dict[str, Any]) -> None:
+    masks = _folder(tmp_path, "one.json", **said)
+    assert masks.related("a/b.jpg")[0] == ["a/b.jpg"]
