@@ -17,6 +17,7 @@ from pipeline.registry import Registry
 
 Json = Literal["coco", "image", "list", "tasks", "other"]
 HEAD = 4096
+IMAGES = rb'"images"\s*:'
 
 
 class Place:
@@ -188,4 +189,5 @@ def holds(path: Path) -> Json:
             return "tasks" if re.search(rb'"(data|annotations)"\s*:', head) else "list"
         if re.search(rb'"image"\s*:\s*\{', head):
             return "image"
-        return "coco" if re.search(rb'"images"\s*:', head + file.read()) else "other"
+        found = re.search(IMAGES, head) or re.search(IMAGES, head + file.read())
+    return "coco" if found else "other"
