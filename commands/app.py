@@ -111,7 +111,9 @@ def export(
 
 @masks_app.command("hash")
 def hash_masks(
-    masks: Annotated[Path, typer.Argument(help="A COCO JSON file, or a folder of PNG files.")],
+    masks: Annotated[
+        Path, typer.Argument(help="A COCO JSON file, or what else docs/import.md lists.")
+    ],
 ) -> None:
     """Print the hash of masks to import, which `segmenter.sha256` wants."""
     from pipeline.masks.segmenters.imported import content_hash

@@ -21,6 +21,7 @@ def run(workspace: Workspace) -> None:
         machine,
         params.runtime.scheduler,
     )
+    segmenter = segmenter.named(cache / segmenter.key(), machine)
     masks = list(stored_masks(image_files, segmenter, cache))
     remarks = remarks_on(masks, image_files, root, segmenter, machine)
     write_store(workspace.masks, image_files, segmenter, masks)

@@ -144,7 +144,7 @@ def patches(grid: int = 2) -> Patches:
 
 
 def imported(sha256: str, png: Reading = "mask") -> Imported:
-    return Imported(version=3, sha256=sha256, png=png)
+    return Imported(version=4, sha256=sha256, png=png)
 
 
 def parts(**changes: Any) -> Parts:

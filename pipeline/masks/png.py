@@ -1,21 +1,17 @@
 """Reading masks in PNG files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
-from scipy.ndimage import find_objects, maximum_filter, minimum_filter
+from scipy.ndimage import maximum_filter, minimum_filter
 
-from pipeline.datasets import listing
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.masks import Region
-from pipeline.masks.names import form
-from pipeline.progress import examples
 
 Reading = Literal["mask", "labels"]
 Numbers = NDArray[np.integer]
@@ -33,134 +29,33 @@ WIDE = 128
 """How far apart the darkest and the lightest of a palette's greys are at least in a picture."""
 
 
-class FolderMasks:
-    """Reads PNG files that are named after photographs, or lie in folders that are.
-
-    The masks of `class/photo.jpg` are all files in `FOLDER/class/photo.jpg/` or
-    `FOLDER/class/photo/`, or the file `FOLDER/class/photo.png` or `FOLDER/class/photo.jpg.png`.
-
-    Args:
-        path: path of the folder of masks.
-        reading: what a file holds: one mask, or one mask for each of its values but 0.
+def read_png(file: Path, reading: Reading) -> Numbers:
+    """Returns the number of the mask that each pixel lies in, 1, 2, …, or 0: height×width.
 
     Raises:
-        ProtoMaskError: the folder contains no PNG file.
+        ProtoMaskError: the file is no PNG file, is turned by metadata, or holds labels where it
+            should hold a mask, or the other way round.
     """
-
-    what = "PNG files"
-
-    def __init__(self, path: Path, reading: Reading) -> None:
-        self.path, self.reading = path, reading
-        self.files = png_files(path)
-        self.example = self.files[0]
-        self._entries: dict[str, list[str]] = {file: [file] for file in self.files}
-        for file in self.files:
-            self._entries.setdefault(str(PurePosixPath(file).parent), []).append(file)
-        self._by_form: dict[str, list[str]] = {}
-        for name in self._entries:
-            self._by_form.setdefault(form(name), []).append(name)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries
-
-    def __len__(self) -> int:
-        """Returns the number of PNG files."""
-        return len(self.files)
-
-    def related(self, image: str) -> list[list[str]]:
-        """Returns the folders and files that are named after a photograph, as `Named.related`.
-
-        Args:
-            image: path of the image relative to the data set's root.
-        """
-        stem = str(PurePosixPath(image).with_suffix(""))
-        spellings = dict.fromkeys((image, stem, f"{image}.png", f"{stem}.png"))
-        known = [name for name in spellings if name in self._entries]
-        loose = [name for spelling in spellings for name in self._by_form.get(form(spelling), [])]
-        exact, near = known[: image in self._entries], known[image in self._entries :]
-        return [exact, near, list(dict.fromkeys(loose))]
-
-    def advice(self, image: str) -> str:
-        """Returns where the masks of a photograph are looked for."""
-        stem = str(PurePosixPath(image).with_suffix(""))
-        return f"its masks belong into {image}/ or {stem}/, or into the one file {stem}.png"
-
-    def unused(self, used: set[str]) -> list[str]:
-        """Returns the files that belong to none of the names in use."""
-        met = {file for name in used for file in self._entries[name]}
-        return [file for file in self.files if file not in met]
-
-    def names_of(self, file: str) -> list[str]:
-        """Returns the names that a file's masks may be found by: its own, and its folder's."""
-        return [file, str(PurePosixPath(file).parent)]
-
-    def remarks(self) -> list[str]:
-        """Returns what is to be said of all files: how many are no PNG files."""
-        others = sorted({*listing.visible_files(self.path)} - {*self.files})
-        if not others:
-            return []
-        return [f"{len(others)} files in {self.path} are no PNG files: {examples(others)}"]
-
-    def regions(self, name: str, height: int, width: int) -> list[Region]:
-        """Returns the masks of an image, sorted by file name and value, with a score of 1.
-
-        Args:
-            name: the image's folder or file, relative to the folder of masks.
-            height: height of the image in pixels.
-            width: width of the image in pixels.
-
-        Raises:
-            ProtoMaskError: a file is no PNG file, is turned by metadata, has another size, or holds
-                labels where it should hold a mask, or the other way round.
-        """
-        return [
-            region
-            for file in self._entries[name]
-            for region in self._regions(self.path / file, height, width)
-        ]
-
-    def _regions(self, file: Path, height: int, width: int) -> list[Region]:
-        numbers = _read(file, _one_mask if self.reading == "mask" else _labels)
-        if numbers.shape != (height, width):
-            raise ProtoMaskError(
-                f"{file} has {numbers.shape[1]}×{numbers.shape[0]} pixels, but the upright "
-                f"photograph {width}×{height}"
-            )
-        if not numbers.any():
-            return [Region(0, 0, np.zeros((0, 0), bool), (1.0,))]
-        return [
-            Region(columns.start, rows.start, numbers[rows, columns] == number, (1.0,))
-            for number, (rows, columns) in enumerate(find_objects(numbers), start=1)
-        ]
-
-
-def png_files(folder: Path) -> list[str]:
-    """Returns the relative paths of the PNG files in a folder, sorted.
-
-    Raises:
-        ProtoMaskError: there is no such folder, or no PNG file in it.
-    """
-    if not folder.is_dir():
-        raise ProtoMaskError(
-            f"no masks at {folder}: name a COCO JSON file or a folder of PNG files"
-        )
-    files = [path for path in listing.visible_files(folder) if path.lower().endswith(".png")]
-    if not files:
-        raise ProtoMaskError(
-            f"{folder} holds no PNG files; the masks of class/photo.jpg belong into "
-            f"{folder}/class/photo.jpg or {folder}/class/photo, or into the one file "
-            f"{folder}/class/photo.png"
-        )
-    return files
-
-
-def _read(file: Path, read: Callable[[Image.Image], Numbers]) -> Numbers:
-    """Returns the number of the mask that each pixel lies in, 1, 2, …, or 0: height×width."""
     with _opened(file) as image:
         try:
-            return read(image)
+            return _one_mask(image) if reading == "mask" else _labels(image)
         except _UnclearError as error:
             raise ProtoMaskError(f"{file} {error}") from None
+
+
+def read_colours(file: Path) -> Numbers:
+    """Returns the colour of each pixel, red + 256 green + 65536 blue: height×width.
+
+    Raises:
+        ProtoMaskError: the file is no PNG file, or is turned by metadata.
+    """
+    with _opened(file) as image:
+        return number_of(np.asarray(image.convert("RGB")))
+
+
+def number_of(colours: NDArray[np.integer]) -> Numbers:
+    """Returns red + 256 green + 65536 blue of colours, …×3."""
+    return colours @ np.array([1, 1 << 8, 1 << 16])
 
 
 class _UnclearError(Exception):
@@ -313,7 +208,7 @@ def _values(image: Image.Image) -> tuple[Numbers, int | None]:
         return pixels, TOPS.get(image.mode)
     if (pixels == pixels[..., :1]).all():
         return pixels[..., 0], WHITE
-    return pixels @ np.array([1, 1 << 8, 1 << 16]), None
+    return number_of(pixels), None
 
 
 def _greys(image: Image.Image, used: NDArray[np.uint8]) -> Numbers | None:

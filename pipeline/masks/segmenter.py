@@ -144,6 +144,20 @@ class Segmenter(BaseModel, ABC):
         """
         return self
 
+    def named(self, folder: Path, machine: Machine) -> "Segmenter":
+        """Returns the segmenter with the names of its parts, where images do not tell them.
+
+        By default this one.
+
+        Args:
+            folder: folder of this segmenter's finished masks.
+            machine: the settings of this machine.
+
+        Raises:
+            ProtoMaskError: it was given something that it cannot use.
+        """
+        return self
+
     def learnt(self) -> bytes | None:
         """Returns what `fit` has learned as a file's content, which is stored with the masks."""
         return None

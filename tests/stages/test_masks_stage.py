@@ -40,6 +40,12 @@ def _write_params(folder: Path, segmenter: dict[str, Any], **runtime: str) -> No
 
 
 def _import(folder: Path, segmentations: dict[str, Any]) -> None:
+    _write_params(folder, _imported(folder, segmentations), masks="masks.json")
+    masks.run(workspace)
+
+
+def _imported(folder: Path, segmentations: dict[str, Any]) -> dict[str, Any]:
+    """Writes a COCO file, and returns the segmenter that imports it."""
     images = [
         {"id": number, "file_name": name, "width": 60, "height": 40}
         for number, name in enumerate(segmentations)
@@ -49,14 +55,12 @@ def _import(folder: Path, segmentations: dict[str, Any]) -> None:
         for number, segmentation in enumerate(segmentations.values())
     ]
     (folder / "masks.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    segmenter = {
+    return {
         "name": "import",
-        "version": 3,
+        "version": 4,
         "sha256": content_hash(folder / "masks.json"),
         "png": "mask",
     }
-    _write_params(folder, segmenter, masks="masks.json")
-    masks.run(workspace)
 
 
 SQUARE = [[0, 0, 20, 0, 20, 30, 0, 30]]
@@ -80,6 +84,7 @@ def test_what_was_not_used_is_said(prepared: Path, capsys: pytest.CaptureFixture
     assert MaskStore(workspace.masks).areas().tolist() == [600, 600]
     masks_file, photographs = Path("masks.json").absolute(), Path("photographs").absolute()
     assert remarks == [
+        f"{masks_file} is read as COCO JSON: 5 images",
         f"1 of 5 images in {masks_file} are of no photograph in {photographs}: 'owl/001.png'",
         f"1 annotations in {masks_file} have no mask in `segmentation` (run lengths, or polygons "
         "of 3 points): 2",
@@ -90,9 +95,30 @@ def test_what_was_not_used_is_said(prepared: Path, capsys: pytest.CaptureFixture
     ]
 
 
+def test_names_of_categories_reach_the_store(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of masks that are remembered, and lie here no longer."""
+    path, names = prepared / "masks.json", {0: "wing", 1: "beak"}
+    segmenter = _imported(prepared, {"class 0/000.png": SQUARE, "class 0/001.png": []})
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": 3, "name": "wing"}, {"id": 1, "name": "beak"}]
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 1
+    path.write_text(json.dumps(content))
+    _write_params(prepared, segmenter | {"sha256": content_hash(path)}, masks="masks.json")
+    for _ in range(2):
+        masks.run(workspace)
+        store = MaskStore(workspace.masks)
+        assert store.part_names == names
+        assert store.parts().tolist() == [1]
+        path.unlink(missing_ok=True)
+    assert "COCO JSON: 2 images, with the parts 'beak', 'wing'" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("segmentation", [[], LINE, None])
 def test_masks_of_which_none_is_left_are_refused(prepared: Path, segmentation: Any) -> None:
-    with pytest.raises(ProtoMaskError, match="'import' gives none of the 6 images a mask; 1 "):
+    with pytest.raises(ProtoMaskError, match=r"'import' gives none of the 6 images a mask; .*; 1 "):
         _import(prepared, {"class 0/000.png": segmentation})
     assert not workspace.masks.exists()
 

@@ -1,8 +1,9 @@
-"""Masks from existing files: a COCO JSON file, or a folder of PNG files."""
+"""Masks from existing files, in any of the layouts that are known."""
 
 import hashlib
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -10,16 +11,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator
+from pydantic import PrivateAttr, field_validator
 
 from pipeline.datasets import listing
 from pipeline.datasets.image_file import SUFFIXES
 from pipeline.errors import ProtoMaskError
-from pipeline.files import sha256
-from pipeline.masks.coco import CocoMasks
+from pipeline.files import atomic_file, sha256
+from pipeline.masks.layout import Layout, layout_of
 from pipeline.masks.masks import Masks
 from pipeline.masks.names import Meanings
-from pipeline.masks.png import FolderMasks, Reading, png_files
+from pipeline.masks.png import Reading
 from pipeline.masks.segmenter import Machine, Segmenter, Source, register
 from pipeline.progress import examples
 
@@ -38,7 +39,7 @@ class Imported(Segmenter):
 
     label: ClassVar[str] = "imported masks"
     name: Literal["import"] = "import"
-    version: Literal[3]
+    version: Literal[4]
     sha256: str
     png: Reading
 
@@ -50,6 +51,27 @@ class Imported(Segmenter):
                 f"is {value!r}, but has to be the hash of the masks to import: {_command('PATH')}"
             )
         return value
+
+    _part_names: Mapping[int, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def part_names(self) -> Mapping[int, str]:
+        """The names of the categories by their numbers; empty before `named`."""
+        return self._part_names
+
+    def named(self, folder: Path, machine: Machine) -> Segmenter:
+        """Returns the segmenter with the masks' categories; see `Segmenter.named`.
+
+        They are kept beside the finished masks, for when the masks to import are elsewhere.
+        """
+        kept = folder / "part_names.json"
+        if machine.masks is not None and machine.masks.exists():
+            names = _open(machine.masks, self.sha256, self.png).part_names
+            with atomic_file(kept) as part:
+                part.write_text(json.dumps(dict(names)), encoding="utf-8")
+        named = self.model_copy()
+        named._part_names = _read_names(kept)
+        return named
 
     def segment(
         self, images: Sequence[NDArray[np.uint8]], machine: Machine = Machine()
@@ -85,7 +107,9 @@ class Imported(Segmenter):
         ]
 
     def remarks(self, sources: Sequence[Source], machine: Machine) -> list[str]:
-        """Says which of the masks belong to none of the images; see `Segmenter.remarks`.
+        """Says what the masks were taken for, and which of them belong to none of the images.
+
+        See `Segmenter.remarks`.
 
         Nothing can be said where the masks lie on another machine, and are remembered here.
         """
@@ -93,38 +117,44 @@ class Imported(Segmenter):
             return []
         given = _open(machine.masks, self.sha256, self.png)
         names = [_find(given, source) for source in sources]
-        return [*_unused(given, sources, {name for name in names if name}), *given.remarks()]
+        used = {name for name in names if name}
+        return [given.recognised(), *_unused(given, sources, used), *given.remarks()]
 
-    def _masks(self, given: "Given", source: Source, name: str | None) -> Masks:
+    def _masks(self, given: Layout, source: Source, name: str | None) -> Masks:
         height, width = source.read().shape[:2]
         regions = [] if name is None else given.regions(name, height, width)
         return Masks.of(height, width, regions, len(self.score_names))
 
 
-Given = CocoMasks | FolderMasks
+def _read_names(path: Path) -> dict[int, str]:
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {int(part): name for part, name in names.items()}
 
 
 def content_hash(path: Path) -> str:
-    """Returns the SHA-256 of masks: of a file's bytes, or of a folder's PNG files.
+    """Returns the SHA-256 of masks: of a file's bytes, or of those in a folder that are read.
 
     A folder's is that of the lines `HASH  PATH` that `sha256sum` prints for its files, sorted by
-    path.
+    path. Which these are, its layout says: PNG files, or JSON files.
 
     Args:
-        path: path of the COCO JSON file or of the folder.
+        path: path of the file or of the folder.
 
     Returns:
         64 hex digits.
 
     Raises:
-        ProtoMaskError: there is no such file, or no PNG file in the folder.
+        ProtoMaskError: there is no such file, or no masks in the folder.
     """
     if path.is_file():
         return sha256(path)
-    files = png_files(path)
+    _, files = layout_of(path)
     with ThreadPoolExecutor() as pool:
-        hashes = pool.map(lambda file: sha256(path / file), files)
-        lines = [f"{digest}  {file}\n" for digest, file in zip(hashes, files, strict=True)]
+        hashes = pool.map(lambda file: sha256(path / file), sorted(files))
+        lines = [f"{digest}  {file}\n" for digest, file in zip(hashes, sorted(files), strict=True)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -136,7 +166,7 @@ def _command(path: Path | str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _open(path: Path, sha256: str, png: Reading) -> Given:
+def _open(path: Path, sha256: str, png: Reading) -> Layout:
     """Checks and reads the masks, once in each process."""
     found = content_hash(path)
     if found != sha256:
@@ -144,10 +174,11 @@ def _open(path: Path, sha256: str, png: Reading) -> Given:
             f"runtime.masks: {path} holds other masks than segmenter.sha256 says ({found[:12]}… "
             f"instead of {sha256[:12]}…); if they are the right ones: {_command(path)}"
         )
-    return CocoMasks(path) if path.is_file() else FolderMasks(path, png)
+    layout, files = layout_of(path)
+    return layout(path, files, png)
 
 
-def _find(given: Given, source: Source) -> str | None:
+def _find(given: Layout, source: Source) -> str | None:
     """Returns the name in the masks that means an image; None without one.
 
     Raises:
@@ -160,7 +191,7 @@ def _find(given: Given, source: Source) -> str | None:
     return _meanings(given, source.root).name(source.name)
 
 
-def _unused(given: Given, sources: Sequence[Source], used: set[str]) -> list[str]:
+def _unused(given: Layout, sources: Sequence[Source], used: set[str]) -> list[str]:
     """Says how many of the names are of none of the images, and why."""
     unused = given.unused(used)
     if not unused:
@@ -186,14 +217,14 @@ def _unused(given: Given, sources: Sequence[Source], used: set[str]) -> list[str
 
 
 @lru_cache(maxsize=1)
-def _meanings(given: Given, root: Path) -> Meanings:
+def _meanings(given: Layout, root: Path) -> Meanings:
     """Relates the masks' names to all image files below a folder, once in each process."""
     files = listing.visible_files(root)
     images = [file for file in files if PurePosixPath(file).suffix.lower() in SUFFIXES]
     return Meanings(given, root, images)
 
 
-def _refuse_strangers(given: Given, source: Source) -> None:
+def _refuse_strangers(given: Layout, source: Source) -> None:
     """Raises if none of the masks belongs to the image's data set."""
     if not len(_meanings(given, source.root)):
         raise ProtoMaskError(

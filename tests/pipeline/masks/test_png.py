@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from pipeline.errors import ProtoMaskError
+from pipeline.masks.layout import Place
+from pipeline.masks.layouts.png_folder import FolderMasks
 from pipeline.masks.masks import Masks
-from pipeline.masks.png import MOST_LABELS, FolderMasks, Reading
+from pipeline.masks.png import MOST_LABELS, Reading
 
 HEIGHT, WIDTH = 50, 60
 
@@ -55,8 +57,12 @@ def _png(path: Path, picture: Image.Image, **options: Any) -> None:
     picture.save(path, "PNG", **options)
 
 
+def _opened(folder: Path, reading: Reading) -> FolderMasks:
+    return FolderMasks(folder, FolderMasks.reads(Place(folder)), reading)
+
+
 def _areas(folder: Path, reading: Reading = "mask", name: str = "a") -> list[int]:
-    regions = FolderMasks(folder, reading).regions(name, HEIGHT, WIDTH)
+    regions = _opened(folder, reading).regions(name, HEIGHT, WIDTH)
     return Masks.of(HEIGHT, WIDTH, regions, 1).areas.tolist()
 
 
@@ -108,7 +114,7 @@ TRANSPARENT: dict[str, tuple[Image.Image, int | tuple[int, ...] | bytes]] = {
 
 
 def _assert_the_rectangle(folder: Path) -> None:
-    (region,) = FolderMasks(folder, "mask").regions("a", HEIGHT, WIDTH)
+    (region,) = _opened(folder, "mask").regions("a", HEIGHT, WIDTH)
     assert (region.x0, region.y0) == (15, 10)
     assert region.bitmap.shape == (20, 30)
     assert region.bitmap.all()
@@ -246,10 +252,10 @@ def test_blurred_edges_are_no_labels(tmp_path: Path, radius: float) -> None:
 def test_a_photograph_is_no_label_map(tmp_path: Path) -> None:
     values = np.arange(HEIGHT * WIDTH, dtype=np.uint16).reshape(HEIGHT, WIDTH)
     _png(tmp_path / "a.png", Image.fromarray(values % (MOST_LABELS + 1)))
-    assert len(FolderMasks(tmp_path, "labels").regions("a.png", HEIGHT, WIDTH)) == MOST_LABELS
+    assert len(_opened(tmp_path, "labels").regions("a.png", HEIGHT, WIDTH)) == MOST_LABELS
     _png(tmp_path / "a.png", Image.fromarray(values % (MOST_LABELS + 2)))
     with pytest.raises(ProtoMaskError, match=r"a\.png holds 1001 values.*segmenter\.png=mask"):
-        FolderMasks(tmp_path, "labels").regions("a.png", HEIGHT, WIDTH)
+        _opened(tmp_path, "labels").regions("a.png", HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("orientation", range(10))
@@ -267,26 +273,3 @@ def test_a_turned_file_is_refused(tmp_path: Path, orientation: int) -> None:
 def test_metadata_that_cannot_be_read_says_nothing(tmp_path: Path) -> None:
     _png(tmp_path / "a" / "0.png", Image.fromarray(_rectangle()), exif=b"Exif\0\0no TIFF at all")
     assert _areas(tmp_path) == [600]
-
-
-@pytest.mark.parametrize(
-    ("files", "photograph", "levels"),
-    [
-        (["c/1/0.png", "c/1/1.png"], "c/1.jpg", [[], ["c/1"]]),
-        (["c/1.jpg/0.png"], "c/1.jpg", [["c/1.jpg"], []]),
-        (["c/1.png"], "c/1.png", [["c/1.png"], []]),
-        (["c/1.png"], "c/1.jpg", [[], ["c/1.png"]]),
-        (["c/1.jpg.png"], "c/1.jpg", [[], ["c/1.jpg.png"]]),
-        (["c/1.png", "c/1/0.png"], "c/1.jpg", [[], ["c/1", "c/1.png"]]),
-        (["C/1.PNG"], "c/1.JPG", [[], []]),
-        (["d/1.png", "1.png", "c/11.png", "c/1_mask.png"], "c/1.jpg", [[], []]),
-    ],
-)
-def test_what_is_named_after_a_photograph(
-    tmp_path: Path, files: list[str], photograph: str, levels: list[list[str]]
-) -> None:
-    for file in files:
-        _png(tmp_path / file, Image.fromarray(_rectangle()))
-    *exact, loose = FolderMasks(tmp_path, "mask").related(photograph)
-    assert exact == levels
-    assert loose == (["C/1.PNG"] if files == ["C/1.PNG"] else [*levels[0], *levels[1]])

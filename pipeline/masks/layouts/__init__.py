@@ -1,0 +1,1 @@
+"""The layouts of masks from elsewhere, a module each, which registers itself."""
