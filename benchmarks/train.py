@@ -30,7 +30,7 @@ from pipeline.crops.writing import write_store
 from pipeline.datasets.index import Image, Index
 from pipeline.model.base.models import build
 from pipeline.training.fabric import make_fabric
-from pipeline.training.train import Training
+from pipeline.training.train import Input, Training
 from stages.params import Params, read_params
 
 PUBLISHED_LOADER = 65
@@ -117,7 +117,7 @@ def _parts(training: Training) -> dict[str, Callable[[], object]]:
         found.backward(gradient.to(found.dtype))
 
     def head() -> None:
-        training._backward(rows, features_BVF.detach().requires_grad_(), None, 1)
+        training._backward(Input(rows, features_BVF.detach().requires_grad_(), valid_BK), 1)
 
     steps = range(0, len(numbers), training.settings.accumulate)
     return {

@@ -53,7 +53,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class _Input(NamedTuple):
+class Input(NamedTuple):
     """What a network is given of the B images of a batch.
 
     Args:
@@ -218,7 +218,7 @@ class Training:
         self._refuse_divergence("train", found)
         return found
 
-    def _backward(self, given: _Input, batches: int) -> dict[str, Tensor]:
+    def _backward(self, given: Input, batches: int) -> dict[str, Tensor]:
         """Accumulates the gradients of one batch of a step; returns the values of its loss."""
         copies = len(given.seen) // len(given.rows_B)
         with self.fabric.autocast():
@@ -236,7 +236,7 @@ class Training:
 
     def _inputs(
         self, epoch: int, numbers: list[int], order: NDArray[np.int64], train_backbone: bool
-    ) -> Iterator[_Input]:
+    ) -> Iterator[Input]:
         """Returns the batches with these numbers."""
         size = self.settings.batch_size
         parts = [order[number * size : (number + 1) * size] for number in numbers]
@@ -247,15 +247,15 @@ class Training:
 
     def _known_inputs(
         self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]], stored: Tensor
-    ) -> Iterator[_Input]:
+    ) -> Iterator[Input]:
         for number, part in zip(numbers, parts, strict=True):
             self._seed_batch(epoch, number)
             rows = torch.from_numpy(part).to(self.fabric.device)
-            yield _Input(rows, stored[rows], self.valid[rows])
+            yield Input(rows, stored[rows], self.valid[rows])
 
     def _read_inputs(
         self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]]
-    ) -> Iterator[_Input]:
+    ) -> Iterator[Input]:
         size, device = self.settings.batch_size, self.fabric.device
         copies = 2 if self.network.in_pairs else 1
         # Only an epoch's last batch can be shorter.
@@ -269,7 +269,7 @@ class Training:
             if self.augmentation is not None:
                 crops, inside = augmented(self.augmentation, batch, copies)
             rows_B = torch.from_numpy(batch.rows).to(device)
-            yield _Input(rows_B, crops, batch.valid_BK, inside)
+            yield Input(rows_B, crops, batch.valid_BK, inside)
 
     def _seed_batch(self, epoch: int, number: int) -> None:
         numbers = np.random.default_rng([self.seed, epoch, number])
