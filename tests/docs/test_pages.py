@@ -6,12 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-REPOSITORY = Path(__file__).parents[2]
-PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")),
-    *sorted((REPOSITORY / "docs").glob("*.md")),
-]
-FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+from pages import PAGES, REPOSITORY, without_blocks
+
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]+))?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
@@ -19,13 +15,13 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 def _links() -> Iterator[tuple[Path, Path, str | None]]:
     """Yields page, the file that it links to, and the heading's name there."""
     for page in PAGES:
-        for link in LINK.finditer(FENCED.sub("", page.read_text(encoding="utf-8"))):
+        for link in LINK.finditer(without_blocks(page.read_text(encoding="utf-8"))):
             yield page, (page.parent / link[1]).resolve() if link[1] else page, link[2]
 
 
 def _names(page: Path) -> set[str]:
     """Returns the names that GitHub gives to a page's headings."""
-    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    text = without_blocks(page.read_text(encoding="utf-8"))
     plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(text)]
     return {heading.replace(" ", "-") for heading in plain}
 

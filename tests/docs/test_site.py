@@ -8,11 +8,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from pages import REPOSITORY
 
 pytest.importorskip("mkdocs", reason="MkDocs is not installed: `pip install -e '.[docs]'`")
 pytestmark = pytest.mark.slow
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 class Page(HTMLParser):

@@ -1,18 +1,13 @@
 """The commands that README and the pages in docs/ print, as a shell understands them."""
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-REPOSITORY = Path(__file__).parents[2]
-PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")),
-    *sorted((REPOSITORY / "docs").glob("*.md")),
-]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+from pages import BLOCK, PAGES, REPOSITORY, without_blocks
+
 INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 PROGRAMS = (
     "apt-get chmod curl dask docker dvc git hf lint-imports make mkdocs pip protomask pytest "
@@ -61,7 +56,7 @@ def printed() -> Iterator[Printed]:
         for block in BLOCK.finditer(text):
             if not block[1]:
                 yield Printed(_place(page, text, block), block[2])
-        outside = BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text)
+        outside = without_blocks(text)
         for code in INLINE.finditer(outside):
             if _is_command(code[1]):
                 yield Printed(_place(page, outside, code), " ".join(code[1].split()))
@@ -113,5 +108,5 @@ def _is_command(code: str) -> bool:
 
 
 def _place(page: Path, text: str, found: re.Match[str]) -> str:
-    line = text.count(os.linesep, 0, found.start()) + 1
+    line = text.count("\n", 0, found.start()) + 1
     return f"{page.relative_to(REPOSITORY)}:{line}"

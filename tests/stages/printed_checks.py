@@ -18,7 +18,7 @@ from dvc.cli.parser import get_main_parser
 from dvc.utils.hydra import get_hydra_sweeps
 from huggingface_hub.cli import hf
 from hydra.core.global_hydra import GlobalHydra
-from printed import REPOSITORY
+from pages import REPOSITORY
 from torch.distributed.run import get_args_parser
 
 from commands.app import app
