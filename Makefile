@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 NO_REPOSITORY := DVC needs a repository of Git: clone ProtoMask instead of downloading it,\
  or make one of this folder (`git init`, `git add -A`, `git commit`).
 
-.PHONY: demo test quick repository
+.PHONY: demo test quick docs repository
 
 demo: repository $(VENV)/installed  ## run the whole experiment on the built-in data set
 	dvc repro
@@ -23,13 +23,17 @@ test: $(VENV)/installed  ## lint, types and all tests
 quick: $(VENV)/installed  ## the tests a person runs all day
 	pytest -n 2 -m "not slow and not browser"
 
+docs: $(VENV)/installed  ## the documentation as a site; open site/index.html
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "The site: $(CURDIR)/site/index.html"
+
 repository:
 	@git rev-parse --git-dir > /dev/null || { echo '$(NO_REPOSITORY)' >&2; exit 1; }
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt \
 		--no-build-isolation --editable ".[sam2]"
 	touch $@

@@ -8,7 +8,6 @@ imports the standard library alone.
 """
 
 import os
-import pwd
 import shutil
 import subprocess
 import sys
@@ -65,6 +64,7 @@ def refuse_missing_packages() -> None:
 def settle_surroundings() -> None:
     """Makes the program run alike for whatever user, in whatever locale and beside whatever other
     programs: what every entry point does before it imports anything that computes."""
+    refuse_windows()
     name_user()
     run_in_utf8()
     from pipeline.workers import share_cores
@@ -72,9 +72,20 @@ def settle_surroundings() -> None:
     share_cores()
 
 
+def refuse_windows() -> None:
+    """Ends the program on Windows, where stages cannot be run; see docs/supported.md."""
+    if sys.platform == "win32":
+        sys.exit(
+            "Error: ProtoMask's commands run on Linux and macOS: on Windows, install it in the "
+            "Windows Subsystem for Linux and run the same command there"
+        )
+
+
 def name_user() -> None:
     """Sets `USER` and `HOME` if they are missing and the system does not know the user either, as
     in a container that was started with `--user`: DVC and torch ask for both."""
+    import pwd  # there is none on Windows, which is refused
+
     user = os.getuid()
     try:
         pwd.getpwuid(user)

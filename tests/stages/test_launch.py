@@ -144,6 +144,12 @@ def test_folders_without_code_of_their_own_take_the_installed(
     launch.refuse_other_code()
 
 
+def test_windows_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="Linux and macOS: on Windows"):
+        launch.settle_surroundings()
+
+
 def test_a_user_whom_the_system_does_not_know() -> None:
     """As with `docker run --user`: DVC and torch ask for the name, and where the home is."""
     unknown = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
