@@ -104,6 +104,8 @@ def disturb(training: Any, job: dict[str, Any], folder: Path) -> None:
         if number == 1 and job.get("interrupt"):
             raise KeyboardInterrupt
         if number == 1 and rank == job.get("dies"):
+            while not (folder / "checkpoints" / "last.pt").exists():
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGKILL)
         if number == 1 and rank == job.get("sleeps"):
             time.sleep(600)
