@@ -15,9 +15,10 @@ from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml
 from dvc_data.index import DataIndexDirError
 
+from pipeline.masks.segmenter import SEGMENTERS
 from pipeline.parameters import Params, flat
 from pipeline.study.runs import Run
-from stages.provenance import Contradiction, MadeWith, contradictions
+from stages.provenance import Contradiction, MadeWith, asked, contradictions
 from stages.workspace import Workspace
 
 IN_REPOSITORY = Workspace()
@@ -123,12 +124,14 @@ def contradicted(files: DVCFileSystem, params: Params) -> list[Contradiction]:
     Raises:
         UNREACHABLE: outputs are neither in DVC's cache nor in a remote.
     """
-    makers = _makers(files)
+    makers, given = _makers(files), flat(params)
+    segmenter = str(given.get("segmenter.name"))
+    learned = SEGMENTERS[segmenter].learned if segmenter in SEGMENTERS else ()
     found = [
         wrong
         for path, read in SAID.items()
         if _belongs_to_run(path, makers, params) and (said := _json(files, path)) is not None
-        for wrong in contradictions(read(said), flat(params))
+        for wrong in contradictions(read(said), asked(given, learned))
     ]
     return list({wrong.name: wrong for wrong in found}.values())
 

@@ -7,7 +7,7 @@ beside the metrics what they were really made with.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,15 +52,17 @@ def tracked(stage: str, params: Params) -> dict[str, Any]:
     return {name: value for name, value in values.items() if _belongs(name, TRACKED[stage])}
 
 
-def asked(params: Params) -> dict[str, Any]:
+def asked(given: Mapping[str, Any], learned: Sequence[str]) -> dict[str, Any]:
     """Returns the parameters that ask for something: name → value.
 
     Not those that are null until a segmenter has learned them: any value fits them.
+
+    Args:
+        given: parameter → value, of any version.
+        learned: the parameters that the segmenter sets where they are null (`Segmenter.learned`).
     """
-    segmenter = params.segmenter
-    free = {f"segmenter.{name}" for name in segmenter.learned if getattr(segmenter, name) is None}
-    values = flat(params.model_dump(mode="json"))
-    return {name: value for name, value in values.items() if name not in free}
+    free = {f"segmenter.{name}" for name in learned if given.get(f"segmenter.{name}") is None}
+    return {name: value for name, value in given.items() if name not in free}
 
 
 def contradictions(made_with: MadeWith, given: Mapping[str, Any]) -> list[Contradiction]:
@@ -92,7 +94,8 @@ def refuse_contradictions(made_with: MadeWith, params: Params, path: Path, stage
         ProtoMaskError: it was not; the message names both values and the stage to run again, before
             which DVC runs those whose parameters have changed.
     """
-    found = contradictions(made_with, asked(params))
+    given = asked(flat(params.model_dump(mode="json")), params.segmenter.learned)
+    found = contradictions(made_with, given)
     if found:
         said = ", ".join(map(str, found))
         raise ProtoMaskError(f"{path} was made with {said}: {rerun(stage)}")
