@@ -13,6 +13,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from dvc_queue import dvc, run_queue
 
 REPOSITORY = Path(__file__).parents[1]
 SMALL = (
@@ -36,43 +37,23 @@ def main(
     for number in range(rounds):
         for jobs in (1, 2) if number % 2 == 0 else (2, 1):
             with tempfile.TemporaryDirectory() as folder:
-                seconds[jobs].append(run_queue(Path(folder) / "repository", jobs, overrides))
+                seconds[jobs].append(seconds_of(Path(folder) / "repository", jobs, overrides))
             print(f"--jobs {jobs}: {seconds[jobs][-1]:.0f} s", flush=True)
     ratio = np.median(seconds[1]) / np.median(seconds[2])
     print(f"two beside each other are {ratio:.2f} times as fast as one after the other")
 
 
-def run_queue(folder: Path, jobs: int, overrides: list[str]) -> float:
+def seconds_of(folder: Path, jobs: int, overrides: list[str]) -> float:
     """Runs two experiments in a new copy of the repository; returns the seconds it took."""
-
-    def dvc(*words: str) -> str:
-        command = [sys.executable, "-m", "dvc", *words]
-        return subprocess.run(
-            command, cwd=folder, check=True, capture_output=True, text=True
-        ).stdout
-
-    def git(*words: str) -> None:
-        who = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
-        subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
-
     subprocess.run(["git", "clone", "-q", str(REPOSITORY), str(folder)], check=True)
-    dvc("exp", "run", "--queue", *overrides, "-S", "seed=1,2")
+    dvc("exp", "run", "--queue", *overrides, "-S", "seed=1,2", cwd=folder)
     start = time.perf_counter()
-    # Its workers keep what it prints to open, so nothing may wait for the end of that.
-    subprocess.run(
-        [sys.executable, "-m", "dvc", "queue", "start", "--jobs", str(jobs)],
-        cwd=folder,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while any(word in dvc("queue", "status") for word in ("Queued", "Running")):
-        time.sleep(2)
+    run_queue(jobs, folder)
     taken = time.perf_counter() - start
-    status = dvc("queue", "status")
+    status = dvc("queue", "status", cwd=folder)
     if status.count("Success") != 2:
         sys.exit(f"not all experiments succeeded:\n{status}")
-    dvc("queue", "stop")
+    dvc("queue", "stop", cwd=folder)
     return taken
 
 

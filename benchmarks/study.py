@@ -4,7 +4,6 @@ Queues the experiments of a table that have not been run yet, for each seed, run
 queue and prints the table. It can be stopped and started again; what is there is not run again.
 """
 
-import shlex
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Annotated, NamedTuple
 
 import typer
 from dvc.repo import Repo
+from dvc_queue import dvc, run_queue
 
 from commands.experiments import read_runs
 from commands.study_table import presets
@@ -26,8 +26,6 @@ SEGMENTERS = {
     "patches": ("segmenter=patches", "crops.choose=largest", "crops.per_image=4"),
 }
 OTHERS = ("blackbox", "protopnet", "pipnet", "protopool")
-DVC = (sys.executable, "-m", "dvc")
-SECONDS = 15
 
 
 class Study(NamedTuple):
@@ -121,9 +119,7 @@ def main(
         sets = [word for override in overrides for word in ("-S", override)]
         dvc("exp", "run", "--queue", "evaluate", *sets)
     if missing:
-        # Its workers keep what it prints to open, so nothing may wait for the end of that.
-        subprocess.run([*DVC, "queue", "start", "--jobs", str(jobs)], check=True)
-        wait()
+        run_queue(jobs, on_left=say)
     shown = [word for metric in study.metrics for word in ("--metrics", metric)]
     subprocess.run([sys.executable, "-m", "commands", "study", "table", *shown], check=True)
 
@@ -139,26 +135,8 @@ def not_run(wanted: list[list[str]]) -> Iterator[list[str]]:
                 yield overrides
 
 
-def wait() -> None:
-    """Waits until DVC's queue has nothing left to run, and says how much is left."""
-    left = -1
-    while True:
-        status = dvc("queue", "status")
-        now = sum(status.count(word) for word in ("Queued", "Running"))
-        if now != left:
-            print(f"{time.strftime('%H:%M')} {now} experiments left", flush=True)
-        if now == 0:
-            return
-        left = now
-        time.sleep(SECONDS)
-
-
-def dvc(*words: str) -> str:
-    """Runs a command of DVC; ends the script with what DVC says if that fails."""
-    done = subprocess.run([*DVC, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"dvc {shlex.join(words)}\n{done.stdout}{done.stderr}")
-    return done.stdout
+def say(left: int) -> None:
+    print(f"{time.strftime('%H:%M')} {left} experiments left", flush=True)
 
 
 if __name__ == "__main__":

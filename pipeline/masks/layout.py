@@ -2,15 +2,16 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from pipeline.datasets import listing
 from pipeline.datasets.image_file import SUFFIXES
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Region
+from pipeline.masks.path_ends import PathEnds
 from pipeline.masks.png import Reading
 from pipeline.progress import examples
 from pipeline.registry import Registry
@@ -137,6 +138,51 @@ class Layout(ABC):
         names = sorted(self.part_names.values())
         parts = f", with the parts {examples(names)}" if names else ""
         return f"{self.path} is read as {self.title}: {len(self)} {self.what}{parts}"
+
+
+Entry = TypeVar("Entry")
+
+
+class NamedLayout(Layout, Generic[Entry]):
+    """Masks whose files give each photograph a name: its path, or the end of it.
+
+    Attributes:
+        entries: what the masks of each name are read from; a layout fills them with `hold`.
+    """
+
+    entries: dict[str, Entry]
+
+    def hold(
+        self,
+        entries: dict[str, Entry],
+        spellings: Mapping[str, Iterable[str]] | None = None,
+        suffixes: bool = True,
+    ) -> None:
+        """Takes the entries, which have to be some.
+
+        Args:
+            entries: what the masks of each name are read from.
+            spellings: the spellings of each name; its own alone if not given.
+            suffixes: whether the spellings have the photographs' suffixes; see `PathEnds`.
+        """
+        self.entries = entries
+        self._ends = PathEnds(spellings or {name: [name] for name in entries}, suffixes)
+        self.example = next(iter(entries))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.entries
+
+    def __len__(self) -> int:
+        """Returns the number of names."""
+        return len(self.entries)
+
+    def related(self, image: str) -> list[list[str]]:
+        """Returns the names that may mean a photograph; see `Layout.related`."""
+        return self._ends.related(image)
+
+    def unused(self, used: set[str]) -> list[str]:
+        """Returns the names that are not in use."""
+        return [name for name in self.entries if name not in used]
 
 
 LAYOUTS: Registry[type[Layout]] = Registry(

@@ -10,9 +10,9 @@ from pydantic import Field, TypeAdapter
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.categories import Categories
 from pipeline.masks.json_files import parse
-from pipeline.masks.layout import Layout, Place, register
+from pipeline.masks.layout import NamedLayout, Place, register
 from pipeline.masks.masks import NO_PART, Region
-from pipeline.masks.path_ends import PathEnds, split
+from pipeline.masks.path_ends import split
 from pipeline.masks.png import Reading
 from pipeline.masks.segmentation import Mask
 from pipeline.progress import examples
@@ -80,7 +80,7 @@ class Entry:
 
 
 @register
-class CocoMasks(Layout):
+class CocoMasks(NamedLayout[Entry]):
     """Reads the masks in COCO JSON files."""
 
     name: ClassVar[str] = "coco"
@@ -97,14 +97,12 @@ class CocoMasks(Layout):
             for (file, content), its in zip(contents.items(), parts, strict=True)
             for entry in _entries(path / file, content, its)
         ]
-        self.images = _named(path, entries)
-        self.example = next(iter(self.images))
-        self._ends = PathEnds(
-            {
-                name: [name, *_spellings(file, entry.image)]
-                for (file, entry), name in zip(entries, self.images, strict=True)
-            }
-        )
+        named = _named(path, entries)
+        spellings = {
+            name: [name, *_spellings(file, entry.image)]
+            for (file, entry), name in zip(entries, named, strict=True)
+        }
+        self.hold(named, spellings)
         annotations = [item for _, entry in entries for item in entry.annotations]
         self._empty = [item.id for item in annotations if item.is_empty]
         self._in_the_corner = _in_the_corner(path, annotations)
@@ -118,24 +116,9 @@ class CocoMasks(Layout):
         wanted = ("coco",) if place.path.is_dir() else ("coco", "other")
         return [file for file, kind in place.jsons.items() if kind in wanted]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.images
-
-    def __len__(self) -> int:
-        """Returns the number of images in the files."""
-        return len(self.images)
-
-    def related(self, image: str) -> list[list[str]]:
-        """Returns the names in the files that may mean an image; see `Layout.related`."""
-        return self._ends.related(image)
-
     def advice(self, image: str) -> str:
         """Returns how a photograph has to be named."""
         return f"`file_name` has to be {image!r}, or an end of that"
-
-    def unused(self, used: set[str]) -> list[str]:
-        """Returns the names in the files that are not in use."""
-        return [name for name in self.images if name not in used]
 
     def remarks(self) -> list[str]:
         """Returns which files are not read, and which annotations cannot be masks."""
@@ -160,7 +143,7 @@ class CocoMasks(Layout):
         Raises:
             ProtoMaskError: the image has another size in the file, or a mask is damaged.
         """
-        entry = self.images[name]
+        entry = self.entries[name]
         image = entry.image
         known = image.height and image.width
         if known and (image.height, image.width) != (height, width):

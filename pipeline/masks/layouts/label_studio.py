@@ -11,9 +11,8 @@ from pydantic import Field, TypeAdapter
 from pipeline.datasets.image_file import SUFFIXES
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.json_files import parse
-from pipeline.masks.layout import Layout, Place, register
+from pipeline.masks.layout import NamedLayout, Place, register
 from pipeline.masks.masks import NO_PART, Region
-from pipeline.masks.path_ends import PathEnds
 from pipeline.masks.png import Reading, read_png
 from pipeline.progress import examples
 
@@ -55,7 +54,7 @@ FORM = TypeAdapter(list[Task])
 
 
 @register
-class LabelStudioMasks(Layout):
+class LabelStudioMasks(NamedLayout[list[str]]):
     """Reads the PNG files of brush labels, whose names say the task and the annotation."""
 
     name: ClassVar[str] = "label_studio"
@@ -74,14 +73,18 @@ class LabelStudioMasks(Layout):
         self._numbers = {name: number for number, name in enumerate(labels)}
         self.part_names = {number: name for name, number in self._numbers.items()}
         self._strangers = [file for file in pngs if _task_of(file) not in tasks]
-        self._photographs: dict[str, list[str]] = {}
+        photographs: dict[str, list[str]] = {}
         self._parts: dict[str, int] = {}
         for file in sorted(set(pngs) - set(self._strangers), key=_in_order):
             task = tasks[_task_of(file)]
-            self._photographs.setdefault(_photograph(task), []).append(file)
+            photographs.setdefault(_photograph(task), []).append(file)
             self._parts[file] = self._numbers.get(_label_of(file, task), NO_PART)
-        self._ends = PathEnds({name: [name] for name in self._photographs})
-        self.example = next(iter(self._photographs), pngs[0])
+        if not photographs:
+            raise ProtoMaskError(
+                f"{path}: no PNG file is of a task in the JSON: {examples(self._strangers)}: "
+                "export both from the same project"
+            )
+        self.hold(photographs)
         self._others = [
             f"{item.type} in task {task.id}"
             for task in tasks.values()
@@ -96,24 +99,9 @@ class LabelStudioMasks(Layout):
         pngs = [f for f in place.ending(".png") if PNG.fullmatch(PurePosixPath(f).name)]
         return sorted([*pngs, *(file for file, kind in place.jsons.items() if kind == "tasks")])
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._photographs
-
-    def __len__(self) -> int:
-        """Returns the number of photographs with masks."""
-        return len(self._photographs)
-
-    def related(self, image: str) -> list[list[str]]:
-        """Returns the photographs of tasks that may be an image; see `Layout.related`."""
-        return self._ends.related(image)
-
     def advice(self, image: str) -> str:
         """Returns how a photograph has to be named in Label Studio."""
         return f"the task's photograph has to be called {image!r}, or an end of that"
-
-    def unused(self, used: set[str]) -> list[str]:
-        """Returns the photographs that are not in use."""
-        return [name for name in self._photographs if name not in used]
 
     def remarks(self) -> list[str]:
         """Returns which files are not read or of no task, and what was drawn with no brush."""
@@ -130,7 +118,7 @@ class LabelStudioMasks(Layout):
 
     def regions(self, name: str, height: int, width: int) -> list[Region]:
         """Returns the masks of an image; see `Layout.regions`."""
-        return [self._region(file, height, width) for file in self._photographs[name]]
+        return [self._region(file, height, width) for file in self.entries[name]]
 
     def _region(self, file: str, height: int, width: int) -> Region:
         inside = read_png(self.path / file, "mask")

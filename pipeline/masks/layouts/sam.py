@@ -10,9 +10,8 @@ from pydantic import Field, TypeAdapter
 from pipeline.datasets.image_file import SUFFIXES
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.json_files import parse
-from pipeline.masks.layout import Layout, Place, holds, register
+from pipeline.masks.layout import NamedLayout, Place, holds, register
 from pipeline.masks.masks import Region
-from pipeline.masks.path_ends import PathEnds
 from pipeline.masks.png import Reading
 from pipeline.masks.segmentation import Mask
 from pipeline.progress import examples
@@ -41,7 +40,7 @@ WHAT = "JSON of Segment Anything"
 
 
 @register
-class SamMasks(Layout):
+class SamMasks(NamedLayout[str]):
     """Reads the masks of each image from a file that is called like the image.
 
     A file is read when its image is asked for: SA-1B is large.
@@ -54,39 +53,23 @@ class SamMasks(Layout):
 
     def __init__(self, path: Path, files: Sequence[str], reading: Reading = "mask") -> None:
         super().__init__(path, files, reading)
-        self._files = {_stem(file or path.name): file for file in files}
-        self._ends = PathEnds({name: _spellings(name) for name in self._files}, suffixes=False)
-        self.example = next(iter(self._files))
+        named = {_stem(file or path.name): file for file in files}
+        self.hold(named, {name: _spellings(name) for name in named}, suffixes=False)
 
     @classmethod
     def reads(cls, place: Place) -> list[str]:
         """Returns the JSON files that hold one image's masks; see `Layout.reads`."""
         return [file for file, kind in place.jsons.items() if kind in ("image", "list")]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def __len__(self) -> int:
-        """Returns the number of JSON files."""
-        return len(self._files)
-
-    def related(self, image: str) -> list[list[str]]:
-        """Returns the files that may be of an image; see `Layout.related`."""
-        return self._ends.related(image)
-
     def advice(self, image: str) -> str:
         """Returns how the JSON file of a photograph has to be named."""
         return f"its file has to be {_stem(image)}.json, or an end of that"
-
-    def unused(self, used: set[str]) -> list[str]:
-        """Returns the files that are not in use."""
-        return [name for name in self._files if name not in used]
 
     def remarks(self) -> list[str]:
         """Returns which files are not read, and which have annotations without a mask."""
         empty = {
             f"{name}.json": sum(mask.is_empty for mask in self._masks(name)[1])
-            for name in self._files
+            for name in self.entries
         }
         without = [name for name, count in empty.items() if count]
         if not without:
@@ -102,7 +85,7 @@ class SamMasks(Layout):
         image, masks = self._masks(name)
         if image is not None and (image.height, image.width) != (height, width):
             raise ProtoMaskError(
-                f"{self.path / self._files[name]} is of an image of {image.width}×{image.height} "
+                f"{self.path / self.entries[name]} is of an image of {image.width}×{image.height} "
                 f"pixels, but the upright photograph has {width}×{height}"
             )
         return [
@@ -116,11 +99,11 @@ class SamMasks(Layout):
             return mask.region(height, width)
         except ValueError as error:
             raise ProtoMaskError(
-                f"{self.path / self._files[name]}: annotation {number} (from 0): {error}"
+                f"{self.path / self.entries[name]}: annotation {number} (from 0): {error}"
             ) from None
 
     def _masks(self, name: str) -> tuple[Image | None, list[Mask]]:
-        path = self.path / self._files[name]
+        path = self.path / self.entries[name]
         if holds(path) == "list":
             return None, parse(path, LIST, WHAT)
         content = parse(path, FORM, WHAT)

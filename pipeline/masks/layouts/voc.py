@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.errors import ProtoMaskError
-from pipeline.masks.layout import Layout, Place, register
+from pipeline.masks.layout import NamedLayout, Place, register
 from pipeline.masks.masks import NO_PART, Region
-from pipeline.masks.path_ends import PathEnds
 from pipeline.masks.png import Numbers, Reading, number_of, read_colours
 
 INSTANCES, CLASSES, LABELS = "SegmentationObject", "SegmentationClass", "labelmap.txt"
@@ -19,7 +18,7 @@ NEITHER = number_of(np.array([[0, 0, 0], [224, 224, 192]]))
 
 
 @register
-class VocMasks(Layout):
+class VocMasks(NamedLayout[str]):
     """Reads a mask of each colour of an instance map; its part is the class of most of its pixels.
 
     `labelmap.txt` has the names and the colours of the classes; without it no part is known.
@@ -32,10 +31,9 @@ class VocMasks(Layout):
 
     def __init__(self, path: Path, files: Sequence[str], reading: Reading) -> None:
         super().__init__(path, files, reading)
-        self._files = {_photograph(file): file for file in files if INSTANCES in _folders(file)}
+        instances = {_photograph(file): file for file in files if INSTANCES in _folders(file)}
+        self.hold(instances, suffixes=False)
         self._classes = {_photograph(file): file for file in files if CLASSES in _folders(file)}
-        self._ends = PathEnds({name: [name] for name in self._files}, suffixes=False)
-        self.example = next(iter(self._files))
         labels = [
             label for file in files if file.endswith(LABELS) for label in _labels(path / file)
         ]
@@ -50,28 +48,13 @@ class VocMasks(Layout):
             return []
         return [*pngs, *(file for file in place.files if PurePosixPath(file).name == LABELS)]
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def __len__(self) -> int:
-        """Returns the number of instance maps."""
-        return len(self._files)
-
-    def related(self, image: str) -> list[list[str]]:
-        """Returns the maps that may be of an image; see `Layout.related`."""
-        return self._ends.related(image)
-
     def advice(self, image: str) -> str:
         """Returns how the instance map of a photograph has to be named."""
         return f"its map is {INSTANCES}/{PurePosixPath(image).with_suffix('.png')}"
 
-    def unused(self, used: set[str]) -> list[str]:
-        """Returns the maps that are not in use."""
-        return [name for name in self._files if name not in used]
-
     def regions(self, name: str, height: int, width: int) -> list[Region]:
         """Returns the masks of an image by their colours' numbers; see `Layout.regions`."""
-        instances = self._read(self._files[name], height, width)
+        instances = self._read(self.entries[name], height, width)
         classes = self._classes_of(name, height, width)
         colours = [number for number in np.unique(instances) if number not in NEITHER]
         return [

@@ -75,7 +75,7 @@ def test_the_same_store_gives_the_same_bytes(store: MaskStore, tmp_path: Path) -
 def test_a_name_in_any_script(store: MaskStore, tmp_path: Path) -> None:
     names = [f'ä鳥"{number}\n' for number in range(10)]
     write_coco(tmp_path / "out.json", store, names)
-    assert list(CocoMasks(tmp_path / "out.json", [""]).images) == names
+    assert list(CocoMasks(tmp_path / "out.json", [""]).entries) == names
 
 
 class NamedParts(Patches):

@@ -349,7 +349,7 @@ def _folder(folder: Path, *files: str, **image: Any) -> CocoMasks:
 
 def test_photographs_of_one_name_lie_beside_their_files(tmp_path: Path) -> None:
     masks = _folder(tmp_path, "train/a.json", "test/a.json", file_name="b.jpg")
-    assert list(masks.images) == ["train/b.jpg", "test/b.jpg"]
+    assert list(masks.entries) == ["train/b.jpg", "test/b.jpg"]
     assert masks.related("train/b.jpg")[0] == ["train/b.jpg"]
     assert masks.related("crow/b.jpg")[1] == []
 

@@ -83,3 +83,12 @@ def test_another_size_is_named(tmp_path: Path) -> None:
 def test_a_task_without_a_photograph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProtoMaskError, match="task 1 of Label Studio names no photograph"):
         _opened(tmp_path, "")
+
+
+def test_pngs_of_another_project_are_refused(tmp_path: Path) -> None:
+    masks = _opened(tmp_path)
+    for png in tmp_path.glob("task-*.png"):
+        png.rename(tmp_path / png.name.replace("task-", "task-9"))
+    files = masks.reads(Place(tmp_path))
+    with pytest.raises(ProtoMaskError, match="no PNG file is of a task"):
+        LabelStudioMasks(tmp_path, files, "mask")
