@@ -44,7 +44,7 @@ def engine_of(wanted: Wanted, network: nn.Module) -> Engine:
     if wanted == "openvino" and not version():
         raise ProtoMaskError(
             "runtime.engine=openvino needs the package openvino, which is not installed: run `pip "
-            "install -c constraints.txt -e '.[openvino]'` in the repository, or set "
+            "install -c constraints.txt openvino` in the repository, or set "
             "runtime.engine=pytorch"
         )
     if wanted != "auto":

@@ -93,19 +93,18 @@ class Features:
         name = hashlib.sha256((told + self.computed_by).encode()).hexdigest()[:16]
         self._folder = cache and cache / name
 
-    def of_source(self, source: Source, image: NDArray[np.uint8] | None = None) -> FeatureMaps:
-        """Returns the feature maps of an image file, from the cache if it has them.
+    def of_source(self, source: Source) -> FeatureMaps:
+        """Returns the feature maps of an image file, from the cache, which keeps them.
 
         Args:
             source: the image file.
-            image: its pixels, if they have been read: RGB, uint8 height×width×3.
 
         Raises:
             ProtoMaskError: the image is missing, unreadable, or has changed since it was listed.
         """
-        maps = self._cached(source)
+        maps = self.kept(source)
         if maps is None:
-            (maps,) = self.of_images([source.read() if image is None else image])
+            (maps,) = self.of_images([source.read()])
             self._keep(source, maps)
         return maps
 
@@ -132,7 +131,8 @@ class Features:
         rim = round(cells.shape[-1] * margin / (side + 2 * margin))
         return cells[:, rim : cells.shape[1] - rim, rim : cells.shape[2] - rim]
 
-    def _cached(self, source: Source) -> FeatureMaps | None:
+    def kept(self, source: Source) -> FeatureMaps | None:
+        """Returns the feature maps of an image file that the cache has; None if it has none."""
         if self._folder is None:
             return None
         try:

@@ -4,6 +4,8 @@ Dimensions: N images, R×R cells of the grid on which features are spread, G×G 
 the first stage, D numbers that a cell's features are projected to.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve
@@ -82,6 +84,7 @@ def _standard(values: NDArray) -> NDArray[np.float64]:
     return (values - values.mean()) / max(values.std(), 1e-9)
 
 
+@lru_cache(maxsize=1)
 def _nearness(side: int) -> NDArray[np.float64]:
     row, column = np.divmod(np.arange(side * side), side)
     squared = np.subtract.outer(row, row) ** 2 + np.subtract.outer(column, column) ** 2

@@ -61,7 +61,7 @@ class Parts(PartsSettings):
         return [
             f"parts were learned from {images} images, without labels, into the codebook "
             f"{str(self.codebook)[:12]}…; images that are added can change it, and then all images "
-            "are segmented again, from cached features; `protomask masks codebook FILE` keeps it, "
+            "are segmented again; `protomask masks codebook FILE` keeps it, "
             "and says how to pin it, so that an added image costs its own masks only"
         ]
 
@@ -90,14 +90,19 @@ class Parts(PartsSettings):
         return [self._masks(image, maps, codebook) for image, maps in pairs]
 
     def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
-        """Segments image files, whose features may be cached; see `Segmenter.segment_sources`."""
+        """Segments image files; see `Segmenter.segment_sources`.
+
+        The features that the codebook was learned from are read; those of other images are used
+        once, so that keeping them would cost more disk than it saves time.
+        """
         if self._codebook is None:
             return super().segment_sources(sources, machine)
         features = self._features(machine, self._folder)
         found = []
         for source in sources:
             image = source.read()
-            found.append(self._masks(image, features.of_source(source, image), self._codebook))
+            maps = features.kept(source) or features.of_images([image])[0]
+            found.append(self._masks(image, maps, self._codebook))
         return found
 
     def _features(self, machine: Machine, folder: Path | None) -> "Features":
