@@ -84,13 +84,13 @@ class Backbone(nn.Module):
 
         Args:
             engine: `runtime.engine`; see `engine_of` for `auto`.
-            folder: folder of converted networks, so that these weights are converted once; None for
-                weights that no other process has, which PyTorch computes with.
+            folder: folder of converted networks, so that these weights are converted once; None
+                keeps none, for weights that no other process has.
 
         Raises:
             ProtoMaskError: OpenVINO is not installed and `engine` is `openvino`.
         """
-        of_cpu = self.mean.device.type == "cpu" and folder is not None
+        of_cpu = self.mean.device.type == "cpu"
         self.engine, self._folder = engine_of(engine if of_cpu else "pytorch", self.network), folder
 
     def forward(self, images: Tensor) -> Tensor:
@@ -262,7 +262,6 @@ class Backbone(nn.Module):
             self._compiled, self._compiled_of = {}, weights
         wanted = places, height, width, torch.get_num_threads()
         if wanted not in self._compiled:
-            assert self._folder is not None
             name = f"{self.fingerprint()} {places}"
             stages = _Stages(self.network, places)
             self._compiled[wanted] = Compiled(stages, height, width, name, self._folder)

@@ -70,21 +70,25 @@ class Compiled:
             evaluation mode. Later changes of its weights have no effect.
         height, width: H, W.
         name: unique to the layers with their weights.
-        folder: folder of converted layers, so that no other process converts them again.
+        folder: folder of converted layers, so that no other process converts them again; None
+            keeps none.
 
     Raises:
         ProtoMaskError: OpenVINO cannot convert the layers, or computes something else.
     """
 
-    def __init__(self, layers: nn.Module, height: int, width: int, name: str, folder: Path) -> None:
+    def __init__(
+        self, layers: nn.Module, height: int, width: int, name: str, folder: Path | None
+    ) -> None:
         self._shape = max(1, PIXELS // (height * width)), 3, height, width
         told = hashlib.sha256(f"{name} {self._shape} {version()}".encode()).hexdigest()
-        path = folder / f"{told[:32]}.npz"
-        kept = _kept(path)
+        path = None if folder is None else folder / f"{told[:32]}.npz"
+        kept = None if path is None else _kept(path)
         model = _converted(layers, self._shape) if kept is None else kept
         self._run = _compile(model)
         if kept is None:
             self._refuse_unless_alike(layers)
+        if kept is None and path is not None:
             _keep(path, model)
 
     @torch.inference_mode()
@@ -132,8 +136,10 @@ def _openvino() -> Any:
 def _converted(layers: nn.Module, shape: Sequence[int]) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch's tracing, which OpenVINO uses
-            model = _openvino().convert_model(layers, example_input=torch.zeros(tuple(shape)))
+            warnings.simplefilter("ignore")  # of PyTorch's tracing
+            # OpenVINO would trace three times, to compare; what it computes is compared here.
+            traced = torch.jit.trace(layers, torch.zeros(tuple(shape)), check_trace=False)
+            model = _openvino().convert_model(traced)
         model.reshape(list(shape))
     except Exception as error:  # whatever PyTorch's tracing and OpenVINO's frontend raise
         raise ProtoMaskError(

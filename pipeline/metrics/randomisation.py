@@ -99,7 +99,7 @@ def with_random_prototypes(
     """Returns the network with random training views as prototypes.
 
     Args:
-        network: the trained model, which is not changed.
+        network: the trained model, which is not changed and shares its backbone with the control.
         crops: store of the training images' crops, as the model sees them.
         rows_N: int64 N, the training images, as rows of the store.
         fabric: the device and the precision of the backbone.
@@ -113,7 +113,8 @@ def with_random_prototypes(
     P = network.num_prototypes
     chosen_P = chance.choice(len(image_X), P, replace=len(image_X) < P)
     places = [(int(rows_N[image_X[x]]), int(crop_X[x])) for x in chosen_P]
-    control = copy.deepcopy(network).to(fabric.device)
+    network = network.to(fabric.device)
+    control = copy.deepcopy(network, {id(network.backbone): network.backbone})
     pixels, inside = crops_at(crops, places), insides_at(crops, places)
     features_PVF = _features(control, pixels, inside, fabric)
     _push_onto(

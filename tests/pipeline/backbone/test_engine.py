@@ -113,9 +113,6 @@ def test_batch_norms_are_what_openvino_gains_by() -> None:
     assert engine_of("pytorch", nn.BatchNorm2d(4)) == "pytorch"
     others = nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm(4))
     assert [engine_of("auto", others), engine_of("openvino", others)] == ["pytorch", "openvino"]
-    backbone = make_backbone()
-    backbone.use("auto", None)
-    assert backbone.engine == "pytorch"
 
 
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:

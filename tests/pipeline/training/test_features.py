@@ -67,7 +67,20 @@ def test_engines_are_remembered_apart(network: Any, store: Any, tmp_path: Path) 
     store.read.clear()
     assert torch.equal(stored_features(network, store, rows, of["auto"], tmp_path), openvino)
     assert store.read == []
-    assert torch.equal(stored_features(network, store, rows, of["auto"]), pytorch), "no folder"
+
+
+@pytest.mark.skipif(not version(), reason="OpenVINO is not installed")
+def test_weights_that_no_other_process_has_are_converted_for_many_crops(
+    network: Any, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.array([20, 3, 5])
+    of = {engine: Fabric(torch.device("cpu"), "float32", engine) for engine in ("auto", "pytorch")}
+    kept = stored_features(network, store, rows, of["auto"], tmp_path)
+    pytorch = stored_features(network, store, rows, of["pytorch"])
+    assert torch.equal(stored_features(network, store, rows, of["auto"]), pytorch)
+    crops = int(store.valid[rows].sum())
+    monkeypatch.setattr(pipeline.training.features, "CONVERTED_FROM", crops)
+    assert torch.equal(stored_features(network, store, rows, of["auto"]), kept)
 
 
 def test_cells_of_the_whole_image(
