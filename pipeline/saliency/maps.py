@@ -66,11 +66,12 @@ class Explanation(Protocol):
         """
         ...
 
-    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
-        """Draws the saliency of views of one image for sums of similarities found in them.
+    def regions(self, images_n: Tensor, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+        """Draws the saliency of views of images for sums of similarities found in them.
 
         Args:
-            image: the image's position in the evidence, 0..N−1.
+            images_n: int64 n, n ≥ 1, for each view the position of its image in the evidence,
+                0..N−1; views of an image stand together.
             views_n: int64 n, the views, 0..V−1.
             weights_nP: float n×P, for each view the weight of each prototype's similarity.
 
@@ -119,9 +120,9 @@ class MaskSaliency:
         masks_BkSS = torch.from_numpy(np.array(drawn))
         return masks_BkSS.float(), masks_BkSS
 
-    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+    def regions(self, images_n: Tensor, views_n: Tensor, weights_nP: Tensor) -> Tensor:
         """Draws the crops' masks, whatever the weights; see `Explanation.regions`."""
-        drawn = [self._resized(image, crop) for crop in views_n.tolist()]
+        drawn = list(map(self._resized, images_n.tolist(), views_n.tolist()))
         return torch.from_numpy(np.array(drawn)).float().reshape(len(views_n), self.size, self.size)
 
     def _resize(self, image: int, crop: int) -> NDArray[np.bool_]:
@@ -188,21 +189,23 @@ class RelevanceSaliency:
         masks_nSS = strongest(maps_nSS)
         return (maps_nSS * masks_nSS).unflatten(0, (B, k)), masks_nSS.unflatten(0, (B, k))
 
-    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+    def regions(self, images_n: Tensor, views_n: Tensor, weights_nP: Tensor) -> Tensor:
         """Draws the relevance for the weighted sums; see `Explanation.regions`."""
-        row, size = int(self.rows_N[image]), self.crops.settings.side
+        size = self.crops.settings.side
         cells = math.prod(self.relevance.network.grid(size))
-        crop_n = views_n // cells
+        images_B, place_n = images_n.unique_consecutive(return_inverse=True)
+        rows_B, crop_n = self.rows_N[images_B.numpy()], views_n // cells
+        inside_BKSS = np.stack([self.crops.inside(row) for row in rows_B.tolist()])
         relevance_nSS = self.relevance.of_sums(
-            torch.from_numpy(self.crops.crops([row]))[0, crop_n],
+            torch.from_numpy(self.crops.crops(rows_B))[place_n, crop_n],
             views_n % cells,
             weights_nP,
-            torch.from_numpy(self.crops.inside(row))[crop_n],
+            torch.from_numpy(inside_BKSS)[place_n, crop_n],
         )
         maps_nSS = put_back(
             relevance_nSS.clamp_min(0).cpu(),
-            torch.from_numpy(self.crops.boxes[row])[crop_n],
-            torch.from_numpy(self.sides_N2[image]).expand(len(views_n), 2),
+            torch.from_numpy(self.crops.boxes[rows_B])[place_n, crop_n],
+            torch.from_numpy(self.sides_N2[images_n.numpy()]),
             size,
         )
         return maps_nSS * strongest(maps_nSS)
@@ -244,7 +247,7 @@ class SimilaritySaliency:
         shape = prototypes_Bk.shape
         return (maps_nSS * masks_nSS).unflatten(0, shape), masks_nSS.unflatten(0, shape)
 
-    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+    def regions(self, images_n: Tensor, views_n: Tensor, weights_nP: Tensor) -> Tensor:
         """Draws the cells themselves, whatever the weights; see `Explanation.regions`."""
         cells_n1HW = functional.one_hot(views_n, math.prod(self.grid)).float()[:, None]
         cells_n1HW = cells_n1HW.unflatten(2, self.grid)

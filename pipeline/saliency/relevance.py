@@ -32,8 +32,9 @@ Pooling = Callable[[Tensor], Tensor]
 # a neuron that is active through its bias alone hands its relevance on instead of losing it.
 MARGIN = 1e-3
 
-# Number of pairs in a pass through the network; more take more memory and no less time.
-PAIRS = 8
+# Number of pairs in a pass through the network; more take more memory and no less time. With fewer
+# than 16, PyTorch leaves 1×1 convolutions in one thread to a slower kernel.
+PAIRS = 16
 
 
 def evenly(map_nFHW: Tensor) -> Tensor:

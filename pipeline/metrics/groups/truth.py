@@ -125,7 +125,12 @@ class Truth(MetricGroup):
         own_B = batch.evidence.labels_N[batch.images_B]
         nearest_B = nearest_classes(truth.distinguishing_CCQ)[own_B]
         margin_B, decisive_B = _margins(batch, drawn.explanation, first_B, second_B)
-        nearest_margin_B, nearest_region_B = _margins(batch, drawn.explanation, own_B, nearest_B)
+        nearest_margin_B, nearest_region_B = margin_B.clone(), decisive_B.clone()
+        if (other_B := (own_B != first_B) | (nearest_B != second_B)).any():
+            others = Batch(batch.evidence, batch.images_B[other_B])
+            pairs = own_B[other_B], nearest_B[other_B]
+            found = _margins(others, drawn.explanation, *pairs)
+            nearest_margin_B[other_B], nearest_region_B[other_B] = found
         return {
             "purity": purity(share_BkQ),
             "discrimination": discrimination(share_BkQ, _support(batch, first_B), parts_BQ),
@@ -375,11 +380,12 @@ def _regions(
     weights_BP = (weights_CP[first_B] - weights_CP[second_B]).where(points_BP != 0, 0)
     num_parts = evidence.truth.distinguishing_CCQ.shape[-1]
     share_BVQ = torch.full((*points_BV.shape, num_parts), torch.nan)
-    for place, image in enumerate(batch.images_B.tolist()):
-        views_n = (points_BV[place] > 0).nonzero()[:, 0]
-        weights_nP = weights_BP[place] * (view_BP[place] == views_n[:, None])
-        maps_1nSS = explanation.regions(image, views_n, weights_nP)[None]
-        share_BVQ[place, views_n] = part_shares(maps_1nSS, batch.labels_BSS[[place]], num_parts)[0]
+    place_n, views_n = (points_BV > 0).nonzero(as_tuple=True)
+    if len(place_n):
+        weights_nP = weights_BP[place_n] * (view_BP[place_n] == views_n[:, None])
+        maps_nSS = explanation.regions(batch.images_B[place_n], views_n, weights_nP)
+        found_n1Q = part_shares(maps_nSS[:, None], batch.labels_BSS[place_n], num_parts)
+        share_BVQ[place_n, views_n] = found_n1Q[:, 0]
     return points_BV, share_BVQ
 
 

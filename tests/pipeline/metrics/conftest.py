@@ -45,8 +45,8 @@ class StoredExplanation:
         place = images_B[:, None], prototypes_Bk
         return self.maps_NPSS[place], self.masks_NPSS[place]
 
-    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
-        place = image, views_n % self.maps_NPSS.shape[1]
+    def regions(self, images_n: Tensor, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+        place = images_n, views_n % self.maps_NPSS.shape[1]
         return self.maps_NPSS[place] * self.masks_NPSS[place]
 
 

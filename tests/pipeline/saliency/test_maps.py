@@ -100,18 +100,19 @@ def test_regions_are_drawn_as_the_crops_of_prototypes(tiny, rows):
     prototypes = torch.tensor([[5, 2]])
     for saliency in (MaskSaliency(rows, tiny.masks, tiny.crops, S), relevance(tiny, rows)):
         maps, masks = saliency.maps(torch.tensor([1]), prototypes, views[None])
-        found = saliency.regions(1, views, weights)
+        found = saliency.regions(torch.full_like(views, 1), views, weights)
         assert found.any() and found.equal((maps * masks)[0])
-        assert saliency.regions(1, views[:0], weights[:0]).shape == (0, S, S)
+        of_two = saliency.regions(torch.tensor([0, 1]), views, weights)
+        assert of_two[1].equal(found[1])
+        assert of_two[:1].equal(saliency.regions(views[1:], views[:1], weights[:1]))
 
 
 def test_a_region_of_cells_is_the_cell():
     saliency = similar(cells([[0.1, 0.9], [0.4, 0.2]]))
-    found = saliency.regions(0, torch.tensor([1, 2]), torch.zeros(2, 2))
+    found = saliency.regions(torch.tensor([0, 0]), torch.tensor([1, 2]), torch.zeros(2, 2))
     expected = torch.zeros(2, S, S)
     expected[0, : S // 2, S // 2 :] = expected[1, S // 2 :, : S // 2] = 1
     assert found.equal(expected)
-    assert saliency.regions(0, torch.tensor([]).long(), torch.zeros(0, 2)).shape == (0, S, S)
 
 
 def test_changed_crops_are_explained_instead_of_the_stored_ones(tiny, rows):

@@ -254,9 +254,9 @@ class Maps:
         maps_BkSS = self.maps_NkSS[images_B]
         return maps_BkSS, maps_BkSS < 9
 
-    def regions(self, image: int, views_n: Tensor, weights_nP: Tensor) -> Tensor:
-        self.asked += [[image, views_n.tolist(), weights_nP.tolist()]]
-        return self.regions_NVSS[image, views_n]
+    def regions(self, images_n: Tensor, views_n: Tensor, weights_nP: Tensor) -> Tensor:
+        self.asked += [[images_n.tolist(), views_n.tolist(), weights_nP.tolist()]]
+        return self.regions_NVSS[images_n, views_n]
 
 
 @pytest.fixture
@@ -314,10 +314,8 @@ def test_all_of_it_by_hand(known: Evidence) -> None:
     close(values["discrimination_nearest"], [50.0, 0])
     close(values["decisive_nearest"], [75.0, 0])
     assert known.explanations[0].asked == [
-        [0, [0, 1], [[0, 0, 0.5], [1, 0, 0]]],
-        [1, [2, 3], [[0, 0, 0.5], [1, 0, 0]]],
-        [0, [0, 1], [[0, 0, 0.5], [1, 0, 0]]],
-        [1, [1], [[0, 1, 0]]],
+        [[0, 0, 1, 1], [0, 1, 2, 3], [[0, 0, 0.5], [1, 0, 0], [0, 0, 0.5], [1, 0, 0]]],
+        [[1], [1], [[0, 1, 0]]],  # image 0 has the same two classes
     ]
     # prototype 0: parts 1 and 0; prototype 1: part 0 and none; prototype 2: part 0 twice
     assert values["part_agreement"] == pytest.approx(100 * (0.5 + 0.5 + 1) / 3)
