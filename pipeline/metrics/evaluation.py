@@ -23,6 +23,7 @@ from pipeline.metrics.summary import intervals, per_image, plot_tables, summaris
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.training.fabric import Fabric
+from pipeline.training.features import stored_features
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ def evaluate(
             f"{index.dataset} has no test images to measure on: add images to its classes, or a "
             "folder test/ beside train/, and run `dvc repro`"
         )
+    features_NVF = stored_features(network, crops, rows_N, fabric, cache)
     gather = partial(
         gather_evidence,
         index=index,
@@ -141,15 +143,15 @@ def evaluate(
         truth=truth,
         seed=seed,
     )
-    evidence = gather(network, cache=cache)
+    evidence = gather(network, features_NVF)
     values, worse = measure(evidence, groups), {}
     if truth is not None and "truth" in groups:
         learned = dict(values["truth"])
         made = build_controls(network, prototypes, crops, index.rows("train"), fabric, seed)
         for name, control in made.items():
-            # The backbone of random prototypes is the model's own, whose features are there.
-            same_features = cache if name == "random_prototypes" else None
-            found = measure(gather(control, cache=same_features), ["truth"])["truth"]
+            own = control.backbone is network.backbone
+            seen_NVF = features_NVF if own else stored_features(control, crops, rows_N, fabric)
+            found = measure(gather(control, seen_NVF), ["truth"])["truth"]
             worse[name] = no_better(learned, found, seed)
             values["truth"] |= {f"{metric}_{name}": value for metric, value in found.items()}
     return Evaluation(

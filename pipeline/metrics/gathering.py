@@ -1,7 +1,6 @@
 """Computation of the evidence for metrics from a model and the stores."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +26,7 @@ from pipeline.saliency.maps import (
     resize_mask,
 )
 from pipeline.training.fabric import Fabric
-from pipeline.training.features import in_passes, stored_features
+from pipeline.training.features import in_passes
 
 ExplanationName = Literal["mask", "prp", "grad"]
 
@@ -107,6 +106,7 @@ class Examined:
 
 def gather_evidence(
     network: PrototypeNetwork,
+    features_NVF: Tensor,
     index: Index,
     rows_N: NDArray[np.int64],
     crops: CropStore,
@@ -115,7 +115,6 @@ def gather_evidence(
     *,
     top_k: int,
     explanations: Sequence[ExplanationName] = ("mask",),
-    cache: Path | None = None,
     truth: Truth | None = None,
     seed: int = 0,
 ) -> Evidence:
@@ -123,6 +122,7 @@ def gather_evidence(
 
     Args:
         network: the model to evaluate, on any device.
+        features_NVF: the features of the images' views that its backbone computes, float32.
         index: index of the data set's images.
         rows_N: int64 N, the images to evaluate, as rows of the index and the stores, N ≥ 1.
         crops: store of the images' crops, as the model sees them.
@@ -131,18 +131,13 @@ def gather_evidence(
         top_k: k, the number of prototypes that explain an image, ≥ 1; limited to P, and 1 for a
             black box (the predicted class).
         explanations: names of the explanations that draw saliency maps.
-        cache: folder of the cache of backbone features; None caches nothing.
         truth: ground truth of a data set that was drawn; None for any other data set.
         seed: seed of the noise in changed copies, ≥ 0.
 
     Returns:
         The evidence for the N images, on the CPU.
-
-    Raises:
-        ProtoMaskError: the backbone does not accept crops of this size.
     """
     valid_NK = torch.from_numpy(crops.valid[rows_N])
-    features_NVF = stored_features(network, crops, rows_N, fabric, cache)
     found = infer(network, features_NVF, valid_views(valid_NK, features_NVF))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
     size, head = crops.settings.side, on_cpu(network.head())
