@@ -1,7 +1,7 @@
 """artifacts/index/photographs.parquet → artifacts/masks.zarr."""
 
-from pipeline.masks.segment import fit, remarks_on, segment_images, stored_masks
-from pipeline.masks.store import write_store
+from pipeline.masks.segment import StoredMasks, fit, remarks_on, segment_images
+from pipeline.masks.store import MaskStore, write_store
 from stages.workspace import Workspace
 
 
@@ -22,13 +22,11 @@ def run(workspace: Workspace) -> None:
         params.runtime.scheduler,
     )
     segmenter = segmenter.named(cache / segmenter.key(), machine)
-    masks = list(stored_masks(image_files, segmenter, cache))
+    masks = StoredMasks(image_files, segmenter, cache)
     remarks = remarks_on(masks, image_files, root, segmenter, machine)
     write_store(workspace.masks, image_files, segmenter, masks)
-    print(
-        f"{_counted(segmented, len(image_files))}; "
-        f"{sum(map(len, masks))} masks of {len(image_files)} images in {workspace.masks}"
-    )
+    images, written = len(image_files), len(MaskStore(workspace.masks).areas())
+    print(f"{_counted(segmented, images)}; {written} masks of {images} images in {workspace.masks}")
     for remark in remarks:
         print(remark)
 

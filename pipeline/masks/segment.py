@@ -1,10 +1,11 @@
 """Segmentation of a data set: workers fill a cache, from which the store is assembled."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import lru_cache
 from itertools import cycle, islice
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -17,6 +18,9 @@ from pipeline.masks.masks import SMALLEST_SIDE, Masks
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.progress import examples, track
 from pipeline.workers import SPAWN, worker_pool
+
+FILES_KEPT = 64
+"""Files of the cache whose masks are in memory at a time."""
 
 
 def fit(
@@ -87,29 +91,43 @@ def segment_images(
     return sum(1 for _ in track(images, "Segmenting images", len(todo)))
 
 
-def stored_masks(image_files: ImageFiles, segmenter: Segmenter, cache: Path) -> Iterator[Masks]:
-    """Yields the masks of the index's images, in its order, from the cache.
+class StoredMasks:
+    """The masks of the index's images, in its order, from the cache; may be gone through again.
+
+    Few files of the cache are held at a time: as images are segmented in the index's order, each is
+    read once, unless runs with other images have filled the cache.
 
     Args:
         image_files: the images of the index.
         segmenter: the segmenter that made the masks.
         cache: folder of all segmenters' caches.
     """
-    mask_cache = MaskCache(cache / segmenter.key(), len(segmenter.score_names))
-    holds = mask_cache.images()
-    images = [segmenter.identity(source) for source in _sources(image_files, Path())]
-    wanted: dict[Path, set[str]] = {}
-    for image in images:
-        wanted.setdefault(holds[image], set()).add(image)
-    masks: dict[str, Masks] = {}
-    for path, some in wanted.items():
-        masks.update(mask_cache.read(path, some))
-    for image in images:
-        yield masks[image]
+
+    def __init__(self, image_files: ImageFiles, segmenter: Segmenter, cache: Path) -> None:
+        self._cache = MaskCache(cache / segmenter.key(), len(segmenter.score_names))
+        self._holds = self._cache.images()
+        self._images = [segmenter.identity(source) for source in _sources(image_files, Path())]
+        self._wanted: dict[Path, set[str]] = {}
+        for image in self._images:
+            self._wanted.setdefault(self._holds[image], set()).add(image)
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[Masks]:
+        """Yields the masks of each image."""
+
+        @lru_cache(maxsize=FILES_KEPT)
+        def of_file(path: Path) -> dict[str, Masks]:
+            return self._cache.read(path, self._wanted[path])
+
+        for image in self._images:
+            yield of_file(self._holds[image])[image]
 
 
 def remarks_on(
-    masks: Sequence[Masks],
+    masks: Iterable[Masks],
     image_files: ImageFiles,
     root: Path,
     segmenter: Segmenter,
@@ -128,15 +146,15 @@ def remarks_on(
         ProtoMaskError: there is not a single mask.
     """
     said = segmenter.remarks(_sources(image_files, root.absolute()), machine)
-    found = dict(zip(image_files.ids, masks, strict=True))
-    dropped = [image for image, its in found.items() if its.dropped]
+    counted = ((len(its), its.dropped) for its in masks)
+    found = dict(zip(image_files.ids, counted, strict=True))
+    dropped = {image: regions for image, (_, regions) in found.items() if regions}
     if dropped:
-        total = sum(its.dropped for its in masks)
         said.append(
-            f"{total} regions of {len(dropped)} images are empty or less than {SMALLEST_SIDE} "
-            f"pixels wide or high, and give no mask: {examples(dropped)}"
+            f"{sum(dropped.values())} regions of {len(dropped)} images are empty or less than "
+            f"{SMALLEST_SIDE} pixels wide or high, and give no mask: {examples(list(dropped))}"
         )
-    without = [image for image, its in found.items() if len(its) == 0]
+    without = [image for image, (masks_of_it, _) in found.items() if masks_of_it == 0]
     if len(without) == len(found):
         raise ProtoMaskError(
             "; ".join([f"{segmenter.name!r} gives none of the {len(found)} images a mask", *said])

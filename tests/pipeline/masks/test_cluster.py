@@ -23,7 +23,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.masks.cluster import _segment_batch, code_digest
 from pipeline.masks.mask_cache import MaskCache
 from pipeline.masks.masks import Masks
-from pipeline.masks.segment import segment_images, stored_masks
+from pipeline.masks.segment import StoredMasks, segment_images
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import write_store
@@ -138,7 +138,7 @@ def _notes(machine: Machine) -> list[list[str]]:
 
 def _store(image_files: ImageFiles, segmenter: Segmenter, cache: Path) -> dict[str, bytes]:
     path = cache.with_name(f"{cache.name} store")
-    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, cache))
+    write_store(path, image_files, segmenter, StoredMasks(image_files, segmenter, cache))
     return {
         str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()
     }

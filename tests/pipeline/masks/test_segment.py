@@ -18,7 +18,7 @@ from settings import felzenszwalb, patches
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
-from pipeline.masks.segment import remarks_on, segment_images, stored_masks
+from pipeline.masks.segment import StoredMasks, remarks_on, segment_images
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.segmenters.patches import Patches
 from pipeline.masks.store import MaskStore, write_store
@@ -36,7 +36,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 
 
 def _store(image_files: ImageFiles, segmenter: Segmenter, cache: Path, path: Path) -> Path:
-    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, cache))
+    write_store(path, image_files, segmenter, StoredMasks(image_files, segmenter, cache))
     return path
 
 
@@ -103,7 +103,7 @@ def test_a_removed_or_renamed_image_costs_nothing(
     (photograph_folder / "class 0" / "001.png").rename(photograph_folder / "class 1" / "zz.png")
     image_files = image_files_in(photograph_folder)
     assert segment_images(image_files, photograph_folder, patches(), cache, 1) == 0
-    assert len(list(stored_masks(image_files, patches(), cache))) == 9
+    assert len(list(StoredMasks(image_files, patches(), cache))) == 9
 
 
 def test_two_copies_of_an_image_are_segmented_once(
@@ -114,7 +114,7 @@ def test_two_copies_of_an_image_are_segmented_once(
     (photograph_folder / "class 1" / "copy.png").write_bytes(one.read_bytes())
     image_files = image_files_in(photograph_folder)
     assert segment_images(image_files, photograph_folder, patches(), cache, 1) == 10
-    assert len(list(stored_masks(image_files, patches(), cache))) == 11
+    assert len(list(StoredMasks(image_files, patches(), cache))) == 11
 
 
 def test_an_earlier_segmenter_is_remembered(
@@ -126,7 +126,7 @@ def test_an_earlier_segmenter_is_remembered(
         for grid in (2, 3, 2, 3)
     ]
     assert counts == [10, 10, 0, 0]
-    assert [len(masks) for masks in stored_masks(image_files, patches(grid=3), cache)] == [9] * 10
+    assert [len(masks) for masks in StoredMasks(image_files, patches(grid=3), cache)] == [9] * 10
 
 
 def test_a_damaged_file_is_made_again(
@@ -206,7 +206,7 @@ import sys
 from pathlib import Path
 from pipeline.datasets.index import ImageFiles
 from pipeline.masks.segmenters.felzenszwalb import Felzenszwalb
-from pipeline.masks.segment import segment_images, stored_masks
+from pipeline.masks.segment import StoredMasks, segment_images
 from pipeline.masks.store import write_store
 
 if __name__ == "__main__":
@@ -216,7 +216,7 @@ if __name__ == "__main__":
     image_files = ImageFiles.read(Path(root).parent / "photographs.parquet")
     print("started", flush=True)
     segment_images(image_files, Path(root), segmenter, Path(cache), int(workers))
-    masks = stored_masks(image_files, segmenter, Path(cache))
+    masks = StoredMasks(image_files, segmenter, Path(cache))
     write_store(Path(store), image_files, segmenter, masks)
 """
 
@@ -296,7 +296,7 @@ def test_copies_are_two_images_to_a_segmenter_that_goes_by_names(
     image_files = image_files_in(photograph_folder)
     by_name = ByName(version=1, grid=2)
     assert segment_images(image_files, photograph_folder, by_name, cache, 1) == 11
-    assert len(list(stored_masks(image_files, by_name, cache))) == 11
+    assert len(list(StoredMasks(image_files, by_name, cache))) == 11
     one.rename(one.with_name("renamed.png"))
     image_files = image_files_in(photograph_folder)
     assert segment_images(image_files, photograph_folder, by_name, cache, 1) == 1
@@ -310,7 +310,7 @@ def test_what_has_no_mask_is_said(
         Pillow.new("RGB", (2, 2), (number, 0, 0)).save(root / "class 1" / f"00{number}.png")
     image_files = image_files_in(root)
     segment_images(image_files, root, patches(), tmp_path / "cache", 1)
-    masks = list(stored_masks(image_files, patches(), tmp_path / "cache"))
+    masks = list(StoredMasks(image_files, patches(), tmp_path / "cache"))
     assert remarks_on(masks, image_files, root, patches(), Machine()) == [
         "16 regions of 4 images are empty or less than 2 pixels wide or high, and give no mask: "
         "'class 1/000.png', 'class 1/001.png', 'class 1/002.png' and 1 more",

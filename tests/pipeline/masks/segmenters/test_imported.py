@@ -21,7 +21,7 @@ from pipeline.files import sha256
 from pipeline.masks.coco import write_coco
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.png import Reading
-from pipeline.masks.segment import segment_images, stored_masks
+from pipeline.masks.segment import StoredMasks, segment_images
 from pipeline.masks.segmenter import Machine, Segmenter, Source
 from pipeline.masks.segmenters.imported import Imported, content_hash
 from pipeline.masks.store import MaskStore, write_store
@@ -415,7 +415,7 @@ def _store(
 ) -> MaskStore:
     cache = path.with_suffix(".cache")
     segment_images(image_files, root, segmenter, cache, 1, machine)
-    write_store(path, image_files, segmenter, stored_masks(image_files, segmenter, cache))
+    write_store(path, image_files, segmenter, StoredMasks(image_files, segmenter, cache))
     return MaskStore(path)
 
 
@@ -498,6 +498,6 @@ def test_workers_read_the_masks_each_for_itself(
     segmenter, cache = imported(sha256=content_hash(masks)), tmp_path / "cache"
     machine = Machine(masks=masks)
     assert segment_images(image_files, photograph_folder, segmenter, cache, 2, machine) == 10
-    assert _widths(list(stored_masks(image_files, segmenter, cache))) == list(range(2, 12))
+    assert _widths(list(StoredMasks(image_files, segmenter, cache))) == list(range(2, 12))
     masks.unlink()
     assert segment_images(image_files, photograph_folder, segmenter, cache, 2, machine) == 0

@@ -14,7 +14,7 @@ from settings import PARTS, parts
 from pipeline.datasets.index import ImageFiles
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks
-from pipeline.masks.segment import fit, remarks_on, segment_images, stored_masks
+from pipeline.masks.segment import StoredMasks, fit, remarks_on, segment_images
 from pipeline.masks.segmenter import Machine, Segmenter, Source, with_fingerprint
 from pipeline.masks.segmenters.parts.codebook import Codebook
 from pipeline.masks.segmenters.parts.features import FeatureMap, FeatureMaps
@@ -188,7 +188,7 @@ def _stored(
     fitted = fit(image_files, root, parts(), cache, Machine())
     segment_images(image_files, root, fitted, cache, workers)
     path = folder / f"store {workers}"
-    write_store(path, image_files, fitted, stored_masks(image_files, fitted, cache))
+    write_store(path, image_files, fitted, StoredMasks(image_files, fitted, cache))
     return MaskStore(path), fitted
 
 
