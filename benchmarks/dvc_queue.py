@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 DVC = (sys.executable, "-m", "dvc")
-SECONDS = 5
+SECONDS = 15
+"""Between questions to DVC, each of which costs a second of a core."""
 
 
 def dvc(*words: str, cwd: Path = Path()) -> str:
