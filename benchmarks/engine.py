@@ -8,14 +8,13 @@ which OpenVINO is refused if it is more than rounding.
 
 import os
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Annotated
 
 import torch
 import typer
+from costs import cpu_seconds
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -65,18 +64,12 @@ def _row(name: str, images: Tensor, rounds: int) -> list[str]:
         pytorch, openvino = [], []
         for _ in range(rounds):
             network.engine = "pytorch"
-            pytorch.append(_seconds(lambda: network.feature_map(images)))
+            pytorch.append(cpu_seconds(lambda: network.feature_map(images)))
             network.engine = "openvino"
-            openvino.append(_seconds(lambda: network.feature_map(images)))
+            openvino.append(cpu_seconds(lambda: network.feature_map(images)))
     times = median(one / other for one, other in zip(pytorch, openvino, strict=True))
     each = [f"{1000 * median(seconds) / len(images):.1f}" for seconds in (pytorch, openvino)]
     return [*each, f"{times:.2f}", f"{off:.0e}", auto]
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.process_time()
-    work()
-    return time.process_time() - began
 
 
 if __name__ == "__main__":
