@@ -4,17 +4,16 @@
 stages on each as a user would, one process a stage, and deletes all of it.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import typer
 import yaml
+from costs import Cost, folder_bytes, measured
 from PIL import Image as Pillow
 from rich.console import Console
 from rich.table import Table
@@ -39,13 +38,6 @@ SETTINGS = (
 )
 
 
-class Cost(NamedTuple):
-    """What a stage has cost: seconds, and the largest resident memory in bytes."""
-
-    seconds: float
-    memory: int
-
-
 def main(
     images: Annotated[list[int] | None, typer.Option(help="May be repeated.")] = None,
     stage: Annotated[str, typer.Option(help="The last stage that is run.")] = STAGES[-1],
@@ -59,7 +51,7 @@ def main(
             draw(folder / "pictures", size)
             clone(folder / "repository", folder / "pictures")
             costs[size] = [run(folder / "repository", stage) for stage in stages]
-            outputs[size] = files_and_bytes(folder / "repository" / "artifacts")
+            outputs[size] = folder_bytes(folder / "repository" / "artifacts")
     show(stages, costs, outputs)
 
 
@@ -86,35 +78,23 @@ def clone(folder: Path, pictures: Path) -> None:
 
 
 def run(repository: Path, stage: str) -> Cost:
-    """Runs a stage in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    command = [sys.executable, "-m", "stages", stage]
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=repository, env=environment)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{stage} ended with status {status}")
-    return Cost(time.perf_counter() - start, used.ru_maxrss * 1024)
-
-
-def files_and_bytes(folder: Path) -> tuple[int, int]:
-    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-    return len(sizes), sum(sizes)
+    print(stage, flush=True)
+    return measured([sys.executable, "-m", "stages", stage], repository, PYTHONPATH=str(repository))
 
 
 def show(
     stages: tuple[str, ...],
     costs: dict[int, list[Cost]],
-    outputs: dict[int, tuple[int, int]],
+    outputs: dict[int, int],
 ) -> None:
-    table = Table("stage", title="seconds, peak memory in MB")
+    table = Table("stage", title="CPU seconds, peak memory in MB")
     for size in costs:
         table.add_column(f"{size:,} images", justify="right")
     for place, stage in enumerate(stages):
         of_stage = [its[place] for its in costs.values()]
-        cells = [f"{cost.seconds:.0f} s, {cost.memory / 1e6:.0f}" for cost in of_stage]
+        cells = [f"{cost.cpu:.0f} s, {cost.peak / 1e6:.0f}" for cost in of_stage]
         table.add_row(stage, *cells)
-    made = [f"{files:,} files, {total / 1e6:.0f} MB" for files, total in outputs.values()]
+    made = [f"{total / 1e6:.0f} MB" for total in outputs.values()]
     table.add_row("artifacts/", *made)
     Console().print(table)
 
