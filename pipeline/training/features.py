@@ -22,8 +22,8 @@ from pipeline.training.processes import summed
 IMAGES_PER_BLOCK = 32
 CROPS_PER_PASS_ON_CPU = 64
 CONVERTED_FROM = 2048
-"""Crops whose features an engine computes so much faster that its conversion of the backbone pays,
-even if no other process has these weights."""
+"""Crops whose features an engine computes so much faster that its conversion of the backbone
+pays."""
 PRECISION_IN_KEY = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """What the cache's keys call a precision; other names would make the features there are unknown."""
 
@@ -39,7 +39,8 @@ def stored_features(
 ) -> Tensor:
     """Computes the backbone features of images, or reads them from the cache.
 
-    The blocks of images are distributed over the processes.
+    The blocks of images are distributed over the processes. Fewer crops than `CONVERTED_FROM` are
+    left to PyTorch, whatever the engine.
 
     Args:
         network: the model whose backbone computes the features, on any device.
@@ -47,8 +48,7 @@ def stored_features(
         rows: the images, int64 n, as rows of the store.
         fabric: the device, the precision and the processes.
         cache: folder of the cache of finished blocks, so that neither an interrupted run nor a
-            later stage computes them again; None caches nothing, and leaves fewer than
-            `CONVERTED_FROM` crops to PyTorch.
+            later stage computes them again; None caches nothing.
         among: int64, sorted, the images that cached blocks are composed of; each block that
             contains one of `rows` is computed whole. None: `rows`. With all images outside the test
             split, cross-validation folds share their blocks.
@@ -60,8 +60,8 @@ def stored_features(
         ProtoMaskError: a feature is not a finite number, or another process has died.
     """
     network = network.to(fabric.device).eval()
-    pays = cache is not None or store.valid[rows].sum() >= CONVERTED_FROM
-    network.backbone.use(fabric.engine if pays else "pytorch", cache and cache / "converted")
+    few = store.valid[rows if among is None else among].sum() < CONVERTED_FROM
+    network.backbone.use("pytorch" if few else fabric.engine, cache and cache / "converted")
     rows_of_cells, columns = network.grid(store.settings.side)
     shape = store.valid.shape[1] * rows_of_cells * columns, network.num_features
     folder = cache / _key(network, store, fabric) if cache is not None else None

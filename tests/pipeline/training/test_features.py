@@ -56,31 +56,48 @@ def test_equal_to_direct_computation(network: Any, store: Any, fabric: Fabric) -
             torch.testing.assert_close(found[place, crop], expected, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.skipif(not version(), reason="OpenVINO is not installed")
-def test_engines_are_remembered_apart(network: Any, store: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def engines(monkeypatch: pytest.MonkeyPatch) -> dict[str, Fabric]:
+    """A computation by each engine, for which any crop is enough."""
+    if not version():
+        pytest.skip("OpenVINO is not installed")
+    monkeypatch.setattr(pipeline.training.features, "CONVERTED_FROM", 1)
+    return {
+        engine: Fabric(torch.device("cpu"), "float32", engine) for engine in ("auto", "pytorch")
+    }
+
+
+def test_engines_are_remembered_apart(
+    network: Any, store: Any, engines: dict[str, Fabric], tmp_path: Path
+) -> None:
     rows = np.array([20, 3, 5])
-    of = {engine: Fabric(torch.device("cpu"), "float32", engine) for engine in ("auto", "pytorch")}
-    openvino = stored_features(network, store, rows, of["auto"], tmp_path)
-    pytorch = stored_features(network, store, rows, of["pytorch"], tmp_path)
+    openvino = stored_features(network, store, rows, engines["auto"], tmp_path)
+    pytorch = stored_features(network, store, rows, engines["pytorch"], tmp_path)
     assert not torch.equal(openvino, pytorch)
     assert (openvino - pytorch).abs().max() < 1e-4 * pytorch.abs().max()
     store.read.clear()
-    assert torch.equal(stored_features(network, store, rows, of["auto"], tmp_path), openvino)
+    assert torch.equal(stored_features(network, store, rows, engines["auto"], tmp_path), openvino)
     assert store.read == []
+    assert torch.equal(stored_features(network, store, rows, engines["auto"]), openvino)
 
 
-@pytest.mark.skipif(not version(), reason="OpenVINO is not installed")
-def test_weights_that_no_other_process_has_are_converted_for_many_crops(
-    network: Any, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_few_crops_are_left_to_pytorch(
+    network: Any,
+    store: Any,
+    engines: dict[str, Fabric],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = np.array([20, 3, 5])
-    of = {engine: Fabric(torch.device("cpu"), "float32", engine) for engine in ("auto", "pytorch")}
-    kept = stored_features(network, store, rows, of["auto"], tmp_path)
-    pytorch = stored_features(network, store, rows, of["pytorch"])
-    assert torch.equal(stored_features(network, store, rows, of["auto"]), pytorch)
-    crops = int(store.valid[rows].sum())
+    """Of all images that blocks are composed of, so that every stage has the same engine."""
+    rows, among = np.array([3, 5]), np.array([3, 4, 5, 20])
+    crops = int(store.valid[among].sum())
+    assert store.valid[rows].sum() < crops
+    pytorch = stored_features(network, store, rows, engines["pytorch"])
+    openvino = stored_features(network, store, rows, engines["auto"])
     monkeypatch.setattr(pipeline.training.features, "CONVERTED_FROM", crops)
-    assert torch.equal(stored_features(network, store, rows, of["auto"]), kept)
+    assert torch.equal(stored_features(network, store, rows, engines["auto"], tmp_path), pytorch)
+    found = stored_features(network, store, rows, engines["auto"], tmp_path, among)
+    assert torch.equal(found, openvino)
 
 
 def test_cells_of_the_whole_image(

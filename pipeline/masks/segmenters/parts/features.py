@@ -86,7 +86,8 @@ class Features:
         self._backbone.channels(settings.stages)
         self.backbone = _fingerprint(*loaded)
         cache = None if folder is None else folder / "features"
-        self._backbone.use(machine.engine, cache and cache / "converted")
+        engine = "pytorch" if cache is None else machine.engine
+        self._backbone.use(engine, cache and cache / "converted")
         openvino = self._backbone.engine == "openvino"
         self.computed_by = f"OpenVINO {version()}" if openvino else ""
         told = f"{self.backbone} {settings.side} {settings.margin} {settings.stages}"
