@@ -125,8 +125,9 @@ class Training:
         """Trains, and leaves the weights of the best epoch in `network`, in evaluation mode.
 
         The best epoch has the highest accuracy on the validation split and, of equal ones, the
-        lowest loss. Without a validation split it is the last. An interrupted run is resumed after
-        its last finished epoch.
+        lowest loss. An epoch of warm-up is the best only if it is more accurate than all joint ones
+        by more than chance (`noise`). Without a validation split the best is the last. An
+        interrupted run is resumed after its last finished epoch.
 
         Args:
             curves: folder for DVCLive's curves; None in all processes but the first.
@@ -148,7 +149,7 @@ class Training:
                 score = (values.get("val/accuracy", float(epoch)), -values.get("val/loss", 0.0))
                 progress.history.append(values)
                 progress.epoch = epoch + 1
-                if score > progress.best:
+                if self._is_best(epoch, score, progress):
                     progress.best, progress.best_epoch = score, epoch
                     self._best = copy.deepcopy(self.network.state_dict())
                     self._save("best.pt", {"network": self._best})
@@ -163,6 +164,12 @@ class Training:
         self.network.finish()
         self.network.eval()
         return progress
+
+    def _is_best(self, epoch: int, score: tuple[float, float], progress: Progress) -> bool:
+        first_joint = progress.best_epoch < self.settings.warmup_epochs <= epoch
+        if progress.best_epoch < 0 or not first_joint or len(self.val_rows) == 0:
+            return score > progress.best
+        return score[0] >= progress.best[0] - noise(progress.best[0], len(self.val_rows))
 
     def _epochs(self, first: int, *, shown: bool) -> Iterator[int]:
         """Yields the epochs that are left; warm-up, which is faster, has a bar of its own."""
@@ -404,6 +411,20 @@ class Training:
                 f"the training has diverged, {bad[0]} is no longer a finite number: lower what is "
                 f"too large of {given} and the weights in train.loss"
             )
+
+
+def noise(accuracy: float, images: int) -> float:
+    """Returns two standard errors of an accuracy: what chance alone makes of it.
+
+    By Agresti & Coull (1998), with two successes and two failures added, so that it is not 0 where
+    all images are classified correctly.
+
+    Args:
+        accuracy: share of the images that are classified correctly, 0..1.
+        images: number of images, ≥ 1.
+    """
+    share = (accuracy * images + 2) / (images + 4)
+    return 2 * math.sqrt(share * (1 - share) / (images + 4))
 
 
 def without_some(valid_BK: Tensor, share: float) -> Tensor:

@@ -19,7 +19,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.model.base.losses import class_weights, cluster, diversity, separation
 from pipeline.training import train
 from pipeline.training.fabric import Fabric
-from pipeline.training.train import Training
+from pipeline.training.train import Training, noise
 
 QUICK = {
     "epochs": 3,
@@ -548,6 +548,27 @@ def test_best_epoch_has_the_highest_accuracy_then_the_lowest_loss(
     assert progress.best_epoch == 2
     assert torch.equal(training.network.prototypes, after[2])
     assert not torch.equal(after[2], after[4])
+
+
+def test_warm_up_is_best_only_if_it_is_better_than_chance_makes_it(
+    make_training: Callable[..., Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.98 of 96 images is within 0.039 of 0.95, and not of 0.93."""
+    training = make_training(epochs=3, warmup_epochs=2)
+    training.val_rows = np.arange(96)
+    scores = iter([(0.9, 0.1), (0.98, 0.2), (0.93, 0.1), (0.95, 0.3), (0.945, 0.0)])
+
+    def validate(_: bool) -> dict[str, float]:
+        return dict(zip(("val/accuracy", "val/loss"), next(scores), strict=True))
+
+    monkeypatch.setattr(training, "_validate", validate)
+    assert training.run(tmp_path / "curves").best_epoch == 3
+
+
+def test_noise_by_hand() -> None:
+    """98 and 50 of 100, with two successes and two failures added."""
+    assert noise(1.0, 96) == pytest.approx(2 * (0.98 * 0.02 / 100) ** 0.5)
+    assert noise(0.5, 96) == pytest.approx(0.1)
 
 
 def test_without_validation_split_the_last_epoch_is_taken(
