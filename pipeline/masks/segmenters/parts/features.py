@@ -86,7 +86,8 @@ class Features:
         self._backbone.channels(settings.stages)
         self.backbone = _fingerprint(*loaded)
         cache = None if folder is None else folder / "features"
-        engine = "pytorch" if cache is None else machine.engine
+        # A codebook is to be the same on machines with and without OpenVINO; rounding grows in it.
+        engine = "openvino" if cache and machine.engine == "openvino" else "pytorch"
         self._backbone.use(engine, cache and cache / "converted")
         openvino = self._backbone.engine == "openvino"
         self.computed_by = f"OpenVINO {version()}" if openvino else ""

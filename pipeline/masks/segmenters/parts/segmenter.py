@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
     from pipeline.masks.segmenters.parts.codebook import Codebook
     from pipeline.masks.segmenters.parts.features import FeatureMaps, Features
 
-CONVERTED_FROM = 64
-"""Images whose features an engine computes so much faster that its conversion of the backbone
-pays."""
-
 
 @register
 class Parts(PartsSettings):
@@ -37,7 +32,6 @@ class Parts(PartsSettings):
     _codebook: "Codebook | None" = PrivateAttr(None)
     _folder: Path | None = PrivateAttr(None)
     _pinned: bool = PrivateAttr(False)
-    _few: bool = PrivateAttr(False)
 
     def fit(self, sources: Sequence[Source], folder: Path, machine: Machine) -> Segmenter:
         """Returns the segmenter with its codebook; see `Segmenter.fit`.
@@ -49,14 +43,12 @@ class Parts(PartsSettings):
             ProtoMaskError: the backbone cannot be had, an image cannot be read, or a pinned
                 codebook is missing, damaged, or was learned with other parameters.
         """
-        fitted = self.model_copy()
-        fitted._few = len(sources) < CONVERTED_FROM
-        features = fitted._features(machine, folder)
+        features = self._features(machine, folder)
         if self.codebook is None:
             codebook = self._learn(sources, folder, features)
         else:
             codebook = self._read(features, machine, folder)
-        fitted = fitted.model_copy(update={"codebook": codebook.sha256})
+        fitted = self.model_copy(update={"codebook": codebook.sha256})
         fitted._codebook, fitted._folder = codebook, folder
         fitted._pinned = self.codebook is not None
         return fitted
@@ -116,8 +108,7 @@ class Parts(PartsSettings):
     def _features(self, machine: Machine, folder: Path | None) -> "Features":
         from pipeline.masks.segmenters.parts.features import Features
 
-        engine = "pytorch" if self._few else machine.engine
-        return Features(self, replace(machine, engine=engine), folder)
+        return Features(self, machine, folder)
 
     def _masks(self, image: NDArray[np.uint8], maps: "FeatureMaps", codebook: "Codebook") -> Masks:
         from pipeline.masks.segmenters.parts.regions import regions
