@@ -56,8 +56,9 @@ def test_the_cache_is_by_content(photographs: list[Source], tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.skipif(not version(), reason="OpenVINO is not installed")
 def test_engines_have_caches_of_their_own(photographs: list[Source], tmp_path: Path) -> None:
-    """Without a folder to keep the conversion in, PyTorch computes."""
-    settings, machine = parts(), Machine(engine="auto")
+    """Without a folder to keep the conversion in, and unless it is asked for, PyTorch computes."""
+    settings, machine = parts(), Machine(engine="openvino")
+    assert Features(settings, Machine(engine="auto"), tmp_path).computed_by == ""
     pytorch = Features(settings, Machine(), tmp_path).of_source(photographs[0])
     features = Features(settings, machine, tmp_path)
     openvino = features.of_source(photographs[0])
