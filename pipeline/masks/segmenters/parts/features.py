@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.backbone.backbone import Backbone
-from pipeline.backbone.engine import version
+from pipeline.backbone.engine import Wanted, version
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
 from pipeline.masks.segmenter import Machine, Source
@@ -87,7 +87,7 @@ class Features:
         self.backbone = _fingerprint(*loaded)
         cache = None if folder is None else folder / "features"
         # A codebook is to be the same on machines with and without OpenVINO; rounding grows in it.
-        engine = "openvino" if cache and machine.engine == "openvino" else "pytorch"
+        engine: Wanted = "openvino" if cache and machine.engine == "openvino" else "pytorch"
         self._backbone.use(engine, cache and cache / "converted")
         openvino = self._backbone.engine == "openvino"
         self.computed_by = f"OpenVINO {version()}" if openvino else ""
