@@ -25,7 +25,7 @@ def run(workspace: Workspace) -> None:
     masks = StoredMasks(image_files, segmenter, cache)
     remarks = remarks_on(masks, image_files, root, segmenter, machine)
     write_store(workspace.masks, image_files, segmenter, masks)
-    images, written = len(image_files), len(MaskStore(workspace.masks).areas())
+    images, written = len(image_files), MaskStore(workspace.masks).num_masks().sum()
     print(f"{_counted(segmented, images)}; {written} masks of {images} images in {workspace.masks}")
     for remark in remarks:
         print(remark)
