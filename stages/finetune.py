@@ -53,6 +53,9 @@ def run(workspace: Workspace) -> None:
     several = alike[alike > 1]
     if len(several):
         print(f"{len(several)} prototypes stand for {several.sum()} that are alike")
+    unweighted = len(sources) - int(alike.sum())
+    if unweighted and not params.prune.enabled:
+        print(f"{unweighted} prototypes have no weight for any class and were removed")
     if params.prune.enabled:
         print(f"{len(kept)} of {len(sources)} prototypes kept")
         for label in classes_below_threshold(labels, network.class_of, params.prune):

@@ -46,7 +46,8 @@ def finetune_and_prune(
     """Finishes a pushed model: fine-tunes V and, if asked to, prunes and fine-tunes it again.
 
     Before, prototypes that are alike become one, and each gets its floor, if the settings say so.
-    A model that does not declare `finetunes` stays as it is.
+    After proximal steps, prototypes without a weight for any class are removed, which changes no
+    score. A model that does not declare `finetunes` stays as it is.
 
     Args:
         network: the pushed model; V, floors and prototypes are changed in place.
@@ -79,6 +80,10 @@ def finetune_and_prune(
         network.keep(left)
         kept, alike_P, counted_NP = kept[left], alike_P[left], counted_NP[:, left]
         finetune(network, counted_NP, labels_N, settings, seed)
+    if network.settings.prunes and settings.sparsity == "proximal":
+        weighted = weighted_prototypes(network)
+        network.keep(weighted)
+        kept, alike_P, counted_NP = kept[weighted], alike_P[weighted], counted_NP[:, weighted]
     logits_NC = counted_NP @ network.head().weights_CP.T
     accuracy = (logits_NC.argmax(1) == labels_N).float().mean().item()
     return Finetuned(kept, alike_P, accuracy)
@@ -227,6 +232,25 @@ def shrink(weights_CP: Tensor, own_CP: Tensor, by: float) -> None:
     """
     shrunk_CP = weights_CP.sign() * (weights_CP.abs() - by).clamp_min(0)
     weights_CP.copy_(torch.where(own_CP, weights_CP.clamp_min(0), shrunk_CP))
+
+
+def weighted_prototypes(network: PrototypeNetwork) -> Tensor:
+    """Finds the prototypes that have a weight for any class, and the first of a class without one.
+
+    The others change no score, so they explain nothing.
+
+    Args:
+        network: the model with its finished V.
+
+    Returns:
+        Their numbers, int64, ascending.
+    """
+    keep_P = (network.head().weights_CP != 0).any(dim=0)
+    for label in network.class_of.unique():
+        members = torch.nonzero(network.class_of == label).squeeze(1)
+        if not keep_P[members].any():
+            keep_P[members[0]] = True
+    return torch.nonzero(keep_P).squeeze(1)
 
 
 def prototypes_to_keep(

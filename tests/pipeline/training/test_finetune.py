@@ -20,6 +20,7 @@ from pipeline.training.finetune import (
     merge,
     prototypes_to_keep,
     shrink,
+    weighted_prototypes,
 )
 
 N = 30
@@ -143,6 +144,32 @@ def test_proximal_steps_leave_exact_zeros_and_own_weights_not_below_zero(
     V = network.classifier.detach()
     assert (V[~own] == 0).all() and (V[own] >= 0).all()
     assert V[0, 0] == 0 and (V[own][1:] > 0.5).all()
+
+
+def test_prototypes_without_a_weight_are_found_but_the_first_of_a_class(
+    make_network: Callable[..., Any],
+) -> None:
+    network = make_network()
+    with torch.no_grad():
+        network.classifier.zero_()
+        network.classifier[0, 1] = 0.5
+        network.classifier[2, 3] = -0.5
+    assert weighted_prototypes(network).tolist() == [1, 3, 4]
+
+
+def test_prototypes_without_a_weight_are_removed_and_change_no_score(
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
+) -> None:
+    """Prototype 0 is found in the images of other classes, so its weight ends at 0."""
+    network = make_network()
+    similarity_NP[:, 0] = (labels_N != 0).float()
+    settings = finetune_settings(epochs=30, lr=0.05, sparsity="proximal", penalty=1.0)
+    found = finetune_and_prune(network, similarity_NP, labels_N, settings, prune_settings(), 0)
+    assert found.kept.tolist() == [1, 2, 3, 4, 5] and found.alike.tolist() == [1] * 5
+    alone = make_network()
+    finetune(alone, similarity_NP, labels_N, settings, 0)
+    assert (alone.classifier[:, 0] == 0).all()
+    assert torch.equal(alone.classifier[:, 1:], network.classifier)
 
 
 def test_alike_prototypes_by_hand() -> None:
