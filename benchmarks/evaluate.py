@@ -22,7 +22,7 @@ from pipeline.metrics.group import METRIC_GROUPS
 from pipeline.metrics.measuring import measure
 from pipeline.metrics.summary import intervals, summarise
 from pipeline.training.fabric import make_fabric
-from pipeline.training.features import IMAGES_PER_BLOCK, in_passes, stored_features
+from pipeline.training.features import IMAGES_PER_BLOCK, in_passes, stored_embeddings
 from stages.finished import Finished
 from stages.workspace import Workspace
 
@@ -55,7 +55,7 @@ def main(
     def suite(groups: Sequence[str], explanations: Sequence[ExplanationName]) -> None:
         evidence = gather_evidence(
             network,
-            stored_features(network, crops, rows, fabric),
+            stored_embeddings(network, crops, rows, fabric),
             index,
             rows,
             crops,

@@ -18,7 +18,7 @@ from pipeline.model.base.inference import infer
 from pipeline.model.base.network import valid_views
 from pipeline.model.base.saved import load_model
 from pipeline.training.fabric import make_fabric
-from pipeline.training.features import stored_features
+from pipeline.training.features import stored_embeddings
 from pipeline.training.finetune import finetune_and_prune
 from stages.finished import Finished
 from stages.workspace import Workspace
@@ -37,8 +37,8 @@ def main() -> None:
     train_N, test_N = (torch.from_numpy(index.labels[rows]) for rows in (train, test))
     fabric, cache = make_fabric(params.runtime, about.precision), workspace.feature_cache(params)
     among = index.rows("train", "val")
-    known = stored_features(pushed, crops, train, fabric, cache, among)
-    unknown = stored_features(pushed, crops, test, fabric, cache)
+    known = stored_embeddings(pushed, crops, train, fabric, cache, among)
+    unknown = stored_embeddings(pushed, crops, test, fabric, cache)
     valid = torch.from_numpy(crops.valid)
     valid_train, valid_test = valid_views(valid[train], known), valid_views(valid[test], unknown)
     train_NP = infer(pushed, known, valid_train).similarity_NP

@@ -23,7 +23,7 @@ from pipeline.metrics.summary import intervals, per_image, plot_tables, summaris
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.prototypes import Prototypes
 from pipeline.training.fabric import Fabric
-from pipeline.training.features import stored_features
+from pipeline.training.features import stored_embeddings
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def evaluate(
             f"{index.dataset} has no test images to measure on: add images to its classes, or a "
             "folder test/ beside train/, and run `dvc repro`"
         )
-    features_NVF = stored_features(network, crops, rows_N, fabric, cache)
+    embedding_NVD = stored_embeddings(network, crops, rows_N, fabric, cache)
     gather = partial(
         gather_evidence,
         index=index,
@@ -143,15 +143,15 @@ def evaluate(
         truth=truth,
         seed=seed,
     )
-    evidence = gather(network, features_NVF)
+    evidence = gather(network, embedding_NVD)
     values, worse = measure(evidence, groups), {}
     if truth is not None and "truth" in groups:
         learned = dict(values["truth"])
         made = build_controls(network, prototypes, crops, index.rows("train"), fabric, seed)
         for name, control in made.items():
             own = control.backbone is network.backbone
-            seen_NVF = features_NVF if own else stored_features(control, crops, rows_N, fabric)
-            found = measure(gather(control, seen_NVF), ["truth"])["truth"]
+            seen_NVD = embedding_NVD if own else stored_embeddings(control, crops, rows_N, fabric)
+            found = measure(gather(control, seen_NVD), ["truth"])["truth"]
             worse[name] = no_better(learned, found, seed)
             values["truth"] |= {f"{metric}_{name}": value for metric, value in found.items()}
     return Evaluation(

@@ -89,7 +89,8 @@ class Examined:
         given = (tensor.to(self.fabric.device) for tensor in (crops_BKSS3, valid_BK, inside_BKSS))
         with self.fabric.autocast():
             features = in_passes(self.network, *given)
-        return infer(self.network, features.float(), valid_views(valid_BK, features))
+        embedding = self.network.embed(features.float())
+        return infer(self.network, embedding, valid_views(valid_BK, embedding))
 
     def segmented(self, image: int) -> Segmented:
         """Returns an image's masks, object mask and part locations.
@@ -106,7 +107,7 @@ class Examined:
 
 def gather_evidence(
     network: PrototypeNetwork,
-    features_NVF: Tensor,
+    embedding_NVD: Tensor,
     index: Index,
     rows_N: NDArray[np.int64],
     crops: CropStore,
@@ -122,7 +123,7 @@ def gather_evidence(
 
     Args:
         network: the model to evaluate, on any device.
-        features_NVF: the features of the images' views that its backbone computes, float32.
+        embedding_NVD: its embeddings of the images' views, float32 (`stored_embeddings`).
         index: index of the data set's images.
         rows_N: int64 N, the images to evaluate, as rows of the index and the stores, N ≥ 1.
         crops: store of the images' crops, as the model sees them.
@@ -138,7 +139,7 @@ def gather_evidence(
         The evidence for the N images, on the CPU.
     """
     valid_NK = torch.from_numpy(crops.valid[rows_N])
-    found = infer(network, features_NVF, valid_views(valid_NK, features_NVF))
+    found = infer(network, embedding_NVD, valid_views(valid_NK, embedding_NVD))
     sides_N2 = index.table[["width", "height"]].to_numpy(np.int64)[rows_N]
     size, head = crops.settings.side, on_cpu(network.head())
     drawn, unexplained = _explanations(explanations, network, found, rows_N, sides_N2, crops, masks)

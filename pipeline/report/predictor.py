@@ -154,7 +154,8 @@ class Predictor:
         given = (torch.from_numpy(array)[None].to(self.fabric.device) for array in arrays)
         with self.fabric.autocast():
             features_1VF = self.network.features(*given)
-        return infer(self.network, features_1VF.float().cpu(), valid_views(valid_1K, features_1VF))
+        embedding_1VD = self.network.embed(features_1VF.float())
+        return infer(self.network, embedding_1VD, valid_views(valid_1K, embedding_1VD))
 
     def _contrast(self, prediction: Prediction) -> Contrast | None:
         margin, prototypes = prediction.margin, self.prototypes

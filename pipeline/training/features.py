@@ -1,7 +1,8 @@
-"""Backbone features of a crop store's images, computed once and cached."""
+"""Backbone features of a crop store's images, computed once and cached, and their embeddings."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,10 @@ CONVERTED_FROM = 2048
 pays."""
 PRECISION_IN_KEY = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 """What the cache's keys call a precision; other names would make the features there are unknown."""
+
+
+Block = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""What is made of the features of a block of images, n×V×F."""
 
 
 @torch.inference_mode()
@@ -59,6 +64,53 @@ def stored_features(
     Raises:
         ProtoMaskError: a feature is not a finite number, or another process has died.
     """
+    return _blocks(network, store, rows, fabric, cache, among, lambda features_BVF: features_BVF)
+
+
+@torch.inference_mode()
+def stored_embeddings(
+    network: PrototypeNetwork,
+    store: CropStore,
+    rows: NDArray[np.int64],
+    fabric: Fabric,
+    cache: Path | None = None,
+    among: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """Embeds images by the features that `stored_features` returns, of which it holds one block.
+
+    Args:
+        network: the model that embeds, on any device.
+        store: the crops as the model sees them (`PrototypeNetwork.seen`).
+        rows: the images, int64 n, as rows of the store.
+        fabric: the device, the precision of the backbone, and the processes.
+        cache: folder of the cache of features; None caches nothing.
+        among: int64, sorted, the images that cached blocks are composed of; None: `rows`.
+
+    Returns:
+        float32 n×V×D on the CPU; rows of missing views are arbitrary.
+
+    Raises:
+        ProtoMaskError: a feature is not a finite number, or another process has died.
+    """
+
+    def embed(features_BVF: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(features_BVF).all():
+            features_BVF = np.full_like(features_BVF, np.nan)
+        return network.embed(torch.from_numpy(features_BVF).to(fabric.device)).cpu().numpy()
+
+    return _blocks(network, store, rows, fabric, cache, among, embed)
+
+
+def _blocks(
+    network: PrototypeNetwork,
+    store: CropStore,
+    rows: NDArray[np.int64],
+    fabric: Fabric,
+    cache: Path | None,
+    among: NDArray[np.int64] | None,
+    made_of: Block,
+) -> Tensor:
+    """Returns what `made_of` makes of the features of images, block by block, on the CPU."""
     network = network.to(fabric.device).eval()
     few = store.valid[rows if among is None else among].sum() < CONVERTED_FROM
     network.backbone.use("pytorch" if few else fabric.engine, cache and cache / "converted")
@@ -69,7 +121,13 @@ def stored_features(
         sweep(folder)
     wanted = rows if folder is None or among is None else _whole_blocks(rows, among)
     parts = [wanted[at : at + IMAGES_PER_BLOCK] for at in range(0, len(wanted), IMAGES_PER_BLOCK)]
-    found = np.zeros((len(wanted), *shape), np.float32)
+    made_shape = made_of(np.zeros((1, *shape), np.float32)).shape[1:]
+    found = np.zeros((len(wanted), *made_shape), np.float32)
+
+    def put(number: int, features_BVF: NDArray[np.float32]) -> None:
+        at = number * IMAGES_PER_BLOCK
+        found[at : at + IMAGES_PER_BLOCK] = made_of(features_BVF)
+
     missing = []
     mine = range(fabric.global_rank, len(parts), fabric.world_size)
     for number in mine:
@@ -77,7 +135,7 @@ def stored_features(
         if block is None:
             missing.append(number)
         else:
-            _put(found, number, block)
+            put(number, block)
     if missing:
         # Only the last part can be shorter than a block, so these batches are the missing parts.
         unknown = np.concatenate([parts[number] for number in missing])
@@ -90,21 +148,17 @@ def stored_features(
             with fabric.autocast():
                 features = in_passes(network, batch.crops_BKSS3, batch.valid_BK, batch.inside_BKSS)
             block = features.float().cpu().numpy()
-            _put(found, number, block)
+            put(number, block)
             _cache(folder, parts[number], block)
     # Each process has filled in its own blocks; those of the others are zeros.
-    found_nVF = summed(torch.from_numpy(found), fabric).cpu()
-    if not found_nVF.isfinite().all():
+    found_n = summed(torch.from_numpy(found), fabric).cpu()
+    if not found_n.isfinite().all():
         raise ProtoMaskError(
             f"model.backbone: the features of {network.settings.backbone} are no finite numbers: "
             "lower train.lr_backbone if it is trained, else change model.pretrained, whose weights "
             "must be damaged"
         )
-    return found_nVF if wanted is rows else found_nVF[np.searchsorted(wanted, rows)]
-
-
-def _put(found: NDArray[np.float32], number: int, block: NDArray[np.float32]) -> None:
-    found[number * IMAGES_PER_BLOCK : (number + 1) * IMAGES_PER_BLOCK] = block
+    return found_n if wanted is rows else found_n[np.searchsorted(wanted, rows)]
 
 
 def _whole_blocks(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.model.base.inference import IMAGES_PER_BLOCK, infer
 from pipeline.model.base.network import PrototypeNetwork, valid_views
 from pipeline.training.fabric import Fabric
-from pipeline.training.features import stored_features
+from pipeline.training.features import stored_embeddings
 
 
 class Nearest(NamedTuple):
@@ -77,15 +77,15 @@ def push_prototypes(
     rows_N, among = index.rows("train"), index.rows("train", "val")
 
     def seen(rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        features = stored_features(network, crops, rows, fabric, cache, among)
-        return features, valid_views(torch.from_numpy(crops.valid[rows]), features)
+        embedding = stored_embeddings(network, crops, rows, fabric, cache, among)
+        return embedding, valid_views(torch.from_numpy(crops.valid[rows]), embedding)
 
-    features_NVF, valid_NV = seen(rows_N)
+    embedding_NVD, valid_NV = seen(rows_N)
     labels_N = torch.from_numpy(index.labels[rows_N])
-    nearest = nearest_views(network, features_NVF, valid_NV, labels_N)
+    nearest = nearest_views(network, embedding_NVD, valid_NV, labels_N)
     push(network, nearest)
     sources = _sources(network, index, crops, rows_N, nearest, views_per_image=valid_NV.shape[1])
-    similarity_NP = infer(network, features_NVF, valid_NV).similarity_NP
+    similarity_NP = infer(network, embedding_NVD, valid_NV).similarity_NP
     validation = index.rows("val")
     unseen_NP = similarity_NP[:0]
     if len(validation):
@@ -95,7 +95,7 @@ def push_prototypes(
 
 @torch.inference_mode()
 def nearest_views(
-    network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor, labels_N: Tensor
+    network: PrototypeNetwork, embedding_NVD: Tensor, valid_NV: Tensor, labels_N: Tensor
 ) -> Nearest:
     """Finds the most similar view of each prototype over all images of its classes.
 
@@ -104,7 +104,7 @@ def nearest_views(
 
     Args:
         network: the model, on the device to compute on.
-        features_NVF: backbone features of the training images' views, float32 N×V×F.
+        embedding_NVD: embeddings of the training images' views, float32 N×V×D.
         valid_NV: bool N×V, false for views of missing crops.
         labels_N: the images' classes, int64 N in 0..C−1.
 
@@ -120,9 +120,9 @@ def nearest_views(
     best_P = torch.full((P,), -torch.inf, dtype=torch.float64, device=device)
     place_P = torch.zeros(P, dtype=torch.int64, device=device)
     embedding_PD = torch.zeros_like(head.prototypes_PD)
-    for at in range(0, len(features_NVF), IMAGES_PER_BLOCK):
+    for at in range(0, len(embedding_NVD), IMAGES_PER_BLOCK):
         rows = slice(at, at + IMAGES_PER_BLOCK)
-        embedding_BVD = network.embed(features_NVF[rows].to(device))
+        embedding_BVD = embedding_NVD[rows].to(device)
         scores_BVP = head.scores(embedding_BVD)
         own_BVP = valid_NV[rows, :, None].to(device) & own_CP[labels_N[rows].to(device)][:, None]
         scores_XP = scores_BVP.masked_fill(~own_BVP, -torch.inf).flatten(0, 1)

@@ -104,6 +104,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.train_rows, self.val_rows = self.index.rows("train"), self.index.rows("val")
+        self.known_rows = self.index.rows("train", "val")
         self.labels = torch.from_numpy(self.index.labels).to(self.fabric.device)
         self.valid = torch.from_numpy(self.store.valid).to(self.fabric.device)
         train_labels = self.labels[torch.from_numpy(self.train_rows).to(self.fabric.device)]
@@ -249,16 +250,16 @@ class Training:
         parts = [order[number * size : (number + 1) * size] for number in numbers]
         augments = self.augmentation is not None and self.settings.start != "crops"
         if not train_backbone and not augments:
-            return self._known_inputs(epoch, numbers, parts, self._stored_features())
+            return self._known_inputs(epoch, numbers, parts)
         return self._read_inputs(epoch, numbers, parts)
 
     def _known_inputs(
-        self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]], stored: Tensor
+        self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]]
     ) -> Iterator[Input]:
         for number, part in zip(numbers, parts, strict=True):
             self._seed_batch(epoch, number)
             rows = torch.from_numpy(part).to(self.fabric.device)
-            yield Input(rows, stored[rows], self.valid[rows])
+            yield Input(rows, self._stored_features(part), self.valid[rows])
 
     def _read_inputs(
         self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]]
@@ -296,30 +297,25 @@ class Training:
             features = stored_features(self.network, self.store, rows, self.fabric)
             features = features.to(self.fabric.device)
         else:
-            features = self._stored_features()[rows]
+            features = self._stored_features(rows)
         self.network.eval()
         output = self.network(features, self.valid[rows])
         values = self._losses(output, self.labels[rows])
         return {name: float(values[name]) for name in ("loss", "accuracy")}
 
-    def _stored_features(self) -> Tensor:
-        """Returns the features of the training and validation images' views: N×V×F on the device.
-
-        Rows of the test split are zeros and are never read.
-        """
+    def _stored_features(self, rows: NDArray[np.int64]) -> Tensor:
+        """Returns features of training or validation images' views: n×V×F on the device."""
         if self._stored is None:
-            rows = self.index.rows("train", "val")
-            known = stored_features(self.network, self.store, rows, self.fabric, self.cache)
-            self._stored = torch.zeros(len(self.store), *known.shape[1:], device=self.fabric.device)
-            self._stored[rows] = known.to(self.fabric.device)
-        return self._stored
+            among = self.known_rows, self.fabric, self.cache
+            self._stored = stored_features(self.network, self.store, *among).to(self.fabric.device)
+        return self._stored[np.searchsorted(self.known_rows, rows)]
 
     def _start(self) -> None:
         """Initialises standardisation, W and the prototypes from the training views' features."""
         from_crops = self.settings.start == "crops"
         if self.network.settings.standardise or from_crops:
             rows = torch.from_numpy(self.train_rows)
-            features_NVF = self._stored_features()[rows]
+            features_NVF = self._stored_features(self.train_rows)
             valid_NV = valid_views(self.valid[rows], features_NVF)
             features_XF = features_NVF[valid_NV]
             self.network.standardise(features_XF)

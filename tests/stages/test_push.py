@@ -97,7 +97,9 @@ def test_embeds_in_the_precision_that_the_model_was_trained_in(run_folder: Path)
         fabric = make_fabric(runtime(device="cpu"), precision)  # type: ignore[arg-type]
         features = stored_features(network, store, rows, fabric)
         valid = torch.from_numpy(store.valid[rows])
-        same[precision] = torch.equal(infer(network, features, valid).similarity_NP, found)
+        same[precision] = torch.equal(
+            infer(network, network.embed(features), valid).similarity_NP, found
+        )
     assert same == {"bfloat16": True, "float32": False}
 
 
@@ -164,7 +166,7 @@ def test_similarities_are_those_of_the_pushed_prototypes(run_folder: Path) -> No
     with torch.inference_mode():
         features = pushed.features(torch.from_numpy(store.crops(rows)), valid)
     similarities = load_file(workspace.push / "similarities.safetensors")["similarity"]
-    expected = infer(pushed, features, valid).similarity_NP
+    expected = infer(pushed, pushed.embed(features), valid).similarity_NP
     torch.testing.assert_close(similarities, expected, rtol=1e-3, atol=1e-4)
     sources = read_sources(workspace.push / "prototypes.csv")
     places = {row: place for place, row in enumerate(rows)}

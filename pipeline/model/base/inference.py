@@ -1,4 +1,4 @@
-"""A network's outputs for images, computed in one pass over their features."""
+"""A network's outputs for images, computed in one pass over their embeddings."""
 
 from typing import NamedTuple
 
@@ -30,12 +30,13 @@ class ModelOutputs(NamedTuple):
 
 
 @torch.inference_mode()
-def infer(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -> ModelOutputs:
-    """Computes a network's outputs for images from their features.
+def infer(network: PrototypeNetwork, embedding_NVD: Tensor, valid_NV: Tensor) -> ModelOutputs:
+    """Computes a network's outputs for images from the embeddings of their views.
 
     Args:
         network: the model in evaluation mode, on the device to compute on.
-        features_NVF: backbone features of the images' views, float32 N×V×F, on any device.
+        embedding_NVD: embeddings of the images' views, float32 N×V×D, on any device; rows of
+            missing views are arbitrary.
         valid_NV: bool N×V, false for missing views; at least one true in each row.
 
     Returns:
@@ -46,10 +47,10 @@ def infer(network: PrototypeNetwork, features_NVF: Tensor, valid_NV: Tensor) -> 
     """
     device, head = network.device, network.head()
     blocks = []
-    for features, valid in zip(
-        features_NVF.split(IMAGES_PER_BLOCK), valid_NV.split(IMAGES_PER_BLOCK), strict=True
+    for embedding, valid in zip(
+        embedding_NVD.split(IMAGES_PER_BLOCK), valid_NV.split(IMAGES_PER_BLOCK), strict=True
     ):
-        block = outputs_of(head, network.embed(features.to(device)), valid.to(device))
+        block = outputs_of(head, embedding.to(device), valid.to(device))
         blocks.append([tensor.cpu() for tensor in block])
     found = ModelOutputs(*(torch.cat(column) for column in zip(*blocks, strict=True)))
     if not found.logits_NC.isfinite().all():

@@ -42,7 +42,7 @@ def test_logits_by_hand() -> None:
     assert output.embedding.flatten().tolist() == [2, 0.5, 2]
     # 2 + 1 + ½; −½ + 8.
     assert output.logits.tolist() == [[3.5, 7.5]]
-    found = infer(network, torch.tensor([[[4.0, 6.0, 5.0]]]), valid(1))
+    found = infer(network, output.embedding, valid(1))
     assert found.logits_NC.tolist() == found.similarity_NP.tolist() == [[3.5, 7.5]]
 
 

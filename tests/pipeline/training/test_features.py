@@ -13,7 +13,7 @@ import pipeline.training.features
 from pipeline.backbone.engine import version
 from pipeline.errors import ProtoMaskError
 from pipeline.training.fabric import Fabric, make_fabric
-from pipeline.training.features import stored_features
+from pipeline.training.features import stored_embeddings, stored_features
 
 
 @pytest.fixture
@@ -54,6 +54,31 @@ def test_equal_to_direct_computation(network: Any, store: Any, fabric: Fabric) -
             else:
                 expected = torch.zeros(network.backbone.num_features)
             torch.testing.assert_close(found[place, crop], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_embeddings_are_those_of_the_features_with_and_without_a_cache(
+    network: Any, store: Any, fabric: Fabric, tmp_path: Path
+) -> None:
+    rows, among = np.array([20, 3, 5, 7, 0, 11]), np.arange(len(store))
+    features = stored_features(network, store, rows, fabric)
+    with torch.inference_mode():
+        expected = network.embed(features)
+    torch.testing.assert_close(stored_embeddings(network, store, rows, fabric), expected)
+    for _ in range(2):
+        found = stored_embeddings(network, store, rows, fabric, tmp_path, among)
+        torch.testing.assert_close(found, expected)
+    cached = stored_features(network, store, rows, fabric, tmp_path, among)
+    torch.testing.assert_close(cached, features)
+
+
+def test_embeddings_of_features_that_are_no_finite_numbers_are_refused(
+    network: Any, store: Any, fabric: Fabric
+) -> None:
+    """An infinite feature has a finite embedding, sigmoid(±∞)."""
+    with torch.no_grad():
+        next(iter(network.backbone.parameters())).fill_(torch.inf)
+    with pytest.raises(ProtoMaskError, match="no finite numbers"):
+        stored_embeddings(network, store, np.arange(3), fabric)
 
 
 @pytest.fixture

@@ -79,9 +79,9 @@ def test_learned_pushed_and_fine_tuned(
 
     features = stored_features(network, training.store, rows, training.fabric)
     valid, labels = valid_views(training.valid[rows], features), training.labels[rows]
-    before = infer(network, features, valid)
+    before = infer(network, network.embed(features), valid)
     assert (before.logits_NC.argmax(1) == labels).float().mean() > 0.9
-    nearest = nearest_views(network, features, valid, labels)
+    nearest = nearest_views(network, network.embed(features), valid, labels)
     assert valid[nearest.image, nearest.view].all()
     own_PN = network.own_CP[labels].T
     assert own_PN[torch.arange(network.num_prototypes), nearest.image].all()
@@ -97,7 +97,7 @@ def test_learned_pushed_and_fine_tuned(
     }
     assert moved == ({"prototypes"} if network.pushes else set())
     assert (nearest.distance >= 0).all() if network.pushes else nearest.distance.isnan().all()
-    after = infer(network, features, valid)
+    after = infer(network, network.embed(features), valid)
     assert network.pushes or torch.equal(after.logits_NC, before.logits_NC)
     assert network.finetunes or not network.settings.prunes
     if network.finetunes:

@@ -70,7 +70,7 @@ def test_nearest_of_the_whole_training_set(
 ) -> None:
     monkeypatch.setattr(pipeline.training.push, "IMAGES_PER_BLOCK", size)
     expected = by_loop(network, features_NKF, valid_NK, labels_N)
-    found = nearest_views(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)
     assert found.image.tolist() == [image for _, image, _ in expected]
     assert found.view.tolist() == [crop for _, _, crop in expected]
     assert found.distance.tolist() == pytest.approx([distance for distance, _, _ in expected])
@@ -83,7 +83,7 @@ def test_nearest_crop_of_another_class_does_not_count(
 ) -> None:
     with torch.no_grad():
         network.prototypes[0] = network.embed(features_NKF[1, 1])
-    found = nearest_views(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)
     assert labels_N[1] == 1 and labels_N[found.image[0]] == 0
     assert torch.equal(labels_N[found.image], network.class_of)
 
@@ -95,7 +95,7 @@ def test_missing_crops_are_never_chosen(
     own = (network.class_of == labels_N[n]).nonzero()[0].item()
     with torch.no_grad():
         network.prototypes[own] = network.embed(features_NKF[n, k])
-    found = nearest_views(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)
     assert valid_NK[found.image, found.view].all()
 
 
@@ -115,7 +115,7 @@ def test_ties_go_to_the_first_image_and_then_the_first_crop(
         features[image, crop] = same
     with torch.no_grad():
         network.prototypes[8] = network.embed(same)
-    found = nearest_views(network, features, valid, torch.arange(12) % 3)
+    found = nearest_views(network, network.embed(features), valid, torch.arange(12) % 3)
     assert (found.image[8], found.view[8]) == (2, 1)
 
 
@@ -123,7 +123,7 @@ def test_prototypes_become_embeddings(
     network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
 ) -> None:
     before = network.prototypes.detach().clone()
-    found = nearest_views(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)
     assert torch.equal(network.prototypes, before)
     push(network, found)
     z = network.embed(features_NKF).detach()
@@ -138,9 +138,9 @@ def test_prototypes_become_embeddings(
 def test_pushed_prototypes_are_at_distance_zero(
     network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
 ) -> None:
-    found = nearest_views(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)
     push(network, found)
-    again = nearest_views(network, features_NKF, valid_NK, labels_N)
+    again = nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)
     assert torch.equal(again.image, found.image) and torch.equal(again.view, found.view)
     assert again.distance.count_nonzero() == 0
 
@@ -155,10 +155,10 @@ def test_pushed_prototypes_have_the_largest_similarity_there_is(
     numbers = torch.Generator().manual_seed(4)
     features = torch.randn(150, 5, network.backbone.num_features, generator=numbers)
     valid, labels = torch.ones(150, 5, dtype=torch.bool), torch.arange(150) % 3
-    found = nearest_views(network, features, valid, labels)
+    found = nearest_views(network, network.embed(features), valid, labels)
     assert (found.image >= 128).any() and (found.image < 128).any()
     push(network, found)
-    similarity_NP = infer(network, features, valid).similarity_NP
+    similarity_NP = infer(network, network.embed(features), valid).similarity_NP
     largest = torch.full((201,), math.log(1 / epsilon))
     assert torch.equal(similarity_NP[found.image, torch.arange(201)], largest)
 
@@ -167,7 +167,7 @@ def test_pushing_changes_nothing_but_prototypes(
     network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
 ) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    push(network, nearest_views(network, features_NKF, valid_NK, labels_N))
+    push(network, nearest_views(network, network.embed(features_NKF), valid_NK, labels_N))
     after = network.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {"prototypes"}
 
@@ -175,10 +175,10 @@ def test_pushing_changes_nothing_but_prototypes(
 def test_pruned_network_can_be_pushed(
     network: Any, features_NKF: Tensor, valid_NK: Tensor, labels_N: Tensor
 ) -> None:
-    whole = nearest_views(network, features_NKF, valid_NK, labels_N)
+    whole = nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)
     kept = torch.tensor([0, 5, 6, 11])
     network.keep(kept)
-    found = nearest_views(network, features_NKF, valid_NK, labels_N)
+    found = nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)
     assert torch.equal(found.image, whole.image[kept])
 
 
@@ -186,7 +186,7 @@ def test_class_without_training_images_is_refused(
     network: Any, features_NKF: Tensor, valid_NK: Tensor
 ) -> None:
     with pytest.raises(ProtoMaskError, match="no training image of class 2"):
-        nearest_views(network, features_NKF, valid_NK, torch.arange(N) % 2)
+        nearest_views(network, network.embed(features_NKF), valid_NK, torch.arange(N) % 2)
 
 
 def test_prototypes_can_be_trained_after_a_push(network: Any) -> None:
@@ -203,4 +203,4 @@ def test_a_diverged_model_is_said(
     with torch.no_grad():
         network.prototypes[0, 0] = math.inf
     with pytest.raises(ProtoMaskError, match=r"similarities are no finite .*train\.lr_prototypes"):
-        nearest_views(network, features_NKF, valid_NK, labels_N)
+        nearest_views(network, network.embed(features_NKF), valid_NK, labels_N)

@@ -275,7 +275,7 @@ def test_first_step_by_hand(
     training = make_training(epochs=1, batch_size=12, model={"standardise": False})
     network = make_network(standardise=False)
     rows = training.train_rows
-    features = training._stored_features()[rows]
+    features = training._stored_features(rows)
     valid, labels = training.valid[rows], training.labels[rows]
     output = network(features, valid)
     loss = published_loss(output, labels, network, class_weights(labels, 3))
@@ -625,7 +625,7 @@ def test_standardised_by_training_crops_alone(
     training = make_training(epochs=0)
     training.run(tmp_path / "curves")
     rows = training.train_rows
-    features = training._stored_features()[rows][training.valid[rows]].double()
+    features = training._stored_features(rows)[training.valid[rows]].double()
     mean = training.network.feature_mean.double()
     torch.testing.assert_close(mean, features.mean(0), rtol=1e-5, atol=1e-7)
 
@@ -755,7 +755,7 @@ def test_starts_from_the_training_crops_alone(
     training.run(tmp_path / "curves")
     rows = torch.from_numpy(training.train_rows)
     valid = training.valid[rows]
-    features = training._stored_features()[rows][valid]
+    features = training._stored_features(rows)[valid]
     at_first.standardise(features)
     labels = training.labels[rows].unsqueeze(1).expand_as(valid)[valid]
     at_first.start_from(features, labels, training.seed)

@@ -35,7 +35,7 @@ def features_NKF(network: PrototypeNetwork) -> torch.Tensor:
 def test_answers_against_a_loop(
     network: PrototypeNetwork, features_NKF: torch.Tensor, valid_NK: torch.Tensor
 ) -> None:
-    found = infer(network, features_NKF, valid_NK)
+    found = infer(network, network.embed(features_NKF), valid_NK)
     for image in range(11):
         z_KD = network.embed(features_NKF[image]).double().detach()
         torch.testing.assert_close(found.embedding_NVD[image], z_KD.float())
@@ -52,7 +52,7 @@ def test_answers_against_a_loop(
 def test_kinds_and_shapes(
     network: PrototypeNetwork, features_NKF: torch.Tensor, valid_NK: torch.Tensor
 ) -> None:
-    found = infer(network, features_NKF, valid_NK)
+    found = infer(network, network.embed(features_NKF), valid_NK)
     shapes = [(11, 4, 8), (11, 6), (11, 6), (11, 3)]
     assert [tuple(tensor.shape) for tensor in found] == shapes
     kinds = [torch.float32, torch.int64, torch.float32, torch.float32]
@@ -67,15 +67,17 @@ def test_blocks_change_nothing(
     size: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = infer(network, features_NKF, valid_NK)
+    whole = infer(network, network.embed(features_NKF), valid_NK)
     monkeypatch.setattr(pipeline.model.base.inference, "IMAGES_PER_BLOCK", size)
-    for one, other in zip(whole, infer(network, features_NKF, valid_NK), strict=True):
+    for one, other in zip(
+        whole, infer(network, network.embed(features_NKF), valid_NK), strict=True
+    ):
         torch.testing.assert_close(one, other)
 
 
 def test_no_images(network: PrototypeNetwork) -> None:
-    F = network.backbone.num_features
-    found = infer(network, torch.zeros(0, 4, F), torch.zeros(0, 4, dtype=torch.bool))
+    D = network.settings.embedding_dim
+    found = infer(network, torch.zeros(0, 4, D), torch.zeros(0, 4, dtype=torch.bool))
     assert found.logits_NC.shape == (0, 3)
 
 
@@ -84,7 +86,7 @@ def test_prototype_equal_to_an_embedding_is_as_similar_as_can_be(
 ) -> None:
     with torch.no_grad():
         network.prototypes[3] = network.embed(features_NKF[5, 2])
-    found = infer(network, features_NKF, valid_NK)
+    found = infer(network, network.embed(features_NKF), valid_NK)
     assert found.view_NP[5, 3] == 2
     # log(1 / ε) with ε = 1e-4.
     assert found.similarity_NP[5, 3].item() == pytest.approx(9.21034, abs=1e-4)
@@ -104,10 +106,11 @@ def test_logits_are_those_of_the_model_itself(
     with torch.inference_mode():
         features = network.features(crops, valid)
         if network.finetunes:
-            plain_NP = infer(network, features, valid_views(valid, features)).similarity_NP
+            embedding = network.embed(features)
+            plain_NP = infer(network, embedding, valid_views(valid, embedding)).similarity_NP
             network.set_floor(plain_NP.median(0).values)
         output = network(crops, valid)
-    found = infer(network, features, valid_views(valid, features))
+    found = infer(network, network.embed(features), valid_views(valid, features))
     assert features.shape[1] == (1 if name == "blackbox" else 4)
     torch.testing.assert_close(found.logits_NC, output.logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.embedding_NVD, output.embedding)
@@ -122,4 +125,4 @@ def test_scores_that_are_no_numbers(
     with torch.no_grad():
         network.classifier.fill_(3e38)
     with pytest.raises(ProtoMaskError, match=r"scores are no finite numbers: .*finetune\.lr"):
-        infer(network, features_NKF, valid_NK)
+        infer(network, network.embed(features_NKF), valid_NK)
