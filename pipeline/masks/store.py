@@ -12,10 +12,12 @@ A Zarr v3 group with two arrays, and its origin as attributes:
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -265,16 +267,17 @@ def write_store(
         segmenter: the segmenter that made the masks.
         masks: the masks of these images, in the index's order.
     """
-    streams: list[bytes] = []
     tables: list[NDArray[np.float64]] = []
-    for found in masks:
-        streams += found.counts
-        tables.append(_fields(found))
-    regions = np.concatenate(tables).T
-    with atomic_folder(path) as part:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        counts = stack.enter_context(TemporaryFile(dir=path.parent))
+        for found in masks:
+            counts.writelines(found.counts)
+            tables.append(_fields(found))
+        part = stack.enter_context(atomic_folder(path))
         group = zarr.create_group(part, zarr_format=3)
-        _write_counts(group, np.frombuffer(b"".join(streams), np.uint8))
-        _write_regions(group, regions, [*FIELDS, *segmenter.score_names])
+        _write_counts(group, counts)
+        _write_regions(group, np.concatenate(tables).T, [*FIELDS, *segmenter.score_names])
         codebook = segmenter.learnt()
         if codebook is not None:
             (part / CODEBOOK).write_bytes(codebook)
@@ -305,7 +308,9 @@ def _fields(masks: Masks) -> NDArray[np.float64]:
     return np.hstack([masks.boxes, np.array(columns, np.float64).T, masks.scores])
 
 
-def _write_counts(group: zarr.Group, stream: NDArray[np.uint8]) -> None:
+def _write_counts(group: zarr.Group, counts: IO[bytes]) -> None:
+    counts.flush()
+    stream = np.memmap(counts, np.uint8, "r") if counts.tell() else np.zeros(0, np.uint8)
     _write_sharded(group, "counts", stream, (COUNTS_CHUNK,), (COUNTS_SHARD,), ZstdCodec(level=19))
 
 
