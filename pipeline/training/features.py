@@ -41,6 +41,7 @@ def stored_features(
     fabric: Fabric,
     cache: Path | None = None,
     among: NDArray[np.int64] | None = None,
+    made_of: Block | None = None,
 ) -> Tensor:
     """Computes the backbone features of images, or reads them from the cache.
 
@@ -57,60 +58,14 @@ def stored_features(
         among: int64, sorted, the images that cached blocks are composed of; each block that
             contains one of `rows` is computed whole. None: `rows`. With all images outside the test
             split, cross-validation folds share their blocks.
+        made_of: makes what is held of a block's features; None: these themselves are.
 
     Returns:
-        float32 n×V×F on the CPU; zeros for missing crops.
+        float32 n×V×F on the CPU, zeros for missing crops; or what `made_of` makes of it.
 
     Raises:
         ProtoMaskError: a feature is not a finite number, or another process has died.
     """
-    return _blocks(network, store, rows, fabric, cache, among, lambda features_BVF: features_BVF)
-
-
-@torch.inference_mode()
-def stored_embeddings(
-    network: PrototypeNetwork,
-    store: CropStore,
-    rows: NDArray[np.int64],
-    fabric: Fabric,
-    cache: Path | None = None,
-    among: NDArray[np.int64] | None = None,
-) -> Tensor:
-    """Embeds images by the features that `stored_features` returns, of which it holds one block.
-
-    Args:
-        network: the model that embeds, on any device.
-        store: the crops as the model sees them (`PrototypeNetwork.seen`).
-        rows: the images, int64 n, as rows of the store.
-        fabric: the device, the precision of the backbone, and the processes.
-        cache: folder of the cache of features; None caches nothing.
-        among: int64, sorted, the images that cached blocks are composed of; None: `rows`.
-
-    Returns:
-        float32 n×V×D on the CPU; rows of missing views are arbitrary.
-
-    Raises:
-        ProtoMaskError: a feature is not a finite number, or another process has died.
-    """
-
-    def embed(features_BVF: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not np.isfinite(features_BVF).all():
-            features_BVF = np.full_like(features_BVF, np.nan)
-        return network.embed(torch.from_numpy(features_BVF).to(fabric.device)).cpu().numpy()
-
-    return _blocks(network, store, rows, fabric, cache, among, embed)
-
-
-def _blocks(
-    network: PrototypeNetwork,
-    store: CropStore,
-    rows: NDArray[np.int64],
-    fabric: Fabric,
-    cache: Path | None,
-    among: NDArray[np.int64] | None,
-    made_of: Block,
-) -> Tensor:
-    """Returns what `made_of` makes of the features of images, block by block, on the CPU."""
     network = network.to(fabric.device).eval()
     few = store.valid[rows if among is None else among].sum() < CONVERTED_FROM
     network.backbone.use("pytorch" if few else fabric.engine, cache and cache / "converted")
@@ -121,12 +76,12 @@ def _blocks(
         sweep(folder)
     wanted = rows if folder is None or among is None else _whole_blocks(rows, among)
     parts = [wanted[at : at + IMAGES_PER_BLOCK] for at in range(0, len(wanted), IMAGES_PER_BLOCK)]
-    made_shape = made_of(np.zeros((1, *shape), np.float32)).shape[1:]
-    found = np.zeros((len(wanted), *made_shape), np.float32)
+    made: Block = made_of or np.asarray
+    found = np.zeros((len(wanted), *made(np.zeros((1, *shape), np.float32)).shape[1:]), np.float32)
 
     def put(number: int, features_BVF: NDArray[np.float32]) -> None:
         at = number * IMAGES_PER_BLOCK
-        found[at : at + IMAGES_PER_BLOCK] = made_of(features_BVF)
+        found[at : at + IMAGES_PER_BLOCK] = made(features_BVF)
 
     missing = []
     mine = range(fabric.global_rank, len(parts), fabric.world_size)
@@ -159,6 +114,32 @@ def _blocks(
             "must be damaged"
         )
     return found_n if wanted is rows else found_n[np.searchsorted(wanted, rows)]
+
+
+@torch.inference_mode()
+def stored_embeddings(
+    network: PrototypeNetwork,
+    store: CropStore,
+    rows: NDArray[np.int64],
+    fabric: Fabric,
+    cache: Path | None = None,
+    among: NDArray[np.int64] | None = None,
+) -> Tensor:
+    """Embeds images by their features, of which it holds one block; arguments: `stored_features`.
+
+    Returns:
+        float32 n×V×D on the CPU; rows of missing views are arbitrary.
+
+    Raises:
+        ProtoMaskError: a feature is not a finite number, or another process has died.
+    """
+
+    def embed(features_BVF: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not np.isfinite(features_BVF).all():
+            features_BVF = np.full_like(features_BVF, np.nan)
+        return network.embed(torch.from_numpy(features_BVF).to(fabric.device)).cpu().numpy()
+
+    return stored_features(network, store, rows, fabric, cache, among, embed)
 
 
 def _whole_blocks(rows: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -246,11 +246,7 @@ def weighted_prototypes(network: PrototypeNetwork) -> Tensor:
         Their numbers, int64, ascending.
     """
     keep_P = (network.head().weights_CP != 0).any(dim=0)
-    for label in network.class_of.unique():
-        members = torch.nonzero(network.class_of == label).squeeze(1)
-        if not keep_P[members].any():
-            keep_P[members[0]] = True
-    return torch.nonzero(keep_P).squeeze(1)
+    return _of_every_class(keep_P, network.class_of, torch.zeros_like(keep_P, dtype=torch.int64))
 
 
 def prototypes_to_keep(
@@ -274,11 +270,16 @@ def prototypes_to_keep(
     ranked_NP = torch.sort(similarity_NP, dim=0, descending=True, stable=True).indices
     nearest_kP = ranked_NP[: settings.nearest]
     own_P = (labels_N[nearest_kP] == class_of_P).sum(0)
-    keep_P = own_P >= settings.threshold
+    return _of_every_class(own_P >= settings.threshold, class_of_P, own_P)
+
+
+def _of_every_class(keep_P: Tensor, class_of_P: Tensor, rank_P: Tensor) -> Tensor:
+    """Returns the prototypes to keep, and of a class without any the first of largest rank."""
+    keep_P = keep_P.clone()
     for label in class_of_P.unique():
         members = torch.nonzero(class_of_P == label).squeeze(1)
         if not keep_P[members].any():
-            best = own_P[members] == own_P[members].max()
+            best = rank_P[members] == rank_P[members].max()
             keep_P[members[best.nonzero()[0]]] = True
     return torch.nonzero(keep_P).squeeze(1)
 
