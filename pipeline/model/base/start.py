@@ -1,6 +1,7 @@
 """Initial values of W and the prototypes, computed from the training crops."""
 
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 SHRINKAGE = 0.3
 NOTHING = 1e-6
 """A standard deviation within classes below this share of the whole one is rounding."""
+BLOCK = 4096
+"""How many crops are held in double precision at a time."""
 
 
 def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:
@@ -30,26 +33,55 @@ def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:
         by one factor so that all d·X projections of the features have a standard deviation of 1. No
         direction (0×F) if there is only one class or no feature varies.
     """
-    features, labels = features_XF.double().numpy(), labels_X.numpy()
-    present = len(np.unique(labels))
-    if present < 2 or not features.std(axis=0).any():
-        return features_XF.new_zeros(0, features.shape[1])
-    directions = _directions(features, labels)[: min(count, present - 1)]
-    return torch.from_numpy(directions / (features @ directions.T).std()).float()
+    classes, place_X = np.unique(labels_X.numpy(), return_inverse=True)
+    features_XF = features_XF.float()
+    if len(classes) < 2 or not features_XF.std(dim=0).any():
+        return features_XF.new_zeros(0, features_XF.shape[1])
+    directions = _directions(*_covariances(features_XF, place_X, len(classes)))
+    chosen_dF = torch.from_numpy(directions[: min(count, len(classes) - 1)]).float()
+    return chosen_dF / (features_XF @ chosen_dF.T).std(correction=0)
 
 
-def _directions(features: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _covariances(
+    features_XF: Tensor, place_X: NDArray[np.int64], classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the covariances within and between classes, F×F each.
+
+    Double precision takes a block of crops at a time: a copy of all would be three times as large
+    as the features themselves.
+    """
+    count_C = np.bincount(place_X, minlength=classes)
+    means_CF = np.zeros((classes, features_XF.shape[1]))
+    for block in _blocks(len(place_X)):
+        np.add.at(means_CF, place_X[block], features_XF[block].numpy())
+    means_CF /= count_C[:, None]
+    within_FF = np.zeros((features_XF.shape[1], features_XF.shape[1]))
+    for block in _blocks(len(place_X)):
+        deviations = features_XF[block].numpy() - means_CF[place_X[block]]
+        within_FF += deviations.T @ deviations
+    share_C = count_C / len(place_X)
+    means_CF -= share_C @ means_CF
+    return within_FF / len(place_X), (share_C[:, None] * means_CF).T @ means_CF
+
+
+def _blocks(crops: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK) for start in range(0, crops, BLOCK))
+
+
+def _directions(
+    within_FF: NDArray[np.float64], between_FF: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Returns all discriminants, the most discriminative first, as rows."""
-    centred = features - features.mean(axis=0)
-    within = features.copy()
-    for label in np.unique(labels):
-        within[labels == label] -= features[labels == label].mean(axis=0)
-    if np.linalg.norm(within) <= NOTHING * np.linalg.norm(centred):
-        return np.linalg.svd(centred, full_matrices=False).Vh
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from scipy.linalg import eigh
 
-    analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE)
-    return analysis.fit(features, labels).scalings_.T
+    if np.trace(within_FF) <= NOTHING**2 * np.trace(between_FF):
+        return eigh(between_FF)[1].T[::-1].copy()
+    return eigh(_shrunk(between_FF), _shrunk(within_FF))[1].T[::-1].copy()
+
+
+def _shrunk(covariance_FF: NDArray[np.float64]) -> NDArray[np.float64]:
+    sphere = np.eye(len(covariance_FF)) * np.trace(covariance_FF) / len(covariance_FF)
+    return (1 - SHRINKAGE) * covariance_FF + SHRINKAGE * sphere
 
 
 def centres(embeddings_XD: Tensor, count: int, seed: int) -> Tensor:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from pipeline.model.base import start
 from pipeline.model.base.start import SHRINKAGE, centres, discriminants
 
 
@@ -38,6 +40,20 @@ def test_directions_solve_the_generalised_eigenproblem() -> None:
     assert ratio == sorted(ratio, reverse=True)
     for vector, value in zip(found, ratio, strict=True):
         np.testing.assert_allclose(between @ vector, value * within @ vector, atol=1e-5)
+
+
+def test_discriminants_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of classes of 10, 40 and 70 crops, in blocks of which the last is not full."""
+    monkeypatch.setattr(start, "BLOCK", 50)
+    generator = np.random.default_rng(4)
+    labels = generator.permutation(np.repeat([3, 5, 9], [10, 40, 70]))
+    features = generator.normal(size=(120, 7)) + generator.normal(size=(10, 7))[labels]
+    analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=SHRINKAGE)
+    expected = analysis.fit(features, labels).scalings_.T[:2]
+    expected /= (features @ expected.T).std()
+    found = discriminants(torch.from_numpy(features), torch.from_numpy(labels), 9).numpy()
+    sign = np.sign((found * expected).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, sign * expected, atol=1e-5)
 
 
 def test_discriminants_are_scaled_together_to_one() -> None:
