@@ -1,4 +1,4 @@
-"""Feature maps of images, in eight bits, computed once for each image and backbone.
+"""Feature maps of images, in eight bits, and a cache of them.
 
 Dimensions: S stages, C channels and h×w cells of a stage.
 """
@@ -104,7 +104,7 @@ class Features:
         Raises:
             ProtoMaskError: the image is missing, unreadable, or has changed since it was listed.
         """
-        maps = self.kept(source)
+        maps = self._kept(source)
         if maps is None:
             (maps,) = self.of_images([source.read()])
             self._keep(source, maps)
@@ -133,8 +133,18 @@ class Features:
         rim = round(cells.shape[-1] * margin / (side + 2 * margin))
         return cells[:, rim : cells.shape[1] - rim, rim : cells.shape[2] - rim]
 
-    def kept(self, source: Source) -> FeatureMaps | None:
-        """Returns the feature maps of an image file that the cache has; None if it has none."""
+    def taken(self, source: Source) -> FeatureMaps | None:
+        """Removes the feature maps of an image file from the cache and returns them, if it has any.
+
+        Args:
+            source: the image file.
+        """
+        maps = self._kept(source)
+        if maps is not None:
+            self._path(source).unlink(missing_ok=True)
+        return maps
+
+    def _kept(self, source: Source) -> FeatureMaps | None:
         if self._folder is None:
             return None
         try:

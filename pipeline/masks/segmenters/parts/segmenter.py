@@ -92,8 +92,8 @@ class Parts(PartsSettings):
     def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
         """Segments image files; see `Segmenter.segment_sources`.
 
-        The features that the codebook was learned from are read; those of other images are used
-        once, so that keeping them would cost more disk than it saves time.
+        The features that the codebook was learned from are read, and removed: once there are
+        masks, keeping features would cost more disk than it saves time.
         """
         if self._codebook is None:
             return super().segment_sources(sources, machine)
@@ -101,7 +101,7 @@ class Parts(PartsSettings):
         found = []
         for source in sources:
             image = source.read()
-            maps = features.kept(source) or features.of_images([image])[0]
+            maps = features.taken(source) or features.of_images([image])[0]
             found.append(self._masks(image, maps, self._codebook))
         return found
 

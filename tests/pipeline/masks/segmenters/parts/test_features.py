@@ -53,6 +53,16 @@ def test_the_cache_is_by_content(photographs: list[Source], tmp_path: Path) -> N
     assert not np.array_equal(other[0].steps, first[0].steps)
 
 
+def test_what_is_taken_is_gone(photographs: list[Source], tmp_path: Path) -> None:
+    features = Features(parts(), Machine(), tmp_path)
+    assert features.taken(photographs[0]) is None
+    first = features.of_source(photographs[0])
+    taken = features.taken(photographs[0])
+    assert taken is not None
+    np.testing.assert_array_equal(taken[0].steps, first[0].steps)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not version(), reason="OpenVINO is not installed")
 def test_engines_have_caches_of_their_own(photographs: list[Source], tmp_path: Path) -> None:

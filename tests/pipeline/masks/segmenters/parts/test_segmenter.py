@@ -71,8 +71,11 @@ def test_files_and_images_give_the_same_masks(
     pinned = with_fingerprint(fitted.fingerprint())
     machine = _kept(fitted, tmp_path / "codebook")
     images = [source.read() for source in photographs]
+    learning = parts().fit(photographs, tmp_path / "cache", Machine())
+    assert len(list(tmp_path.glob("cache/features/*/*/*.npz"))) == len(photographs)
     ways = [
-        fitted.segment_sources(photographs, Machine()),
+        learning.segment_sources(photographs, Machine()),
+        learning.segment_sources(photographs, Machine()),
         fitted.segment(images),
         pinned.segment(images, machine),
         pinned.segment_sources(photographs, machine),
@@ -100,13 +103,14 @@ def test_the_codebook_is_learned_once(
 
 
 def test_it_learns_from_the_smallest_hashes(photographs: list[Source], tmp_path: Path) -> None:
-    """Three of the six: the others change nothing, and their features are not kept."""
+    """Three of the six: the others change nothing. Features are kept until there are masks."""
     three = sorted(photographs, key=lambda source: source.sha256)[:3]
     one = parts(sample=3).fit(photographs, tmp_path / "a", Machine())
     other = parts(sample=3).fit(three, tmp_path / "b", Machine())
     assert one.fingerprint() == other.fingerprint()
-    one.segment_sources(photographs, Machine())
     assert len(list(tmp_path.glob("a/features/*/*/*.npz"))) == 3
+    one.segment_sources(photographs, Machine())
+    assert not list(tmp_path.glob("a/features/*/*/*.npz"))
 
 
 def test_a_pinned_codebook(fitted: Parts, photographs: list[Source], tmp_path: Path) -> None:
