@@ -271,7 +271,7 @@ def announced(folder: Path) -> list[int]:
     return [json.loads(line)["epoch"] for line in (folder / "announced").read_text().splitlines()]
 
 
-WITH_NORMS = "efficientnet_lite0"
+WITH_NORMS = "test_efficientnet"
 AS_ONE = {
     "protomask": {"model": "protomask", "backbone": WITH_NORMS},
     # A warm-up, noise of the model's own, and a split without images to validate with.
