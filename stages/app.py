@@ -118,7 +118,8 @@ def push() -> None:
     """Replace every prototype by the nearest training crop of its class.
 
     Reads artifacts/train/ and artifacts/crops.zarr; writes artifacts/push/ (the model,
-    prototypes.csv with the origin of each, and all training images' distances).
+    prototypes.csv with the origin of each, and its similarity to all training and validation
+    images).
     """
     from stages import push
 
@@ -140,8 +141,8 @@ def finetune() -> None:
 def evaluate() -> None:
     """Measure the model on the test split.
 
-    Reads artifacts/finetune/ and the stores; writes metrics.json and artifacts/evaluate/ (what the
-    model says of every test image, and the confusion matrix).
+    Reads artifacts/finetune/ and the stores; writes artifacts/evaluate/: metrics.json, and
+    what the model says of every test image.
     """
     from stages import evaluate
 

@@ -77,7 +77,7 @@ class FinetuneSettings(BaseModel):
     """The parameters of the fine-tuning of V.
 
     Args:
-        merge: whether prototypes of a class that are alike (`finetune.alike`) become one before.
+        merge: whether prototypes of a class that are alike become one before.
         reach: the largest share, in [0, 1], of the training images of other classes that a
             prototype may be like. Its similarity to the image that comes next is its floor, which
             is subtracted from all its similarities; what is below counts as 0. 1: no floor.
