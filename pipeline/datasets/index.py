@@ -6,6 +6,7 @@ with the same images write the same bytes.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -136,7 +137,7 @@ class ImageFiles:
         Raises:
             ProtoMaskError: the file is missing or is no such table.
         """
-        table, about = _read_table(path, IMAGE_FILES)
+        table, about = _read_table(path, IMAGE_FILES, ["dataset"])
         return cls(about["dataset"], pd.DataFrame(table.to_pylist(), columns=IMAGE_FILES.names))
 
 
@@ -235,21 +236,24 @@ class Index:
         Raises:
             ProtoMaskError: the file is missing or is no index.
         """
-        table, about = _read_table(path, SCHEMA)
+        table, about = _read_table(path, SCHEMA, ["dataset", "classes", "parts", "made_with"])
         rows = _frame(table.to_pylist())
         return cls(about["dataset"], about["classes"], about["parts"], rows, about["made_with"])
 
 
-def _read_table(path: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Any]]:
+def _read_table(
+    path: Path, schema: pa.Schema, facts: Sequence[str]
+) -> tuple[pa.Table, dict[str, Any]]:
     try:
         # With partitioning, a repository in a folder run=3 would add a column "run" to the table.
         table = pq.read_table(path, partitioning=None)
         if table.schema.names != schema.names:
             raise KeyError(f"its columns are {', '.join(table.schema.names)}")
-        return table, json.loads(table.schema.metadata[b"protomask"])
+        about = json.loads(table.schema.metadata[b"protomask"])
+        return table, {name: about[name] for name in facts}
     except FileNotFoundError:
         raise ProtoMaskError(f"no index at {path}: {make('prepare')}") from None
-    except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise ProtoMaskError(
             f"{path} is no such table of images ({error}): {rerun('prepare')}"
         ) from None

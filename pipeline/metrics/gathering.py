@@ -225,10 +225,13 @@ def object_masks(index: Index, rows_N: NDArray[np.int64], size: int) -> Tensor |
         rows_N: int64 N, the images of the evidence, as rows of the index.
         size: S, the side in pixels that the masks are resized to.
     """
-    found = [index.object_mask(int(row)) for row in rows_N]
-    if any(mask is None for mask in found):
-        return None
-    return torch.from_numpy(np.stack([resize_mask(m, size) for m in found if m is not None]))
+    found = np.empty((len(rows_N), size, size), bool)
+    for place, row in enumerate(rows_N.tolist()):
+        mask = index.object_mask(row)
+        if mask is None:
+            return None
+        found[place] = resize_mask(mask, size)
+    return torch.from_numpy(found)
 
 
 def part_locations(index: Index, rows_N: NDArray[np.int64], size: int) -> Tensor | None:

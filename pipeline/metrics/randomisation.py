@@ -79,9 +79,9 @@ def with_random_weights(
         backbone = Backbone(network.settings.backbone, "none")
         control = build(network.settings, network.num_classes, backbone)
         control.reshape(network.num_prototypes)
-    learned = {name: t for name, t in network.state_dict().items() if name in HEAD}
-    control.load_state_dict(learned, strict=False)
-    control = control.to(fabric.device).eval()
+        learned = {name: t for name, t in network.state_dict().items() if name in HEAD}
+        control.load_state_dict(learned, strict=False)
+        control = control.to(fabric.device).eval()
     features_PVF = _features(control, sources_P1SS3, inside_P1SS, fabric)
     control.standardise(features_PVF.flatten(0, 1))
     _push_onto(control, features_PVF, cell_P)
@@ -113,8 +113,9 @@ def with_random_prototypes(
     P = network.num_prototypes
     chosen_P = chance.choice(len(image_X), P, replace=len(image_X) < P)
     places = [(int(rows_N[image_X[x]]), int(crop_X[x])) for x in chosen_P]
-    network = network.to(fabric.device)
-    control = copy.deepcopy(network, {id(network.backbone): network.backbone})
+    with torch.inference_mode(False):  # or no gradient could go through the copy
+        network = network.to(fabric.device)
+        control = copy.deepcopy(network, {id(network.backbone): network.backbone})
     pixels, inside = crops_at(crops, places), insides_at(crops, places)
     features_PVF = _features(control, pixels, inside, fabric)
     _push_onto(

@@ -66,7 +66,8 @@ def stored_features(
     Raises:
         ProtoMaskError: a feature is not a finite number, or another process has died.
     """
-    network = network.to(fabric.device).eval()
+    with torch.inference_mode(False):  # or no gradient could go through it any more
+        network = network.to(fabric.device).eval()
     few = store.valid[rows if among is None else among].sum() < CONVERTED_FROM
     network.backbone.use("pytorch" if few else fabric.engine, cache and cache / "converted")
     rows_of_cells, columns = network.grid(store.settings.side)

@@ -187,6 +187,11 @@ class Training:
         settings = self.settings
         joint = epoch - settings.warmup_epochs
         train_backbone = joint >= 0 and not settings.freeze_backbone
+        if train_backbone:
+            self._stored = None
+        else:
+            # Before the network is in training mode, which computing features would end.
+            self._stored_features(self.train_rows[:0])
         self.network.begin_epoch(epoch, settings.warmup_epochs)
         self.network.train()
         self.network.backbone.learn(train_backbone, settings.batch_norm, settings.freeze_until)
@@ -248,8 +253,8 @@ class Training:
         """Returns the batches with these numbers."""
         size = self.settings.batch_size
         parts = [order[number * size : (number + 1) * size] for number in numbers]
-        augments = self.augmentation is not None and self.settings.start != "crops"
-        if not train_backbone and not augments:
+        learned = self.settings.start == "crops" and epoch < self.settings.warmup_epochs
+        if not train_backbone and (self.augmentation is None or learned):
             return self._known_inputs(epoch, numbers, parts)
         return self._read_inputs(epoch, numbers, parts)
 
@@ -259,7 +264,7 @@ class Training:
         for number, part in zip(numbers, parts, strict=True):
             self._seed_batch(epoch, number)
             rows = torch.from_numpy(part).to(self.fabric.device)
-            yield Input(rows, self._stored_features(part), self.valid[rows])
+            yield Input(rows, self._stored_features(part), self._left(epoch, self.valid[rows]))
 
     def _read_inputs(
         self, epoch: int, numbers: list[int], parts: list[NDArray[np.int64]]
@@ -272,12 +277,17 @@ class Training:
         batches = load_batches(self.store, rows, size, device, masks)
         for number, read in zip(numbers, batches, strict=True):
             self._seed_batch(epoch, number)
-            batch = read._replace(valid_BK=without_some(read.valid_BK, self.settings.drop_crops))
+            batch = read._replace(valid_BK=self._left(epoch, read.valid_BK))
             crops, inside = batch.crops_BKSS3, batch.inside_BKSS
             if self.augmentation is not None:
                 crops, inside = augmented(self.augmentation, batch, copies)
             rows_B = torch.from_numpy(batch.rows).to(device)
             yield Input(rows_B, crops, batch.valid_BK, inside)
+
+    def _left(self, epoch: int, valid_BK: Tensor) -> Tensor:
+        """Returns which crops of a batch are left in: all of them in a warm-up."""
+        joint = epoch >= self.settings.warmup_epochs
+        return without_some(valid_BK, self.settings.drop_crops if joint else 0.0)
 
     def _seed_batch(self, epoch: int, number: int) -> None:
         numbers = np.random.default_rng([self.seed, epoch, number])
@@ -323,8 +333,6 @@ class Training:
                 labels_X = self.labels[rows].unsqueeze(1).expand_as(valid_NV)[valid_NV]
                 self.network.start_from(features_XF, labels_X, self.seed)
         self.synchroniser.agree()
-        if not self.settings.freeze_backbone and self.settings.warmup_epochs == 0:
-            self._stored = None
 
     def _optimizer(self) -> torch.optim.Optimizer:
         settings, network = self.settings, self.network

@@ -16,6 +16,7 @@ from pipeline.model.base.head import Head
 from pipeline.model.base.pooling import pooled
 from pipeline.model.base.relevance_target import RelevanceTarget
 from pipeline.model.base.settings import BackboneSettings
+from pipeline.model.base.start import mean_and_deviation
 
 if TYPE_CHECKING:
     from pipeline.crops.store import CropStore
@@ -122,7 +123,7 @@ class PrototypeNetwork(nn.Module, ABC):
             features_XF: backbone features of X training views, float X×F.
         """
         if self.settings.standardise:
-            std, mean = torch.std_mean(features_XF.double(), dim=0, correction=0)
+            mean, std = mean_and_deviation(features_XF)
             self.feature_mean.copy_(mean)
             self.feature_std.copy_(torch.where(std > 1e-6, std, 1.0))
 

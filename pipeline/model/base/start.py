@@ -1,4 +1,4 @@
-"""Initial values of W and the prototypes, computed from the training crops."""
+"""Standardisation and initial values of W and the prototypes, from features of training crops."""
 
 import warnings
 from collections.abc import Iterator
@@ -13,6 +13,18 @@ NOTHING = 1e-6
 """A standard deviation within classes below this share of the whole one is rounding."""
 BLOCK = 4096
 """How many crops are held in double precision at a time."""
+
+
+def mean_and_deviation(features_XF: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the mean and the standard deviation (of the population) of each feature: float64 F.
+
+    Args:
+        features_XF: features of X ≥ 1 crops, float X×F, on any device.
+    """
+    blocks = features_XF.split(BLOCK)
+    mean_F = torch.stack([block.double().sum(0) for block in blocks]).sum(0) / len(features_XF)
+    squares = [(block - mean_F).square().sum(0) for block in blocks]
+    return mean_F, (torch.stack(squares).sum(0) / len(features_XF)).sqrt()
 
 
 def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:

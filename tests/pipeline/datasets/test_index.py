@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as rle
 
@@ -144,6 +145,16 @@ def test_a_file_that_is_no_index(
     (tmp_path / "x.parquet").write_bytes(content)
     with pytest.raises(ProtoMaskError, match="no such table of images"):
         kind.read(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("about", [b'{"dataset": "x", "classes": [], "parts": []}', b"{", b"\xff"])
+def test_a_table_that_says_too_little(index: Index, about: bytes, tmp_path: Path) -> None:
+    """As one of an earlier version."""
+    index.write(tmp_path / "x.parquet")
+    table = pq.read_table(tmp_path / "x.parquet")
+    pq.write_table(table.replace_schema_metadata({b"protomask": about}), tmp_path / "x.parquet")
+    with pytest.raises(ProtoMaskError, match="no such table of images"):
+        Index.read(tmp_path / "x.parquet")
 
 
 def test_a_table_of_something_else(index: Index, tmp_path: Path) -> None:

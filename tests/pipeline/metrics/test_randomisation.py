@@ -9,6 +9,7 @@ from pipeline.metrics.randomisation import with_random_prototypes, with_random_w
 from pipeline.model.base.distance_network import DistanceNetwork
 from pipeline.model.base.models import build
 from pipeline.model.blackbox.model import BlackBox
+from pipeline.saliency.relevance import PrototypeRelevance
 from pipeline.training.fabric import make_fabric
 
 C, M = 3, 2
@@ -127,6 +128,19 @@ def test_random_prototypes_are_crops_and_the_weights_stay(tiny, network, fabric)
     views = embedding(control, crops).flatten(0, 1)
     apart = control.prototypes.detach()[:, None] - views
     assert apart.abs().amax(dim=-1).amin(dim=1).max() < 1e-5
+
+
+@pytest.mark.parametrize("rule", ["grad", "prp"])
+def test_controls_are_explained_by_relevance(tiny, network, sources, fabric, rule):
+    rows, store = tiny.index.rows("train"), store_of(tiny, network)
+    cells = cells_of(network)
+    made = (
+        with_random_weights(network, sources, everywhere(sources), cells, fabric, 1),
+        with_random_prototypes(network, store, rows, fabric, 1),
+    )
+    for control in made:
+        maps = PrototypeRelevance(control, rule)(sources[:2, 0], torch.tensor([0, 1]))
+        assert maps.shape == sources[:2, 0].shape[:3] and maps.isfinite().all()
 
 
 @pytest.mark.parametrize("make", ["weights", "prototypes"])

@@ -649,6 +649,46 @@ def test_frozen_training_reads_every_crop_once(
     assert again.store.read == []
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_every_step_is_in_training_mode(
+    make_training: Callable[..., Training], tmp_path: Path, interrupted: bool
+) -> None:
+    """Of what nothing but an epoch asks for features of, too, and after a beginning elsewhere."""
+    settings = {"model": {"standardise": False}, "start": "random", "epochs": 2}
+    if interrupted:
+        make_training(**{**settings, "epochs": 1}).run(tmp_path / "curves")
+    training = make_training(**settings)
+    modes: list[bool] = []
+    backward = training._backward
+    training._backward = lambda *given: (  # type: ignore[method-assign]
+        modes.append(training.network.training),
+        backward(*given),
+    )[1]
+    training.run(tmp_path / "curves")
+    assert len(modes) > 1 and all(modes)
+
+
+def test_frozen_training_augments_and_leaves_out_after_the_warm_up(
+    make_training: Callable[..., Training], tmp_path: Path
+) -> None:
+    """It reads no crop again in the warm-up; then augmented ones, or fewer stored features."""
+
+    def trained(name: str, **settings: Any) -> Training:
+        settings = {"start": "crops", "warmup_epochs": 1, "epochs": 1, **settings}
+        training = make_training(name, **settings)
+        training.run(tmp_path / "curves")
+        return training
+
+    plain = trained("plain")
+    known = len(plain.train_rows) + len(plain.val_rows)
+    assert len(plain.store.read) == known
+    augmented = trained("augmented", augment=True)
+    assert len(augmented.store.read) == len(augmented.train_rows)
+    fewer = trained("fewer", drop_crops=0.6)
+    assert not fewer.store.read
+    assert not same(plain, augmented) and not same(plain, fewer)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_loss_that_is_no_number_is_said(
     make_training: Callable[..., Training], tmp_path: Path, value: float

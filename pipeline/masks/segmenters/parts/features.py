@@ -5,8 +5,8 @@ Dimensions: S stages, C channels and h×w cells of a stage.
 
 import hashlib
 import threading
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,8 @@ from pipeline.masks.segmenter import Machine, Source
 from pipeline.masks.segmenters.parts.settings import PartsSettings
 
 STEPS = 255
+AT_ONCE = 16
+"""Images whose feature maps are computed side by side before they are kept."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,16 @@ class FeatureMap:
         """Returns the values, float32 C×h×w."""
         return self.steps * self.width[:, None, None] + self.low[:, None, None]
 
+    def whole(self) -> bool:
+        """Returns whether the arrays are of the types and sizes that belong together."""
+        of_channels = (self.low, self.width)
+        return (
+            self.steps.dtype == np.uint8
+            and self.steps.ndim == 3
+            and all(each.dtype == np.float32 for each in of_channels)
+            and all(each.shape == self.steps.shape[:1] for each in of_channels)
+        )
+
 
 FeatureMaps = list[FeatureMap]
 
@@ -76,7 +88,7 @@ class Features:
 
     Attributes:
         backbone: fingerprint of the backbone.
-        computed_by: name of the engine that computes them; empty for PyTorch.
+        computed_by: the engine or device that computes them; empty for PyTorch on a CPU.
     """
 
     def __init__(self, settings: PartsSettings, machine: Machine, folder: Path | None) -> None:
@@ -90,42 +102,59 @@ class Features:
         engine: Wanted = "openvino" if cache and machine.engine == "openvino" else "pytorch"
         self._backbone.use(engine, cache and cache / "converted")
         openvino = self._backbone.engine == "openvino"
-        self.computed_by = f"OpenVINO {version()}" if openvino else ""
+        device = torch.device(machine.device).type
+        self._threads = device == "cpu" and not openvino
+        self.computed_by = "" if self._threads else f"OpenVINO {version()}" if openvino else device
         told = f"{self.backbone} {settings.side} {settings.margin} {settings.stages}"
         name = hashlib.sha256((told + self.computed_by).encode()).hexdigest()[:16]
         self._folder = cache and cache / name
 
-    def of_source(self, source: Source) -> FeatureMaps:
-        """Returns the feature maps of an image file, from the cache, which keeps them.
+    def of_sources(self, sources: Sequence[Source]) -> Iterator[FeatureMaps]:
+        """Yields the feature maps of image files, from the cache, which keeps them.
 
         Args:
-            source: the image file.
+            sources: the image files.
 
         Raises:
-            ProtoMaskError: the image is missing, unreadable, or has changed since it was listed.
+            ProtoMaskError: an image is missing, unreadable, or has changed since it was listed.
         """
-        maps = self._kept(source)
-        if maps is None:
-            (maps,) = self.of_images([source.read()])
-            self._keep(source, maps)
-        return maps
+        for at in range(0, len(sources), AT_ONCE):
+            some = sources[at : at + AT_ONCE]
+            kept = [self._kept(source) for source in some]
+            unknown = [source for source, maps in zip(some, kept, strict=True) if maps is None]
+            computed = iter(self.of_images([source.read() for source in unknown]))
+            for source, known in zip(some, kept, strict=True):
+                maps = next(computed) if known is None else known
+                if known is None:
+                    self._keep(source, maps)
+                yield maps
 
-    @torch.inference_mode()
     def of_images(self, images: Sequence[NDArray[np.uint8]]) -> list[FeatureMaps]:
         """Returns the feature maps of images.
+
+        On a CPU each image has a thread of its own: sums of several threads would depend on how
+        many there are, and with them the codebook, and every mask.
 
         Args:
             images: RGB images, uint8 height×width×3 each.
         """
-        found = []
-        for image in images:
-            pixels = torch.from_numpy(_continued(image, self._settings.side, self._settings.margin))
-            batch = pixels.permute(2, 0, 1)[None].to(self._machine.device) / 255
+        if not self._threads:
             with _on_device:
-                maps = self._backbone.feature_maps(batch, self._settings.stages)
-            inner = (self._inner(each[0].float().cpu().numpy()) for each in maps)
-            found.append([FeatureMap.of(each) for each in inner])
-        return found
+                return [self._of_image(image) for image in images]
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                return list(pool.map(self._of_image, images))
+        finally:
+            torch.set_num_threads(threads)
+
+    @torch.inference_mode()
+    def _of_image(self, image: NDArray[np.uint8]) -> FeatureMaps:
+        pixels = torch.from_numpy(_continued(image, self._settings.side, self._settings.margin))
+        batch = pixels.permute(2, 0, 1)[None].to(self._machine.device) / 255
+        maps = self._backbone.feature_maps(batch, self._settings.stages)
+        return [FeatureMap.of(self._inner(each[0].float().cpu().numpy())) for each in maps]
 
     def _inner(self, cells: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cuts the margin off a feature map."""
@@ -150,9 +179,11 @@ class Features:
         try:
             with np.load(self._path(source)) as file:
                 arrays = [file[f"arr_{number}"] for number in range(len(file.files))]
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        except Exception:  # a damaged archive makes NumPy and zipfile raise all kinds of errors
             return None
-        return [FeatureMap(*arrays[at : at + 3]) for at in range(0, len(arrays), 3)]
+        maps = [FeatureMap(*arrays[at : at + 3]) for at in range(0, len(arrays) - 2, 3)]
+        whole = len(arrays) == 3 * len(self._settings.stages) and all(map(FeatureMap.whole, maps))
+        return maps if whole else None
 
     def _keep(self, source: Source, maps: FeatureMaps) -> None:
         if self._folder is None:

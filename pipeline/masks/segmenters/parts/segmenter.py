@@ -98,12 +98,14 @@ class Parts(PartsSettings):
         if self._codebook is None:
             return super().segment_sources(sources, machine)
         features = self._features(machine, self._folder)
-        found = []
-        for source in sources:
-            image = source.read()
-            maps = features.taken(source) or features.of_images([image])[0]
-            found.append(self._masks(image, maps, self._codebook))
-        return found
+        images = [source.read() for source in sources]
+        taken = [features.taken(source) for source in sources]
+        unknown = [image for image, maps in zip(images, taken, strict=True) if maps is None]
+        computed = iter(features.of_images(unknown))
+        return [
+            self._masks(image, maps or next(computed), self._codebook)
+            for image, maps in zip(images, taken, strict=True)
+        ]
 
     def _features(self, machine: Machine, folder: Path | None) -> "Features":
         from pipeline.masks.segmenters.parts.features import Features
@@ -158,10 +160,8 @@ class Parts(PartsSettings):
                 return Codebook.read(known, known.stem)
             except ProtoMaskError:
                 known.unlink(missing_ok=True)
-        maps = [
-            features.of_source(source)
-            for _, source in track(chosen, "Features of images to learn parts from")
-        ]
+        found = features.of_sources([source for _, source in chosen])
+        maps = list(track(found, "Features of images to learn parts from", len(chosen)))
         codebook = learn(self, features.backbone, maps)
         path = folder / "codebooks" / name / f"{codebook.sha256}.safetensors"
         with atomic_file(path) as part:

@@ -9,6 +9,14 @@ from pipeline.model.base import start
 from pipeline.model.base.start import SHRINKAGE, centres, discriminants
 
 
+def test_mean_and_deviation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1, 2, 6: mean 3, deviations −2, −1, 3, variance 14/3; in two blocks."""
+    monkeypatch.setattr(start, "BLOCK", 2)
+    mean, deviation = start.mean_and_deviation(torch.tensor([[1.0, 5], [2, 5], [6, 5]]))
+    assert mean.tolist() == [3, 5] and mean.dtype == torch.float64
+    np.testing.assert_allclose(deviation, [np.sqrt(14 / 3), 0])
+
+
 def test_discriminant_by_hand() -> None:
     """Class means (∓3, 0); covariance within classes diag(1, 4), shrunk by 0.3 towards 2.5:
     diag(1.45, 3.55). Fisher's direction is Sw⁻¹(μ₁ − μ₀) ∝ (1, 0); projections ±3 ± 1 have a

@@ -1,6 +1,8 @@
 """Feature maps in eight bits, their cache, and the margin that is cut off."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from pipeline.backbone.engine import version
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.segmenter import Machine, Source
-from pipeline.masks.segmenters.parts.features import FeatureMap, Features
+from pipeline.masks.segmenters.parts.features import FeatureMap, FeatureMaps, Features
 
 
 def test_eight_bits_by_hand() -> None:
@@ -34,10 +36,15 @@ def test_no_value_is_off_by_more_than_half_a_step() -> None:
     assert (off <= 0.501 * found.width).all()
 
 
+def _one(features: Features, source: Source) -> FeatureMaps:
+    (maps,) = features.of_sources([source])
+    return maps
+
+
 def test_the_cache_is_by_content(photographs: list[Source], tmp_path: Path) -> None:
     """What the cache holds is what is returned: so it was not computed again."""
     features = Features(parts(), Machine(), tmp_path)
-    first = features.of_source(photographs[0])
+    first = _one(features, photographs[0])
     (file,) = tmp_path.rglob("*.npz")
     assert file.stem == photographs[0].sha256
     with np.load(file) as arrays:
@@ -45,18 +52,87 @@ def test_the_cache_is_by_content(photographs: list[Source], tmp_path: Path) -> N
     held["arr_1"] = held["arr_1"] + 1000
     np.savez(file, **held)
     renamed = Source(Path("/nowhere"), "renamed.png", photographs[0].sha256)
-    again = features.of_source(renamed)
+    again = _one(features, renamed)
     np.testing.assert_array_equal(again[0].low, first[0].low + 1000)
     np.testing.assert_array_equal(again[1].steps, first[1].steps)
-    other = features.of_source(photographs[1])
+    other = _one(features, photographs[1])
     assert len(list(tmp_path.rglob("*.npz"))) == 2
     assert not np.array_equal(other[0].steps, first[0].steps)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    """Images of any number, in their order; sums of several threads would differ in last digits."""
+    chance = np.random.default_rng(0)
+    images = [chance.integers(0, 256, (60, 80, 3), np.uint8) for _ in range(3)]
+    settings = parts(backbone="efficientnet_lite0", side=192, margin=32, stages=[-1])
+    found, threads = {}, torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            found[number] = Features(settings, Machine(), None).of_images(images)
+            assert torch.get_num_threads() == number
+    finally:
+        torch.set_num_threads(threads)
+    for one, two, three in zip(found[1], found[2], found[3], strict=True):
+        for name in ("steps", "low", "width"):
+            arrays = [getattr(maps[0], name) for maps in (one, two, three)]
+            assert np.array_equal(arrays[0], arrays[1]) and np.array_equal(arrays[0], arrays[2])
+    assert not np.array_equal(found[1][0][0].steps, found[1][1][0].steps)
+
+
+def test_files_are_read_side_by_side_in_their_order(
+    photographs: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks of two, of which some images are in the cache."""
+    monkeypatch.setattr("pipeline.masks.segmenters.parts.features.AT_ONCE", 2)
+    features = Features(parts(), Machine(), tmp_path)
+    apart = [_one(Features(parts(), Machine(), None), source) for source in photographs]
+    _one(features, photographs[1])
+    together = list(features.of_sources(photographs))
+    for one, other in zip(apart, together, strict=True):
+        assert all(np.array_equal(a.steps, b.steps) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda held: {**held, "arr_0": held["arr_0"].astype(np.float32)},
+        lambda held: {**held, "arr_1": held["arr_1"][:-1]},
+        lambda held: {name: held[name] for name in list(held)[:-1]},
+        lambda held: {**held, "arr_2": np.array([None])},
+    ],
+    ids=["another type", "a channel less", "an array less", "an object"],
+)
+def test_what_cannot_be_feature_maps_is_computed_again(
+    photographs: list[Source], tmp_path: Path, damage: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    features = Features(parts(), Machine(), tmp_path)
+    first = _one(features, photographs[0])
+    (file,) = tmp_path.rglob("*.npz")
+    with np.load(file) as arrays:
+        held = {name: arrays[name] for name in arrays.files}
+    np.savez(file, **damage(held))
+    again = _one(features, photographs[0])
+    assert all(np.array_equal(a.steps, b.steps) for a, b in zip(first, again, strict=True))
+
+
+def test_any_flipped_bit_is_found_or_harmless(photographs: list[Source], tmp_path: Path) -> None:
+    features = Features(parts(), Machine(), tmp_path)
+    first = _one(features, photographs[0])
+    (file,) = tmp_path.rglob("*.npz")
+    content = file.read_bytes()
+    for place in np.random.default_rng(0).integers(0, 8 * len(content), 300).tolist():
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(bytes(damaged))
+        taken = features.taken(photographs[0])
+        assert taken is None or len(taken) == len(first)
 
 
 def test_what_is_taken_is_gone(photographs: list[Source], tmp_path: Path) -> None:
     features = Features(parts(), Machine(), tmp_path)
     assert features.taken(photographs[0]) is None
-    first = features.of_source(photographs[0])
+    first = _one(features, photographs[0])
     taken = features.taken(photographs[0])
     assert taken is not None
     np.testing.assert_array_equal(taken[0].steps, first[0].steps)
@@ -69,9 +145,9 @@ def test_engines_have_caches_of_their_own(photographs: list[Source], tmp_path: P
     """Without a folder to keep the conversion in, and unless it is asked for, PyTorch computes."""
     settings, machine = parts(), Machine(engine="openvino")
     assert Features(settings, Machine(engine="auto"), tmp_path).computed_by == ""
-    pytorch = Features(settings, Machine(), tmp_path).of_source(photographs[0])
+    pytorch = _one(Features(settings, Machine(), tmp_path), photographs[0])
     features = Features(settings, machine, tmp_path)
-    openvino = features.of_source(photographs[0])
+    openvino = _one(features, photographs[0])
     assert features.computed_by == f"OpenVINO {version()}"
     assert len(list(tmp_path.rglob(f"{photographs[0].sha256}.npz"))) == 2
     assert any((a.low != b.low).any() for a, b in zip(pytorch, openvino, strict=True))
@@ -87,11 +163,11 @@ def test_a_damaged_file_is_computed_again(
     photographs: list[Source], tmp_path: Path, keep: int
 ) -> None:
     features = Features(parts(), Machine(), tmp_path)
-    first = features.of_source(photographs[0])
+    first = _one(features, photographs[0])
     (file,) = tmp_path.rglob("*.npz")
     content = file.read_bytes()
     file.write_bytes(content[:keep])
-    again = features.of_source(photographs[0])
+    again = _one(features, photographs[0])
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.steps, other.steps)
     assert file.read_bytes() == content
@@ -99,19 +175,19 @@ def test_a_damaged_file_is_computed_again(
 
 def test_a_bit_that_has_turned_is_noticed(photographs: list[Source], tmp_path: Path) -> None:
     features = Features(parts(), Machine(), tmp_path)
-    first = features.of_source(photographs[0])
+    first = _one(features, photographs[0])
     (file,) = tmp_path.rglob("*.npz")
     content = bytearray(file.read_bytes())
     content[len(content) // 4] ^= 1
     file.write_bytes(content)
-    again = features.of_source(photographs[0])
+    again = _one(features, photographs[0])
     np.testing.assert_array_equal(again[0].steps, first[0].steps)
 
 
 def test_other_parameters_have_another_cache(photographs: list[Source], tmp_path: Path) -> None:
     for changes in ({}, {"side": 96}, {"margin": 0}, {"stages": (1, 2)}):
-        Features(parts(**changes), Machine(), tmp_path).of_source(photographs[0])
-    Features(parts(levels=(3,)), Machine(), tmp_path).of_source(photographs[0])
+        _one(Features(parts(**changes), Machine(), tmp_path), photographs[0])
+    _one(Features(parts(levels=(3,)), Machine(), tmp_path), photographs[0])
     assert len(list((tmp_path / "features").iterdir())) == 4
 
 
