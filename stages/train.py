@@ -132,7 +132,7 @@ def _key(
         params.seed,
         params.model.model_dump(),
         params.train.model_dump(),
-        store.about,
+        network.seen(store).pixels_from,
         hashlib.sha256(workspace.index.read_bytes()).hexdigest(),
         network.backbone.fingerprint(),
         fabric.device.type,

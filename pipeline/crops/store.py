@@ -120,6 +120,11 @@ class CropStore:
     def __len__(self) -> int:
         return len(self.valid)
 
+    @property
+    def pixels_from(self) -> dict[str, Any]:
+        """All that the pixels of its crops, and the masks inside them, follow from."""
+        return self.about
+
     def whole(self) -> "WholeImageStore":
         """Returns the same images, each of them whole as its only crop, which has no mask."""
         return WholeImageStore(self.path)
@@ -206,12 +211,19 @@ class WholeImageStore(CropStore):
 
     def _read_regions(self, group: zarr.Group) -> None:
         N = len(self.sizes)
-        self.about["crops"] = "whole images"
         self.settings = self.settings.of_whole_images()
         self.valid = np.ones((N, 1), bool)
         self.boxes = np.concatenate([np.zeros_like(self.sizes), self.sizes], axis=1)[:, None]
         self.masks = np.full((N, 1), NO_MASK, np.int32)
         self.parts = np.full((N, 1), NO_PART, np.int32)
+
+    @property
+    def pixels_from(self) -> dict[str, Any]:
+        """All that the images' pixels follow from: not the masks, nor how these were cut."""
+        settings = self.about["settings"]
+        decisive = {name: settings[name] for name in ("version", "side", "storage")}
+        images = {name: self.about[name] for name in ("format", "images")}
+        return {"crops": "whole images", **images, **decisive}
 
     def inside(self, image: int) -> NDArray[np.bool_]:
         """Returns the mask inside the only crop of an image, which is all true: bool, 1×S×S."""

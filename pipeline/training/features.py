@@ -199,12 +199,12 @@ def _cached(
 
 
 def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
-    about = json.dumps(store.about, sort_keys=True)
+    pixels = json.dumps(store.pixels_from, sort_keys=True)
     parts = (
         network.backbone.fingerprint(),
         f"in cells: {network.in_cells}",
         f"stages: {network.settings.feature_stages}, inside masks: {network.settings.pools_inside}",
-        about,
+        pixels,
         fabric.device.type,
         PRECISION_IN_KEY[fabric.precision],
         torch.__version__,

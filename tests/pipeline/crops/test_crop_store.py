@@ -149,7 +149,19 @@ def test_whole_images_of_any_background_and_their_features_are_known_by_another_
 ) -> None:
     store = CropStore(made.path)
     assert store.whole().settings.background == "original"
-    assert store.whole().about != store.about
+    assert store.whole().pixels_from != store.pixels_from
+
+
+def test_features_of_whole_images_are_the_same_by_any_masks(made: Made, tmp_path: Path) -> None:
+    """So models that see whole images embed them once for all segmenters and ways to cut."""
+    settings = SETTINGS.model_copy(update={"per_image": 2, "background": "zero"})
+    write_crops(tmp_path / "other", made.image_files, made.root, made.masks, settings)
+    stores = CropStore(made.path), CropStore(tmp_path / "other")
+    assert stores[0].pixels_from != stores[1].pixels_from
+    one, two = (store.whole() for store in stores)
+    assert one.pixels_from == two.pixels_from
+    assert np.array_equal(one.crops(range(len(one))), two.crops(range(len(two))))
+    assert made.kept(tmp_path, "jpeg").whole().pixels_from != one.pixels_from
 
 
 @pytest.mark.parametrize("storage", ["jpeg", "lossless"])

@@ -34,7 +34,7 @@ class Store:
 
     pixels: NDArray[np.uint8]
     valid: NDArray[np.bool_]
-    about: dict[str, Any]
+    pixels_from: dict[str, Any]
     settings: CropSettings
     read: list[int] = field(default_factory=list)
 
@@ -53,8 +53,8 @@ class Store:
         return masks
 
     def whole(self) -> "Store":
-        about = {**self.about, "crops": "whole images"}
-        return Store(self.pixels[:, :1], self.valid[:, :1], about, self.settings, self.read)
+        own = {**self.pixels_from, "crops": "whole images"}
+        return Store(self.pixels[:, :1], self.valid[:, :1], own, self.settings, self.read)
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ class Memory:
 
     pixels: NDArray[np.uint8]
     valid: NDArray[np.bool_]
-    about: dict[str, Any]
+    pixels_from: dict[str, Any]
     settings: CropSettings
 
     def __len__(self) -> int:
