@@ -1,6 +1,6 @@
 """artifacts/index/photographs.parquet → artifacts/masks.zarr."""
 
-from pipeline.masks.segment import StoredMasks, fit, remarks_on, segment_images
+from pipeline.masks.segment import StoredMasks, fit, named, remarks_on, segment_images
 from pipeline.masks.store import MaskStore, write_store
 from stages.workspace import Workspace
 
@@ -12,6 +12,7 @@ def run(workspace: Workspace) -> None:
     machine, segmenter = workspace.worker(params), params.segmenter
     if segmenter.learned:
         segmenter = fit(image_files, root, segmenter, cache, workspace.machine(params))
+    segmenter = named(image_files, root, segmenter, cache, machine)
     segmented = segment_images(
         image_files,
         root,
@@ -21,7 +22,6 @@ def run(workspace: Workspace) -> None:
         machine,
         params.runtime.scheduler,
     )
-    segmenter = segmenter.named(cache / segmenter.key(), machine)
     masks = StoredMasks(image_files, segmenter, cache)
     remarks = remarks_on(masks, image_files, root, segmenter, machine)
     write_store(workspace.masks, image_files, segmenter, masks)

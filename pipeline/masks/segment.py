@@ -45,6 +45,25 @@ def fit(
     return segmenter.fit(sources, cache.absolute(), machine)
 
 
+def named(
+    image_files: ImageFiles, root: Path, segmenter: Segmenter, cache: Path, machine: Machine
+) -> Segmenter:
+    """Returns the segmenter with names that images do not tell; see `Segmenter.named`.
+
+    Args:
+        image_files: the images to segment.
+        root: the folder that their paths are relative to.
+        segmenter: the segmenter that will compute the masks.
+        cache: folder of all segmenters' caches.
+        machine: the settings of this machine.
+
+    Raises:
+        ProtoMaskError: it was given something that it cannot use.
+    """
+    folder = cache.absolute() / segmenter.key()
+    return segmenter.named(_sources(image_files, root.absolute()), folder, machine)
+
+
 def segment_images(
     image_files: ImageFiles,
     root: Path,

@@ -144,12 +144,13 @@ class Segmenter(BaseModel, ABC):
         """
         return self
 
-    def named(self, folder: Path, machine: Machine) -> "Segmenter":
-        """Returns the segmenter with the names of its parts, where images do not tell them.
+    def named(self, sources: Sequence[Source], folder: Path, machine: Machine) -> "Segmenter":
+        """Returns the segmenter with names, of images and of parts, that images do not tell.
 
         By default this one.
 
         Args:
+            sources: all images that will be segmented.
             folder: folder of this segmenter's finished masks.
             machine: the settings of this machine.
 

@@ -53,24 +53,28 @@ class Imported(Segmenter):
         return value
 
     _part_names: Mapping[int, str] = PrivateAttr(default_factory=dict)
+    _names: Mapping[str, str | None] = PrivateAttr(default_factory=dict)
 
     @property
     def part_names(self) -> Mapping[int, str]:
         """The names of the categories by their numbers; empty before `named`."""
         return self._part_names
 
-    def named(self, folder: Path, machine: Machine) -> Segmenter:
-        """Returns the segmenter with the masks' categories; see `Segmenter.named`.
+    def named(self, sources: Sequence[Source], folder: Path, machine: Machine) -> Segmenter:
+        """Returns the segmenter with the masks' categories, and the name there of each image.
 
-        They are kept beside the finished masks, for when the masks to import are elsewhere.
+        They are kept beside the finished masks, for when the masks to import are elsewhere; see
+        `Segmenter.named`.
         """
-        kept = folder / "part_names.json"
+        kept = folder / "names.json"
         if machine.masks is not None and machine.masks.exists():
-            names = _open(machine.masks, self.sha256, self.png).part_names
+            given = _open(machine.masks, self.sha256, self.png)
+            images = {source.name: _find(given, source) for source in sources}
             with atomic_file(kept) as part:
-                part.write_text(json.dumps(dict(names)), encoding="utf-8")
+                names = {"parts": dict(given.part_names), "images": images}
+                part.write_text(json.dumps(names), encoding="utf-8")
         named = self.model_copy()
-        named._part_names = _read_names(kept)
+        named._part_names, named._names = _read_names(kept)
         return named
 
     def segment(
@@ -83,8 +87,12 @@ class Imported(Segmenter):
         )
 
     def identity(self, source: Source) -> str:
-        """Returns a hash of an image's bytes and path, as its masks are found by the path."""
-        return hashlib.sha256(f"{source.sha256} {source.name}".encode()).hexdigest()
+        """Returns a hash of an image's bytes, path, and the name by which its masks are found.
+
+        Which name that is depends on all other images, too: it means the one that it fits best.
+        """
+        told = [source.sha256, source.name, self._names.get(source.name)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
     def segment_sources(self, sources: Sequence[Source], machine: Machine) -> list[Masks]:
         """Reads the masks of image files of one data set.
@@ -126,12 +134,12 @@ class Imported(Segmenter):
         return Masks.of(height, width, regions, len(self.score_names))
 
 
-def _read_names(path: Path) -> dict[int, str]:
+def _read_names(path: Path) -> tuple[dict[int, str], dict[str, str | None]]:
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return {int(part): name for part, name in names.items()}
+        return {int(part): name for part, name in names["parts"].items()}, names["images"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}, {}
 
 
 def content_hash(path: Path) -> str:

@@ -93,7 +93,7 @@ def _import(path: Path, root: Path) -> tuple[list[Masks], list[str], Segmenter]:
     """Returns the masks of each photograph, what is said of them, and what names their parts."""
     segmenter, machine = imported(sha256=content_hash(path)), Machine(masks=path)
     masks = segmenter.segment_sources(_sources(root), machine)
-    named = segmenter.named(root.parent / "cache", machine)
+    named = segmenter.named(_sources(root), root.parent / "cache", machine)
     return masks, segmenter.remarks(_sources(root), machine), named
 
 
@@ -168,11 +168,19 @@ def test_names_of_parts_are_remembered_where_the_masks_are_not(tmp_path: Path, r
     shutil.copytree(EXPORTS / "cvat", export)
     segmenter = imported(sha256=content_hash(export))
     cache, machine = tmp_path / "cache", Machine(masks=export)
-    assert segmenter.named(cache, Machine()).part_names == {}
-    assert segmenter.named(cache, machine).part_names == {0: "wing", 1: "beak"}
+    sources = _sources(root)
+    assert segmenter.named(sources, cache, Machine()).part_names == {}
+    known = segmenter.named(sources, cache, machine)
+    assert known.part_names == {0: "wing", 1: "beak"}
     shutil.rmtree(export)
     for place in (machine, Machine()):
-        assert segmenter.named(cache, place).part_names == {0: "wing", 1: "beak"}
+        remembered = segmenter.named(sources, cache, place)
+        assert remembered.part_names == {0: "wing", 1: "beak"}
+        assert [remembered.identity(source) for source in sources] == [
+            known.identity(source) for source in sources
+        ]
+    (cache / "names.json").write_text("{")
+    assert segmenter.named(sources, cache, Machine()).part_names == {}
 
 
 @every_export

@@ -16,14 +16,16 @@ from pydantic import ValidationError
 from settings import felzenszwalb, imported, patches
 
 from pipeline.datasets.index import ImageFiles
+from pipeline.datasets.listing import list_files
+from pipeline.datasets.prepare import build_index
 from pipeline.errors import ProtoMaskError
 from pipeline.files import sha256
 from pipeline.masks.coco import write_coco
 from pipeline.masks.masks import Masks, Region
 from pipeline.masks.png import Reading
-from pipeline.masks.segment import StoredMasks, segment_images
+from pipeline.masks.segment import StoredMasks, named, segment_images
 from pipeline.masks.segmenter import Machine, Segmenter, Source
-from pipeline.masks.segmenters.imported import Imported, content_hash
+from pipeline.masks.segmenters.imported import Imported, _meanings, content_hash
 from pipeline.masks.store import MaskStore, write_store
 
 HEIGHT, WIDTH = 8, 12
@@ -484,6 +486,34 @@ def _random_masks(random: np.random.Generator, height: int, width: int) -> Masks
         foreground = bool(random.random() < 0.5)
         regions.append(Region(int(x0), int(y0), bitmap, scores, part, level, foreground))
     return Masks.of(height, width, regions, 1)
+
+
+def test_another_photograph_takes_a_name_away_and_gives_it_back(
+    tmp_path: Path, make_photographs: Callable[..., Path]
+) -> None:
+    """`000.png` in the masks means the photograph of that whole path, and else one that ends so.
+
+    What is cached of the other one may not outlive that.
+    """
+    root = make_photographs(tmp_path / "photographs", classes=2, per_class=1)
+    (root / "class 1" / "000.png").rename(root / "class 1" / "001.png")
+    stray = root / "000.png"
+    masks = _coco(tmp_path, ["000.png"], 30, 40)
+    files = build_index("folder", root, list_files(root), threads=1)[0].image_files
+    machine, cache = Machine(masks=masks), tmp_path / "cache"
+
+    def widths() -> list[int]:
+        _meanings.cache_clear()  # each process reads a folder once
+        segmenter = imported(sha256=content_hash(masks))
+        segmenter = named(files, root, segmenter, cache, machine)
+        segment_images(files, root, segmenter, cache, 1, machine)
+        return _widths(list(StoredMasks(files, segmenter, cache)))
+
+    assert widths() == [2, 0]
+    shutil.copy(root / "class 1" / "001.png", stray)
+    assert widths() == [0, 0]
+    stray.unlink()
+    assert widths() == [2, 0]
 
 
 def test_workers_read_the_masks_each_for_itself(
