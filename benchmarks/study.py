@@ -55,9 +55,8 @@ STUDIES = {
         {**SEGMENTERS, "drawn": ("segmenter=drawn",)},
         (
             "accuracy",
-            "part_nmi",
+            "best_part_iou",
             "background_overlap",
-            "iou",
             "consistency",
             "purity",
             "part_agreement",

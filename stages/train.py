@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.engine import version as openvino_version
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.files import atomic_folder, sha256
@@ -136,6 +137,7 @@ def _key(
         hashlib.sha256(workspace.index.read_bytes()).hexdigest(),
         network.backbone.fingerprint(),
         fabric.device.type,
+        f"{fabric.engine} {openvino_version()}",
         torch.__version__,
         [sha256(path) for path in _code(params)],
     ]

@@ -126,6 +126,7 @@ def key() -> str:
         {"train.lr_prototypes": 0.5},
         {"model.embedding_dim": 9},
         {"model.backbone": "test_resnet.r160_in1k"},
+        {"runtime.engine": "auto"},
     ],
 )
 def test_another_run_is_not_continued(run_folder: Path, changes: dict[str, Any]) -> None:
