@@ -37,8 +37,8 @@ class TrainSettings(BaseModel):
             the statistics of each batch, as published, or `frozen` for those that the pretrained
             backbone has, by which it begins the joint epochs with the features that the warm-up
             ended with.
-        drop_crops: probability, in [0, 1), with which a step of the joint epochs leaves out each
-            crop; one of an image always stays. With 0 a step has them all, as published.
+        drop_crops: share, in [0, 1), of each image's crops that a step of the joint epochs leaves
+            out, chosen by chance; what it leaves is rounded up. With 0 it has all, as published.
         augment: whether crops are augmented; without it, a frozen backbone computes the features of
             each crop once. A warm-up that starts from crops does so in any case.
         batch_size: number of images in a batch.
