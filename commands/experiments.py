@@ -15,6 +15,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml
 from dvc_data.index import DataIndexDirError
 
+from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import SEGMENTERS
 from pipeline.parameters import Params, flat
 from pipeline.study.runs import Run
@@ -52,8 +53,19 @@ def read_runs(repo: Repo, revs: Sequence[str] = ()) -> Iterator[Run]:
 
 def states(repo: Repo, revs: Sequence[str] = ()) -> Iterator[tuple[Any, str]]:
     """Yields each entry of `dvc exp show`, a DVC ExpState, and what it is: `commit`, or what DVC's
-    queue says of an experiment. Arguments as of `read_runs`."""
-    shown = repo.experiments.show(revs=list(revs) or _baselines(repo), hide_workspace=True)
+    queue says of an experiment. Arguments as of `read_runs`.
+
+    Raises:
+        ProtoMaskError: DVC's queue is broken.
+    """
+    try:
+        shown = repo.experiments.show(revs=list(revs) or _baselines(repo), hide_workspace=True)
+    except FileNotFoundError as error:
+        raise ProtoMaskError(
+            f"DVC's queue names an experiment that it has lost, as when a worker was killed "
+            f"({error.filename}): `rm -r {Path(repo.tmp_dir, 'exps', 'celery')}` forgets what is "
+            "queued, and keeps what has finished; then queue again what is missing"
+        ) from None
     for state in shown:
         yield state, "commit"
         for experiment in state.experiments or []:
