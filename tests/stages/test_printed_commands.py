@@ -60,7 +60,8 @@ RUN = [
     "protomask study table",
     "protomask study table --format latex --out table.tex",
     "protomask study table --format html --out table.html",
-    "protomask study table --metrics accuracy --metrics background_overlap --metrics contrastivity.vlc",
+    "protomask study table --metrics accuracy --metrics background_overlap "
+    "--metrics contrastivity.vlc",
     "protomask study check",
 ]
 """Run as printed, in this order, in an experiment on three classes of `demo`."""
