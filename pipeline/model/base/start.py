@@ -1,7 +1,6 @@
 """Standardisation and initial values of W and the prototypes, from features of training crops."""
 
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -64,20 +63,18 @@ def _covariances(
     """
     count_C = np.bincount(place_X, minlength=classes)
     means_CF = np.zeros((classes, features_XF.shape[1]))
-    for block in _blocks(len(place_X)):
-        np.add.at(means_CF, place_X[block], features_XF[block].numpy())
+    places = torch.from_numpy(place_X).split(BLOCK)
+    blocks = list(zip(features_XF.split(BLOCK), places, strict=True))
+    for block_BF, place_B in blocks:
+        np.add.at(means_CF, place_B.numpy(), block_BF.numpy())
     means_CF /= count_C[:, None]
     within_FF = np.zeros((features_XF.shape[1], features_XF.shape[1]))
-    for block in _blocks(len(place_X)):
-        deviations = features_XF[block].numpy() - means_CF[place_X[block]]
+    for block_BF, place_B in blocks:
+        deviations = block_BF.numpy() - means_CF[place_B.numpy()]
         within_FF += deviations.T @ deviations
     share_C = count_C / len(place_X)
     means_CF -= share_C @ means_CF
     return within_FF / len(place_X), (share_C[:, None] * means_CF).T @ means_CF
-
-
-def _blocks(crops: int) -> Iterator[slice]:
-    return (slice(start, start + BLOCK) for start in range(0, crops, BLOCK))
 
 
 def _directions(
