@@ -58,7 +58,7 @@ def _covariances(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the covariances within and between classes, F×F each.
 
-    Double precision takes a block of crops at a time: a copy of all would be three times as large
+    Double precision takes a block of crops at a time: copies of all would be several times as large
     as the features themselves.
     """
     count_C = np.bincount(place_X, minlength=classes)
