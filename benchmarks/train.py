@@ -44,7 +44,7 @@ def main(
     images: Annotated[int, typer.Option(help="Images in the store, seen once a round.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Images a batch; four batches make a step.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, tf32 or bfloat16.")] = "float32",
     compile: Annotated[bool, typer.Option(help="Compile the backbone.")] = False,
     rounds: Annotated[int, typer.Option(help="Rounds that are timed, after one that is not.")] = 5,
 ) -> None:

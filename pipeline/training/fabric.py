@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.backbone.engine import Wanted
+from pipeline.backbone.rounding import round_on_gpu
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
 from pipeline.training.settings import Runtime
@@ -18,7 +19,7 @@ class Fabric:
 
     Args:
         device: the device of this process.
-        precision: dtype of the backbone's computation.
+        precision: what the backbone computes in.
         engine: what computes a frozen backbone's features (`runtime.engine`).
         global_rank: the number of this process, from 0.
         world_size: the number of processes.
@@ -37,9 +38,9 @@ class Fabric:
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Returns the context in which the backbone computes in the precision."""
-        if self.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
+        if self.precision == "bfloat16":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
 
 
 def make_fabric(
@@ -49,7 +50,7 @@ def make_fabric(
 
     Args:
         runtime: names the device (`runtime.device`) and the engine (`runtime.engine`).
-        precision: dtype of the backbone's computation (`train.precision`).
+        precision: what the backbone computes in (`train.precision`).
         place: the number of this process, from 0, among those on this machine: which GPU is its.
         rank: the number of this process, from 0, among all.
         processes: the number of all processes.
@@ -61,8 +62,10 @@ def make_fabric(
     refuse_unsupported(device, precision)
     if device == "cpu":
         _keep_freed_memory()
+    else:
+        round_on_gpu(coarsely=precision == "tf32")
     of_process = torch.device(device, place) if device == "cuda" else torch.device(device)
-    engine = runtime.engine if precision == "float32" else "pytorch"
+    engine = "pytorch" if precision == "bfloat16" else runtime.engine
     return Fabric(of_process, precision, engine, rank, processes)
 
 

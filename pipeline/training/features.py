@@ -25,8 +25,6 @@ CROPS_PER_PASS_ON_CPU = 64
 CONVERTED_FROM = 2048
 """Crops whose features an engine computes so much faster that its conversion of the backbone
 pays."""
-PRECISION_IN_KEY = {"float32": "32-true", "bfloat16": "bf16-mixed"}
-"""What the cache's keys call a precision; other names would make the features there are unknown."""
 
 
 Block = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -198,6 +196,17 @@ def _cached(
     return block if block.shape == (len(rows), *shape) else None
 
 
+def _rounding(fabric: Fabric) -> str:
+    """Returns what the cache's keys call a precision.
+
+    These are the names in caches that there are, in which a GPU's float32 was rounded as TF32.
+    """
+    if fabric.precision == "bfloat16":
+        return "bf16-mixed"
+    exact_on_gpu = fabric.device.type == "cuda" and fabric.precision == "float32"
+    return "32-exact" if exact_on_gpu else "32-true"
+
+
 def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
     pixels = json.dumps(store.pixels_from, sort_keys=True)
     parts = (
@@ -206,7 +215,7 @@ def _key(network: PrototypeNetwork, store: CropStore, fabric: Fabric) -> str:
         f"stages: {network.settings.feature_stages}, inside masks: {network.settings.pools_inside}",
         pixels,
         fabric.device.type,
-        PRECISION_IN_KEY[fabric.precision],
+        _rounding(fabric),
         torch.__version__,
         *([f"OpenVINO {version()}"] if network.backbone.engine == "openvino" else []),
     )

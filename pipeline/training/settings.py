@@ -26,8 +26,9 @@ class TrainSettings(BaseModel):
     """The parameters of training (docs/method.md, "Training" and "Published settings").
 
     Args:
-        precision: dtype in which the backbone computes features, in training and later on;
-            `bfloat16` is faster on a GPU and gives slightly different results.
+        precision: what the backbone computes features in, in training and later on. On a GPU `tf32`
+            (factors are rounded to 10 bits) is faster than `float32`, and `bfloat16` faster still,
+            with slightly different results; a CPU computes `tf32` in float32.
         epochs: number of joint epochs.
         warmup_epochs: number of epochs before the joint ones, with a frozen backbone.
         freeze_backbone: whether the backbone stays frozen in the joint epochs as well.

@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Epsilon = Annotated[float, Field(gt=0, lt=1)]
-Precision = Literal["float32", "bfloat16"]
-"""The dtype in which a backbone computes."""
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""What a backbone computes in; `tf32` is float32 whose factors a GPU rounds to 10 bits."""
 
 
 class BackboneSettings(BaseModel):

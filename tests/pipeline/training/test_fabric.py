@@ -16,7 +16,7 @@ def test_absent_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_processor_works_in_each_precision(
     device: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -24,7 +24,20 @@ def test_processor_works_in_each_precision(
     fabric = make_fabric(runtime(device=device), precision)
     assert fabric.device.type == "cpu"
     with fabric.autocast():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == getattr(torch, precision)
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+@pytest.mark.parametrize(("precision", "coarse"), [("float32", False), ("tf32", True)])
+def test_gpu_rounds_as_asked_and_alike_in_every_run(
+    precision: Precision, coarse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not coarse)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    make_fabric(runtime(device="cuda"), precision)
+    assert torch.backends.cudnn.allow_tf32 == coarse
+    assert torch.backends.cudnn.deterministic
 
 
 def test_gpu_without_bfloat16_is_refused_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:

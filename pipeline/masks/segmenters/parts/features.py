@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.backbone.backbone import Backbone
 from pipeline.backbone.engine import Wanted, version
+from pipeline.backbone.rounding import round_on_gpu
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
 from pipeline.masks.segmenter import Machine, Source
@@ -103,8 +104,11 @@ class Features:
         self._backbone.use(engine, cache and cache / "converted")
         openvino = self._backbone.engine == "openvino"
         device = torch.device(machine.device).type
+        if device == "cuda":
+            round_on_gpu()
         self._threads = device == "cpu" and not openvino
-        self.computed_by = "" if self._threads else f"OpenVINO {version()}" if openvino else device
+        on_device = f"OpenVINO {version()}" if openvino else f"{device}, exactly"
+        self.computed_by = "" if self._threads else on_device
         told = f"{self.backbone} {settings.side} {settings.margin} {settings.stages}"
         name = hashlib.sha256((told + self.computed_by).encode()).hexdigest()[:16]
         self._folder = cache and cache / name
