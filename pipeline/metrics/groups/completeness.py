@@ -104,12 +104,13 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
         crops_BKSS3, outside_BkKSS, evidence.subject.pixel_std_3, evidence.seed, images_B
     ).flatten(0, 1)
     changed_XK = outside_BkKSS.any(dim=(-2, -1)).flatten(0, 1)
+    same_XK = _first_alike(outside_BkKSS)
 
     place_X = place_B.repeat_interleave(k)
     images_X, prototypes_X1 = batch.images_B[place_X], batch.prototypes_Bk[place_B].reshape(-1, 1)
     first = ModelOutputs(*(tensor[place_X] for tensor in batch.outputs))
     inside_XKSS = inside_BKSS.repeat_interleave(k, dim=0)
-    second = _infer(evidence, copies_XKSS3, changed_XK, inside_XKSS, images_X)
+    second = _infer(evidence, copies_XKSS3, changed_XK, same_XK, inside_XKSS, images_X)
     crop_X1 = evidence.crop_of(second.view_NP.gather(1, prototypes_X1))
     maps_X1SS, masks_X1SS = drawn.explanation.maps(
         images_X, prototypes_X1, crop_X1, Copies(copies_XKSS3, second)
@@ -121,26 +122,50 @@ def _of_places(batch: Batch, drawn: Drawn, place_B: Tensor) -> dict[str, Tensor]
     return {name: change.reshape(B, k).nanmean(dim=1) for name, change in changes.items()}
 
 
+def _first_alike(outside_BkKSS: Tensor) -> Tensor:
+    """Returns, for each crop of each copy, the image's first copy that shows the same: int64 X×K.
+
+    The copies of an image have the same noise, so a crop shows the same where it lies on the same
+    pixels; those that lie outside all regions that are explained, for one, show the same in all.
+
+    Args:
+        outside_BkKSS: bool B×k×K×S×S, the pixels of each copy that receive noise.
+    """
+    B, k, K = outside_BkKSS.shape[:3]
+    of_copy_k1 = torch.arange(B * k).reshape(B, k, 1)
+    first_BkK = of_copy_k1.repeat(1, 1, K)
+    for later in range(1, k):
+        for earlier in reversed(range(later)):
+            alike_BK = (outside_BkKSS[:, later] == outside_BkKSS[:, earlier]).flatten(2).all(dim=2)
+            first_BkK[:, later] = torch.where(alike_BK, first_BkK[:, earlier], first_BkK[:, later])
+    return first_BkK.flatten(0, 1)
+
+
 def _infer(
     evidence: Evidence,
     copies_XKSS3: Tensor,
     changed_XK: Tensor,
+    same_XK: Tensor,
     inside_XKSS: Tensor,
     images_X: Tensor,
 ) -> ModelOutputs:
-    """Returns the model's outputs for copies; crops that the noise does not change are skipped.
+    """Returns the model's outputs for copies.
 
-    Each of the others is passed to the model as an image of its own, and the embeddings are put
-    together here.
+    Crops that the noise does not change are skipped, and those that an earlier copy shows alike
+    (`_first_alike`). Each of the others is passed to the model as an image of its own, and the
+    embeddings are put together here.
     """
+    X, K = changed_XK.shape
     valid_XK = evidence.valid_NK[images_X]
-    asked_XK = changed_XK & valid_XK
+    asked_XK = changed_XK & valid_XK & (same_XK == torch.arange(X)[:, None])
     embedding_XVD = evidence.outputs.embedding_NVD[images_X]
     if asked_XK.any():
         crops_Y1SS3, inside_Y1SS = copies_XKSS3[asked_XK][:, None], inside_XKSS[asked_XK][:, None]
         alone = torch.ones(len(crops_Y1SS3), 1, dtype=torch.bool)
         found = evidence.subject.infer(crops_Y1SS3, alone, inside_Y1SS)
         embedding_XVD[evidence.valid_views(asked_XK)] = found.embedding_NVD.flatten(0, 1)
+        by_crop = embedding_XVD.unflatten(1, (K, -1))
+        embedding_XVD = by_crop[same_XK, torch.arange(K)].flatten(1, 2)
     return outputs_of(evidence.head, embedding_XVD, evidence.valid_views(valid_XK))
 
 

@@ -174,7 +174,9 @@ def test_only_the_cells_of_crops_that_changed_are_asked_about(make_evidence):
     changed_XK = torch.tensor([[False, True, False, True], [True, False, True, True]])
     images_X = torch.tensor([0, 1])
     inside_XKSS = torch.ones(crops_NKSS3[:2].shape[:-1], dtype=torch.bool)
-    found = completeness._infer(evidence, crops_NKSS3[:2], changed_XK, inside_XKSS, images_X)
+    alone_XK = torch.tensor([[0] * 4, [1] * 4])
+    given = crops_NKSS3[:2], changed_XK, alone_XK, inside_XKSS, images_X
+    found = completeness._infer(evidence, *given)
     # crops 1 and 3 of image 0, crop 0 of image 1; its crops 2 and 3 are missing
     assert evidence.subject.crops_asked == [3]
     fresh = quarters.embedding(crops_NKSS3[:2]).unflatten(1, (4, 4))
@@ -187,6 +189,14 @@ def test_only_the_cells_of_crops_that_changed_are_asked_about(make_evidence):
     assert torch.equal(found.view_NP, again.view_NP)
     assert (found.view_NP[1] < 8).all(), "crops 0 and 1 alone have cells"
     assert torch.equal(evidence.outputs.embedding_NVD, stored.embedding_NVD)
+
+
+def test_crops_with_noise_on_the_same_pixels_show_the_same_by_hand():
+    noisy = torch.zeros(2, 3, 2, 4, 4, dtype=torch.bool)
+    noisy[0, 0, 0, 1, 1] = noisy[0, 2, 0, 1, 1] = True  # crop 0 of copies 0 and 2 of image 0
+    noisy[1, 1, 1] = noisy[1, 2, 1] = True  # crop 1 of copies 1 and 2 of image 1
+    found = completeness._first_alike(noisy)
+    assert found.tolist() == [[0, 0], [1, 0], [0, 0], [3, 3], [3, 4], [3, 4]]
 
 
 def test_batches_change_nothing(evidence):
@@ -219,8 +229,8 @@ def test_where_the_mask_alone_is_seen_no_other_pixel_gets_noise(evidence):
         completeness.Completeness().of_maps(
             replace(batch, evidence=now), Drawn(explanation, nowhere, nowhere > 0)
         )
-        # Of 15 valid crops 10 are not the first; there are three copies of each.
-        assert subject.crops_asked and sum(subject.crops_asked) == 3 * (10 if only_inside else 15)
+        # Of 15 valid crops 10 are not the first; the three copies of each show the same.
+        assert subject.crops_asked and sum(subject.crops_asked) == (10 if only_inside else 15)
         crops, inside = (torch.cat(found) for found in zip(*seen, strict=True))
         assert not inside[:, :, 4:].any()
         # Noise of a standard deviation over 2 leaves no pixel that gets it between 0 and 1.
@@ -245,8 +255,8 @@ def test_all_crops_change_where_the_map_is_empty(evidence):
     nothing = torch.zeros(5, 3, 8, 8)
     explanation = evidence.explanations[0]
     values = completeness.Completeness().of_maps(batch, Drawn(explanation, nothing, nothing > 0))
-    # each image's valid crops, once for each of its three prototypes
-    assert sum(evidence.subject.crops_asked) == 3 * int(evidence.valid_NK.sum())
+    # each image's valid crops, once for its three prototypes, whose copies show the same
+    assert sum(evidence.subject.crops_asked) == int(evidence.valid_NK.sum())
     assert (values["psc"] > 0).all()
     assert values["vlc"].tolist() == [100] * 5
 
