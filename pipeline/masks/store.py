@@ -133,7 +133,7 @@ class MaskStore:
         held_out = self.about["held_out"]
         if not held_out:
             return "images of all splits: the data set itself puts none into a test split"
-        return f"the {len(self) - held_out} images outside the data set's own test split"
+        return f"images among the {len(self) - held_out} outside the data set's own test split"
 
     def num_masks(self) -> NDArray[np.int64]:
         """Returns the number of masks of each image, int64 N."""

@@ -258,7 +258,7 @@ def test_a_store_says_which_images_were_learned_from(
     others = len(masks) - 3
     assert (
         MaskStore(learned).learned_from()
-        == f"the {others} images outside the data set's own test split"
+        == f"images among the {others} outside the data set's own test split"
     )
     whole = photographs_of(len(masks))
     whole.table["held_out"] = False
