@@ -59,7 +59,7 @@ def _write(workspace: Workspace, evaluation: Evaluation, made_with: provenance.M
         _write_json(evaluation.intervals, folder / workspace.intervals.name)
         notes = {
             "unavailable": evaluation.unavailable,
-            "no_better": evaluation.no_better,
+            "no_better": evaluation.controls.no_better,
             "remarks": evaluation.remarks,
         }
         _write_json(notes, folder / "notes.json")
@@ -91,6 +91,6 @@ def _say(evaluation: Evaluation) -> None:
             print(f"{group}: not measured, {why}: {', '.join(names)}")
     for group, remark in evaluation.remarks.items():
         print(f"{group}: {remark}")
-    for control, names in evaluation.no_better.items():
+    for control, names in evaluation.controls.no_better.items():
         if names:
             print(f"truth: no better than with {control.replace('_', ' ')}: {', '.join(names)}")

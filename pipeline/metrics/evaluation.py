@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.masks.store import MaskStore
 from pipeline.metrics import Values
-from pipeline.metrics.evidence import Evidence, Truth
+from pipeline.metrics.evidence import Evidence, Truth, TruthOfSome
 from pipeline.metrics.gathering import ExplanationName, gather_evidence
 from pipeline.metrics.group import METRIC_GROUPS
-from pipeline.metrics.measuring import measure, plots, plotted, unavailable
+from pipeline.metrics.measuring import gather, measure, plots, plotted, unavailable, values_of
 from pipeline.metrics.randomisation import build_controls
-from pipeline.metrics.sanity import no_better
+from pipeline.metrics.sanity import CONTROL_IMAGES, Controls, evenly_spaced, no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.saliency.prototypes import Prototypes
@@ -32,10 +34,9 @@ class Evaluation:
 
     Args:
         evidence: the model's outputs for the N test images.
-        values: group → metric → value, as returned by `measuring.measure`; those of a control have
-            its name at the end, as in `purity_random_weights`.
+        values: group → metric → value, as returned by `measuring.measure`.
         unavailable: group → metric → the reason why it was not measured.
-        no_better: control → the metrics in which the model is no better than this control.
+        controls: the model's controls.
         remarks: group → what has to be known of all its metrics.
         class_names: names of the C classes, in the order of the logits.
         seed: seed of the bootstrap, ≥ 0.
@@ -44,24 +45,28 @@ class Evaluation:
     evidence: Evidence
     values: dict[str, Values]
     unavailable: dict[str, dict[str, str]]
-    no_better: dict[str, list[str]]
+    controls: Controls
     remarks: dict[str, str]
     class_names: list[str]
     seed: int
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, float]]:
-        """The mean of each metric: group → metric → number; see `summary.summarise`."""
-        return summarise(self.values)
+        """The mean of each metric: group → metric → number; see `summary.summarise`.
+
+        Those of a control have its name at the end, as in `purity_random_weights`.
+        """
+        return summarise(self._with(self.controls.named()))
 
     @cached_property
     def intervals(self) -> dict[str, dict[str, dict[str, float]]]:
         """The 95 % confidence interval of each mean; see `summary.intervals`."""
-        return intervals(self.values, self.seed)
+        return intervals(self._with(self.controls.named()), self.seed)
 
     def images(self) -> pd.DataFrame:
         """Returns the metrics of each image; see `summary.per_image`."""
-        return per_image(self.evidence.ids, self.values)
+        ids = self.evidence.ids
+        return per_image(ids, self._with(self.controls.of_images(len(ids))))
 
     def predictions(self) -> pd.DataFrame:
         """Returns a row per image: `image` (its id), and the classes `actual` and `predicted`."""
@@ -82,6 +87,12 @@ class Evaluation:
         """Returns the tables of groups that plot more than their metrics; see `measuring.plots`."""
         return plots(self.evidence, self.values)
 
+    def _with(self, of_controls: Values) -> dict[str, Values]:
+        """Returns the values of the model and, in the group `truth`, those of its controls."""
+        if not of_controls:
+            return self.values
+        return self.values | {"truth": self.values["truth"] | of_controls}
+
 
 def evaluate(
     network: PrototypeNetwork,
@@ -100,8 +111,8 @@ def evaluate(
 ) -> Evaluation:
     """Measures metric groups on the test images.
 
-    With ground truth, the group `truth` is measured for the model's controls as well, and the model
-    compared with them (Adebayo et al., 2018).
+    With ground truth, the group `truth` is measured for the model's controls as well, on a sample
+    of the images, and the model compared with them (Adebayo et al., 2018).
 
     Args:
         network: the finished model, in evaluation mode, on any device.
@@ -131,42 +142,58 @@ def evaluate(
             "folder test/ beside train/, and run `dvc repro`"
         )
     embedding_NVD = stored_embeddings(network, crops, rows_N, fabric, cache)
-    gather = partial(
-        gather_evidence,
-        index=index,
-        rows_N=rows_N,
-        crops=crops,
-        masks=masks,
-        fabric=fabric,
-        top_k=top_k,
-        explanations=explanations,
-        truth=truth,
-        seed=seed,
-    )
-    evidence = gather(network, embedding_NVD)
-    values, worse = measure(evidence, groups), {}
+
+    def evidence_of(model: PrototypeNetwork, embedding_nVD: Tensor, images_n: Tensor) -> Evidence:
+        return gather_evidence(
+            model,
+            embedding_nVD,
+            index,
+            rows_N[images_n.numpy()],
+            crops,
+            masks,
+            fabric,
+            top_k=top_k,
+            explanations=explanations,
+            truth=None if truth is None else TruthOfSome(truth, images_n),
+            seed=seed,
+        )
+
+    evidence = evidence_of(network, embedding_NVD, torch.arange(len(rows_N)))
+    gathered = gather(evidence, groups)
+    controls = Controls()
     if truth is not None and "truth" in groups:
-        learned = dict(values["truth"])
         made = build_controls(network, prototypes, crops, index.rows("train"), fabric, seed)
+        images_n = evenly_spaced(len(rows_N), CONTROL_IMAGES)
+        rows_n, own_nVD = rows_N[images_n.numpy()], embedding_NVD[images_n]
+        ours = evidence_of(network, own_nVD, images_n)
+        learned = values_of(ours, ["truth"], gathered.of(images_n))["truth"]
+        values = {}
         for name, control in made.items():
             own = control.backbone is network.backbone
-            seen_NVD = embedding_NVD if own else stored_embeddings(control, crops, rows_N, fabric)
-            found = measure(gather(control, seen_NVD), ["truth"])["truth"]
-            worse[name] = no_better(learned, found, seed)
-            values["truth"] |= {f"{metric}_{name}": value for metric, value in found.items()}
+            seen_nVD = own_nVD if own else stored_embeddings(control, crops, rows_n, fabric)
+            theirs = evidence_of(control, seen_nVD, images_n)
+            values[name] = measure(theirs, ["truth"])["truth"]
+        worse = {name: no_better(learned, found, seed) for name, found in values.items()}
+        controls = Controls(images_n, values, worse)
     return Evaluation(
         evidence,
-        values,
+        values_of(evidence, groups, gathered),
         unavailable(evidence, groups),
-        worse,
-        _remarks(index, groups),
+        controls,
+        _remarks(index, groups, controls),
         index.class_names,
         seed,
     )
 
 
-def _remarks(index: Index, groups: Sequence[str]) -> dict[str, str]:
-    if index.object_masks_from != "box":
-        return {}
-    why = f"{index.dataset} has no object masks: boxes stand in for them"
-    return {group: why for group in groups if METRIC_GROUPS[group].needs_objects}
+def _remarks(index: Index, groups: Sequence[str], controls: Controls) -> dict[str, str]:
+    remarks = {}
+    if index.object_masks_from == "box":
+        why = f"{index.dataset} has no object masks: boxes stand in for them"
+        remarks = {group: why for group in groups if METRIC_GROUPS[group].needs_objects}
+    few, total = len(controls.images_n), len(index.rows("test"))
+    if 0 < few < total:
+        remarks["truth"] = (
+            f"the untrained models were measured on {few} of the {total} test images, evenly spaced"
+        )
+    return remarks

@@ -92,7 +92,8 @@ class Truth(Protocol):
         distinguishing_CCQ: bool C×C×Q, the parts in which two classes differ.
     """
 
-    distinguishing_CCQ: Tensor
+    @property
+    def distinguishing_CCQ(self) -> Tensor: ...  # noqa: D102
 
     def labels(self, images_B: Tensor) -> Tensor:
         """Returns the part that each pixel shows, uint8 B×S×S: 0 for none, q + 1 for part q.
@@ -125,6 +126,36 @@ class Truth(Protocol):
             B×S×S: 0 for none, q + 1 for part q).
         """
         ...
+
+
+@dataclass(frozen=True)
+class TruthOfSome:
+    """Ground truth of some images of a data set that was drawn; implements `Truth`.
+
+    Args:
+        truth: that of all images.
+        images_n: int64 n, the positions of these images among all.
+    """
+
+    truth: Truth
+    images_n: Tensor
+
+    @property
+    def distinguishing_CCQ(self) -> Tensor:
+        """The parts in which two classes differ, bool C×C×Q."""
+        return self.truth.distinguishing_CCQ
+
+    def labels(self, images_B: Tensor) -> Tensor:
+        """Returns the part that each pixel shows; see `Truth.labels`."""
+        return self.truth.labels(self.images_n[images_B])
+
+    def part_pixels(self, image: int) -> NDArray[np.uint8]:
+        """Returns the part that each pixel of an image shows; see `Truth.part_pixels`."""
+        return self.truth.part_pixels(int(self.images_n[image]))
+
+    def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draws the images again with a part of another class; see `Truth.redrawn`."""
+        return self.truth.redrawn(self.images_n[images_B])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from torch import Tensor
@@ -15,42 +16,69 @@ from pipeline.progress import track
 
 BATCH_SIZE = 32
 
-Gathered = dict[str, dict[str, Tensor]]
+ByGroup = dict[str, dict[str, Tensor]]
 """Group → metric → a tensor whose first dimension is N."""
+
+
+class Gathered(NamedTuple):
+    """What groups have measured of batches of N images.
+
+    Args:
+        of_batches: the results of `of_batch`.
+        of_maps: explanation → the results of `of_maps`.
+    """
+
+    of_batches: ByGroup
+    of_maps: dict[str, ByGroup]
+
+    def of(self, images_n: Tensor) -> "Gathered":
+        """Returns what was measured of some of the images.
+
+        Args:
+            images_n: int64 n, their positions.
+        """
+        return Gathered(
+            _at(images_n, self.of_batches),
+            {explanation: _at(images_n, found) for explanation, found in self.of_maps.items()},
+        )
+
+
+def _at(images_n: Tensor, found: ByGroup) -> ByGroup:
+    return {
+        group: {metric: values[images_n] for metric, values in of_group.items()}
+        for group, of_group in found.items()
+    }
 
 
 def measure(
     evidence: Evidence, groups: Sequence[str], batch_size: int = BATCH_SIZE
 ) -> dict[str, Values]:
-    """Measures metric groups in one pass over the images.
+    """Measures metric groups in one pass over the images; see `gather` and `values_of`."""
+    return values_of(evidence, groups, gather(evidence, groups, batch_size))
+
+
+def values_of(evidence: Evidence, groups: Sequence[str], gathered: Gathered) -> dict[str, Values]:
+    """Returns the values of metric groups.
 
     Args:
-        evidence: a model's outputs for the N images of a split.
+        evidence: a model's outputs for N images.
         groups: names of the groups to measure, as registered.
-        batch_size: number of images per batch, ≥ 1.
+        gathered: what was measured of batches of these images.
 
     Returns:
         group → metric → value. The names of metrics of saliency maps by another explanation than
         `mask` end in that explanation's name, as in `vlc_prp`.
-
-    Raises:
-        ProtoMaskError: the split holds no image.
     """
-    if not evidence.ids:
-        raise ProtoMaskError("no metric can be measured: the split holds no image")
     values: dict[str, Values] = {name: {} for name in groups}
-    without = _without_prototypes(evidence, groups)
-    groups = [name for name in groups if name not in without]
-    for name in _having("measure", groups):
+    for name in _having("measure", _measurable(evidence, groups)):
         values[name] |= METRIC_GROUPS[name].measure(evidence)
-    of_batches, of_maps = _over_batches(evidence, groups, batch_size)
-    for name, gathered in of_batches.items():
-        values[name] |= METRIC_GROUPS[name].from_batches(evidence, gathered)
-    for explanation, by_group in of_maps.items():
+    for name, found in gathered.of_batches.items():
+        values[name] |= METRIC_GROUPS[name].from_batches(evidence, found)
+    for explanation, by_group in gathered.of_maps.items():
         suffix = "" if explanation == "mask" else f"_{explanation}"
-        for name, gathered in by_group.items():
-            found = METRIC_GROUPS[name].from_maps(evidence, gathered)
-            values[name] |= {metric + suffix: value for metric, value in found.items()}
+        for name, found in by_group.items():
+            measured = METRIC_GROUPS[name].from_maps(evidence, found)
+            values[name] |= {metric + suffix: value for metric, value in measured.items()}
     return values
 
 
@@ -74,6 +102,11 @@ def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str
     why = "a black box has no prototypes"
     without = _without_prototypes(evidence, groups)
     return missing | {name: dict.fromkeys(METRIC_GROUPS[name].notes, why) for name in without}
+
+
+def _measurable(evidence: Evidence, groups: Sequence[str]) -> list[str]:
+    without = _without_prototypes(evidence, groups)
+    return [name for name in groups if name not in without]
 
 
 def _without_prototypes(evidence: Evidence, groups: Sequence[str]) -> list[str]:
@@ -117,15 +150,25 @@ def _having(method: str, groups: Sequence[str]) -> list[str]:
     return [name for name in groups if getattr(type(METRIC_GROUPS[name]), method) is not default]
 
 
-def _over_batches(
-    evidence: Evidence, groups: Sequence[str], batch_size: int
-) -> tuple[Gathered, dict[str, Gathered]]:
-    """Calls every group's `of_batch` and, for each explanation, `of_maps`."""
-    of_batches: Gathered = defaultdict(dict)
-    of_maps: dict[str, Gathered] = defaultdict(lambda: defaultdict(dict))
+def gather(evidence: Evidence, groups: Sequence[str], batch_size: int = BATCH_SIZE) -> Gathered:
+    """Calls every group's `of_batch` and, for each explanation, `of_maps`.
+
+    Args:
+        evidence: a model's outputs for the N images of a split.
+        groups: names of the groups to measure, as registered.
+        batch_size: number of images per batch, ≥ 1.
+
+    Raises:
+        ProtoMaskError: the split holds no image.
+    """
+    if not evidence.ids:
+        raise ProtoMaskError("no metric can be measured: the split holds no image")
+    groups = _measurable(evidence, groups)
+    of_batches: ByGroup = defaultdict(dict)
+    of_maps: dict[str, ByGroup] = defaultdict(lambda: defaultdict(dict))
     on_batches, on_maps = _having("of_batch", groups), _having("of_maps", groups)
     if not on_batches and not on_maps:
-        return of_batches, of_maps
+        return Gathered(of_batches, of_maps)
     # A batch holds crops and copies: it is released before the next one is loaded.
     total = math.ceil(len(evidence.ids) / batch_size)
     for batch in track(evidence.batches(batch_size), "Measuring", total):
@@ -137,7 +180,7 @@ def _over_batches(
             for name in on_maps:
                 found = METRIC_GROUPS[name].of_maps(batch, drawn)
                 _store(of_maps[explanation.name][name], found, batch)
-    return of_batches, of_maps
+    return Gathered(of_batches, of_maps)
 
 
 def _store(gathered: dict[str, Tensor], found: dict[str, Tensor], batch: Batch) -> None:

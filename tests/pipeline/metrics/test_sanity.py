@@ -1,8 +1,9 @@
 import math
 
+import pytest
 import torch
 
-from pipeline.metrics.sanity import no_better
+from pipeline.metrics.sanity import Controls, evenly_spaced, no_better
 
 
 def values(**changes):
@@ -44,3 +45,24 @@ def test_explanations_are_compared_each_for_itself():
     ours = {"purity": torch.tensor([9.0, 9]), "purity_prp": torch.tensor([1.0, 1])}
     theirs = {"purity": torch.tensor([5.0, 5]), "purity_prp": torch.tensor([5.0, 5])}
     assert no_better(ours, theirs, 0) == ["purity_prp"]
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "expected"),
+    [(10, 4, [0, 2, 5, 7]), (3, 4, [0, 1, 2]), (4, 4, [0, 1, 2, 3]), (5, 1, [0])],
+)
+def test_samples_are_evenly_spaced_by_hand(total, most, expected):
+    assert evenly_spaced(total, most).tolist() == expected
+
+
+def test_a_control_says_nothing_of_images_outside_its_sample():
+    controls = Controls(torch.tensor([0, 2]), {"random_weights": values(purity=torch.ones(2))})
+    assert set(controls.named()) == {
+        "purity_random_weights",
+        "deletion_auc_random_weights",
+        "deletion_on_random_weights",
+    }
+    of_images = controls.of_images(3)
+    assert list(of_images) == ["purity_random_weights"]
+    expected = torch.tensor([1, math.nan, 1])
+    torch.testing.assert_close(of_images["purity_random_weights"], expected, equal_nan=True)

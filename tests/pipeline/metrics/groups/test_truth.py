@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pipeline.metrics.evidence import Evidence
+from pipeline.metrics.evidence import Evidence, TruthOfSome
 from pipeline.metrics.groups import truth
-from pipeline.metrics.measuring import measure, unavailable
+from pipeline.metrics.measuring import gather, measure, unavailable, values_of
 from pipeline.model.base.head import PresenceHead
 from pipeline.model.base.inference import ModelOutputs
 
@@ -294,6 +294,35 @@ def known(make_evidence: Callable[..., Evidence]) -> Evidence:
 
 def measured(evidence: Evidence, *batch_size: int) -> dict:
     return measure(evidence, ["truth"], *batch_size)["truth"]
+
+
+def test_what_was_gathered_of_all_images_gives_the_values_of_a_sample(known: Evidence) -> None:
+    sample = torch.tensor([1])
+    assert known.truth is not None
+    alone = replace(
+        known,
+        ids=[known.ids[1]],
+        labels_N=known.labels_N[sample],
+        outputs=ModelOutputs(*(tensor[sample] for tensor in known.outputs)),
+        truth=TruthOfSome(known.truth, sample),
+    )
+    found = values_of(alone, ["truth"], gather(known, ["truth"]).of(sample))["truth"]
+    both = measured(known)
+    assert set(found) == set(both) and len(found["purity"]) == 1
+    assert found["purity"] == both["purity"][1:]
+    # Prototypes of a single image are found on a part once each, which says nothing of agreement.
+    assert math.isnan(found["part_agreement"]) and not math.isnan(both["part_agreement"])
+
+
+def test_truth_of_some_images_is_asked_about_these(known: Evidence) -> None:
+    assert known.truth is not None
+    some = TruthOfSome(known.truth, torch.tensor([1]))
+    asked, expected = torch.tensor([0]), torch.tensor([1])
+    assert torch.equal(some.labels(asked), known.truth.labels(expected))
+    assert torch.equal(some.distinguishing_CCQ, known.truth.distinguishing_CCQ)
+    for ours, theirs in zip(some.redrawn(asked), known.truth.redrawn(expected), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(some.redrawn(asked)[0], known.truth.redrawn(asked)[0])
 
 
 def test_all_of_it_by_hand(known: Evidence) -> None:
