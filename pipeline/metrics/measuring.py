@@ -63,7 +63,7 @@ def values_of(evidence: Evidence, groups: Sequence[str], gathered: Gathered) -> 
     Args:
         evidence: a model's outputs for N images.
         groups: names of the groups to measure, as registered.
-        gathered: what was measured of batches of these images.
+        gathered: what was measured of batches of these images, by these groups and maybe others.
 
     Returns:
         group → metric → value. The names of metrics of saliency maps by another explanation than
@@ -72,12 +72,12 @@ def values_of(evidence: Evidence, groups: Sequence[str], gathered: Gathered) -> 
     values: dict[str, Values] = {name: {} for name in groups}
     for name in _having("measure", _measurable(evidence, groups)):
         values[name] |= METRIC_GROUPS[name].measure(evidence)
-    for name, found in gathered.of_batches.items():
-        values[name] |= METRIC_GROUPS[name].from_batches(evidence, found)
+    for name in _among(groups, gathered.of_batches):
+        values[name] |= METRIC_GROUPS[name].from_batches(evidence, gathered.of_batches[name])
     for explanation, by_group in gathered.of_maps.items():
         suffix = "" if explanation == "mask" else f"_{explanation}"
-        for name, found in by_group.items():
-            measured = METRIC_GROUPS[name].from_maps(evidence, found)
+        for name in _among(groups, by_group):
+            measured = METRIC_GROUPS[name].from_maps(evidence, by_group[name])
             values[name] |= {metric + suffix: value for metric, value in measured.items()}
     return values
 
@@ -102,6 +102,10 @@ def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str
     why = "a black box has no prototypes"
     without = _without_prototypes(evidence, groups)
     return missing | {name: dict.fromkeys(METRIC_GROUPS[name].notes, why) for name in without}
+
+
+def _among(groups: Sequence[str], gathered: ByGroup) -> list[str]:
+    return [name for name in groups if name in gathered]
 
 
 def _measurable(evidence: Evidence, groups: Sequence[str]) -> list[str]:
