@@ -18,7 +18,7 @@ HIGHER_IS_BETTER = (
     "deletion_auc",
 )
 
-CONTROL_IMAGES = 96
+CONTROL_IMAGES = 120
 """Test images that controls are measured on, at most."""
 
 
