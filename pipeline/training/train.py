@@ -331,7 +331,8 @@ class Training:
             self.network.standardise(features_XF)
             if from_crops:
                 labels_X = self.labels[rows].unsqueeze(1).expand_as(valid_NV)[valid_NV]
-                self.network.start_from(features_XF, labels_X, self.seed)
+                views = features_NVF.shape[1]
+                self.network.start_from(features_XF, labels_X, views, self.seed)
         self.synchroniser.agree()
 
     def _optimizer(self) -> torch.optim.Optimizer:

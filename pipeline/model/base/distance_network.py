@@ -11,11 +11,14 @@ from pipeline.model.base.distances import above, crop_distances, similarity, sma
 from pipeline.model.base.head import DistanceHead
 from pipeline.model.base.network import Output, PrototypeNetwork
 from pipeline.model.base.relevance_target import SMALLEST
-from pipeline.model.base.start import centres, discriminants
+from pipeline.model.base.start import centres, discriminants, kinds, principal_axes
 
 EPSILON = 0.25
 """The ε of the epsilon rule in `SimilarityTarget.relevance`, relative to the root mean square of
 the pre-activations."""
+
+VIEWS_OF_A_KIND = 5
+"""Views of each kind that a class has, on average, at least."""
 
 
 class DistanceNetwork(PrototypeNetwork):
@@ -145,31 +148,45 @@ class DistanceNetwork(PrototypeNetwork):
         }
 
     @torch.no_grad()
-    def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
+    def start_from(self, features_XF: Tensor, labels_X: Tensor, views: int, seed: int) -> None:
         """Initialises W and the prototypes from features of the training views.
 
-        The first rows of W become linear discriminants; the remaining ones are unchanged. The
-        prototypes of a class become cluster centres of its views' embeddings; those of a class
-        without views are unchanged.
+        The first half of W's rows become linear discriminants of classes among views of the same
+        kind (`start.discriminants`), the second half the principal axes of the features, which tell
+        kinds apart. Rows that there is no direction for are unchanged. The prototypes of a class
+        become cluster centres of its views' embeddings; those of a class without views are
+        unchanged.
 
         Args:
             features_XF: backbone features of X training views, float X×F.
             labels_X: int64 X, the classes of the views' images, 0..C−1.
+            views: V, the number of views of an image, and so of kinds, unless there are too few.
             seed: seed of the clustering, ≥ 0.
         """
-        self._discriminate(features_XF, labels_X)
+        self._discriminate(features_XF, labels_X, views, seed)
         embeddings_XD = self.embed(features_XF)
         for label in labels_X.unique():
             own = self.class_of == label
             found = centres(embeddings_XD[labels_X == label].cpu(), int(own.sum()), seed)
             self.prototypes[own] = found.to(self.device)
 
-    def _discriminate(self, features_XF: Tensor, labels_X: Tensor) -> None:
+    def _discriminate(self, features_XF: Tensor, labels_X: Tensor, views: int, seed: int) -> None:
         standard_XF = self.standard(features_XF)
-        found_dF = discriminants(standard_XF.cpu(), labels_X.cpu(), self.settings.embedding_dim)
-        found_dF = found_dF.to(self.device)
-        self.projection.weight[: len(found_dF)] = found_dF
-        self.projection.bias[: len(found_dF)] = -found_dF @ standard_XF.mean(0)
+        on_cpu_XF, labels_X = standard_XF.cpu(), labels_X.cpu()
+        D = self.settings.embedding_dim
+        axes_dF = principal_axes(on_cpu_XF, D // 2)
+        kinds_X = kinds(on_cpu_XF @ axes_dF.T, self._num_kinds(labels_X, views), seed)
+        tell_apart_dF = discriminants(on_cpu_XF, labels_X, D - D // 2, kinds_X)
+        for first, found_dF in ((0, tell_apart_dF), (D - D // 2, axes_dF)):
+            rows = slice(first, first + len(found_dF))
+            found_dF = found_dF.to(self.device)
+            self.projection.weight[rows] = found_dF
+            self.projection.bias[rows] = -found_dF @ standard_XF.mean(0)
+
+    @staticmethod
+    def _num_kinds(labels_X: Tensor, views: int) -> int:
+        """Returns the number of kinds, such that classes have views enough of each."""
+        return max(1, min(views, len(labels_X) // (VIEWS_OF_A_KIND * len(labels_X.unique()))))
 
     def keep(self, prototypes: Tensor) -> None:
         """Removes all prototypes except the given ones.

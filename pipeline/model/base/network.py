@@ -249,12 +249,13 @@ class PrototypeNetwork(nn.Module, ABC):
             `lr_prototypes`.
         """
 
-    def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
+    def start_from(self, features_XF: Tensor, labels_X: Tensor, views: int, seed: int) -> None:
         """Initialises parameters from features of the training views; by default does nothing.
 
         Args:
             features_XF: backbone features of X training views, float X×F.
             labels_X: int64 X, the classes of the views' images, 0..C−1.
+            views: V, the number of views of an image.
             seed: seed of the clustering, ≥ 0.
         """
 

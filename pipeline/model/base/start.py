@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SHRINKAGE = 0.3
+SHRINKAGE = 0.6
 NOTHING = 1e-6
 """A standard deviation within classes below this share of the whole one is rounding."""
 BLOCK = 4096
@@ -26,55 +26,118 @@ def mean_and_deviation(features_XF: Tensor) -> tuple[Tensor, Tensor]:
     return mean_F, (torch.stack(squares).sum(0) / len(features_XF)).sqrt()
 
 
-def discriminants(features_XF: Tensor, labels_X: Tensor, count: int) -> Tensor:
-    """Computes the linear discriminants of classes (Fisher, 1936).
+def principal_axes(features_XF: Tensor, count: int) -> Tensor:
+    """Computes the directions in which features vary most (principal component analysis).
 
-    The covariances within and between classes are shrunk towards multiples of the identity by 0.3,
-    since a class seldom has more crops than features. If the features do not vary within classes,
-    as with one crop a class, the covariance within them counts as a multiple of the identity, and
-    the discriminants are the principal axes of the class means.
+    Args:
+        features_XF: standardised pooled features of crops, float X×F on the CPU.
+        count: maximum number of directions, ≥ 0.
+
+    Returns:
+        float32 d×F, the most varied first, with d ≤ count directions in which they vary at all,
+        scaled by one factor so that all d·X projections of the features have a standard deviation
+        of 1.
+    """
+    from scipy.linalg import eigh
+
+    features_XF = features_XF.float()
+    alike_X = np.zeros(len(features_XF), np.int64)
+    covariance_FF, _ = _covariances(features_XF, alike_X, alike_X[:1])
+    variance_F, axes_FF = eigh(covariance_FF)
+    varied = min(count, int((variance_F > NOTHING**2 * variance_F.sum()).sum()))
+    if varied == 0:
+        return features_XF.new_zeros(0, features_XF.shape[1])
+    return _scaled(axes_FF.T[::-1][:varied], features_XF)
+
+
+def kinds(projections_XD: Tensor, count: int, seed: int) -> Tensor:
+    """Clusters crops into kinds, such as the parts of an object, by k-means.
+
+    Args:
+        projections_XD: the crops' features along their principal axes, float X×D on the CPU.
+        count: number of kinds, ≥ 1.
+        seed: seed of the random initial centres, ≥ 0.
+
+    Returns:
+        int64 X, the kind of each crop, 0..count−1.
+    """
+    if projections_XD.shape[1] == 0:
+        return torch.zeros(len(projections_XD), dtype=torch.int64)
+    centres_KD = centres(projections_XD, count, seed).to(projections_XD.dtype)
+    blocks = projections_XD.split(BLOCK)
+    return torch.cat([torch.cdist(block, centres_KD).argmin(dim=1) for block in blocks])
+
+
+def discriminants(
+    features_XF: Tensor, labels_X: Tensor, count: int, kinds_X: Tensor | None = None
+) -> Tensor:
+    """Computes linear discriminants (Fisher, 1936) of classes among crops of the same kind.
+
+    What tells a beak from a tail is not what tells two classes' beaks apart. So the covariance
+    between classes is that of the class means around the mean of their kind, and the covariance
+    within them that around the mean of a class and kind. Both are shrunk towards multiples of the
+    identity by 0.6, since a class seldom has more crops than features. If the features do not vary
+    within classes, as with one crop a class, the covariance within them counts as a multiple of the
+    identity, and the discriminants are the principal axes of the class means.
 
     Args:
         features_XF: standardised pooled features of crops, float X×F on the CPU.
         labels_X: int64 X, the classes of the crops' images, on the CPU.
-        count: maximum number of directions, ≥ 1.
+        count: maximum number of directions, ≥ 0.
+        kinds_X: int64 X, the kind of each crop; None for a single kind.
 
     Returns:
-        float32 d×F with d = min(count, classes present − 1), the most discriminative first, scaled
-        by one factor so that all d·X projections of the features have a standard deviation of 1. No
-        direction (0×F) if there is only one class or no feature varies.
+        float32 d×F with d = min(count, the sum over kinds of the classes present − 1), the most
+        discriminative first, scaled by one factor so that all d·X projections of the features have
+        a standard deviation of 1. No direction (0×F) if each kind is of one class or no feature
+        varies.
     """
-    classes, place_X = np.unique(labels_X.numpy(), return_inverse=True)
+    kinds_X = torch.zeros_like(labels_X) if kinds_X is None else kinds_X
+    of_both = np.stack([kinds_X.numpy(), labels_X.numpy()])
+    (kind_G, _), place_X = np.unique(of_both, axis=1, return_inverse=True)
+    count = min(count, len(kind_G) - len(np.unique(kind_G)))
     features_XF = features_XF.float()
-    if len(classes) < 2 or not features_XF.std(dim=0).any():
+    if count == 0 or not features_XF.std(dim=0).any():
         return features_XF.new_zeros(0, features_XF.shape[1])
-    directions = _directions(*_covariances(features_XF, place_X, len(classes)))
-    chosen_dF = torch.from_numpy(directions[: min(count, len(classes) - 1)]).float()
+    directions = _directions(*_covariances(features_XF, place_X.reshape(-1), kind_G))
+    return _scaled(directions[:count], features_XF)
+
+
+def _scaled(directions_dF: NDArray[np.float64], features_XF: Tensor) -> Tensor:
+    """Scales directions by one factor so that all projections have a standard deviation of 1."""
+    chosen_dF = torch.from_numpy(directions_dF.copy()).float()
     return chosen_dF / (features_XF @ chosen_dF.T).std(correction=0)
 
 
 def _covariances(
-    features_XF: Tensor, place_X: NDArray[np.int64], classes: int
+    features_XF: Tensor, place_X: NDArray[np.int64], kind_G: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the covariances within and between classes, F×F each.
+    """Returns the covariances within groups, and between groups of the same kind, F×F each.
 
     Double precision takes a block of crops at a time: copies of all would be several times as large
     as the features themselves.
+
+    Args:
+        features_XF: features of X crops, float X×F.
+        place_X: int64 X, the group of each crop, 0..G−1.
+        kind_G: int64 G, the kind of each group, 0 or more.
     """
-    count_C = np.bincount(place_X, minlength=classes)
-    means_CF = np.zeros((classes, features_XF.shape[1]))
+    count_G = np.bincount(place_X)
+    means_GF = np.zeros((len(count_G), features_XF.shape[1]))
     places = torch.from_numpy(place_X).split(BLOCK)
     blocks = list(zip(features_XF.split(BLOCK), places, strict=True))
     for block_BF, place_B in blocks:
-        np.add.at(means_CF, place_B.numpy(), block_BF.numpy())
-    means_CF /= count_C[:, None]
+        np.add.at(means_GF, place_B.numpy(), block_BF.numpy())
+    means_GF /= count_G[:, None]
     within_FF = np.zeros((features_XF.shape[1], features_XF.shape[1]))
     for block_BF, place_B in blocks:
-        deviations = block_BF.numpy() - means_CF[place_B.numpy()]
+        deviations = block_BF.numpy() - means_GF[place_B.numpy()]
         within_FF += deviations.T @ deviations
-    share_C = count_C / len(place_X)
-    means_CF -= share_C @ means_CF
-    return within_FF / len(place_X), (share_C[:, None] * means_CF).T @ means_CF
+    share_G = count_G / len(place_X)
+    for kind in np.unique(kind_G):
+        own_G = kind_G == kind
+        means_GF[own_G] -= share_G[own_G] @ means_GF[own_G] / share_G[own_G].sum()
+    return within_FF / len(place_X), (share_G[:, None] * means_GF).T @ means_GF
 
 
 def _directions(

@@ -142,21 +142,21 @@ class ProtoPool(DistanceNetwork):
         return groups | {"prototypes": [self.prototypes, self.slots]}
 
     @torch.no_grad()
-    def start_from(self, features_XF: Tensor, labels_X: Tensor, seed: int) -> None:
+    def start_from(self, features_XF: Tensor, labels_X: Tensor, views: int, seed: int) -> None:
         """Initialises W, the prototypes and the slots from features of the training views.
 
-        The first rows of W become linear discriminants. ⌊P / C⌋ prototypes become cluster centres
-        of each class; the remaining ones are unchanged. In each class's slots, the logits of those
-        K prototypes are increased whose similarity to the class's views exceeds the mean over
-        classes most.
+        W starts as in `DistanceNetwork`. ⌊P / C⌋ prototypes become cluster centres of each class;
+        the remaining ones are unchanged. In each class's slots, the logits of those K prototypes
+        are increased whose similarity to the class's views exceeds the mean over classes most.
 
         Args:
             features_XF: backbone features of X training views, float X×F.
             labels_X: int64 X, the classes of the views' images, 0..C−1.
+            views: V, the number of views of an image.
             seed: seed of the clustering, ≥ 0.
         """
         assert self.slots is not None
-        self._discriminate(features_XF, labels_X)
+        self._discriminate(features_XF, labels_X, views, seed)
         embedding_XD = self.embed(features_XF)
         each = len(self.prototypes) // self.num_classes
         for label in labels_X.unique().tolist() if each else ():

@@ -238,7 +238,7 @@ def test_starts_from_the_centres_of_each_class() -> None:
     """Five prototypes are two for each class, and one that stays as it was."""
     network = make(prototypes=5, slots=1)
     last = network.prototypes[4].clone()
-    network.start_from(VIEWS, CLASSES, seed=0)
+    network.start_from(VIEWS, CLASSES, views=1, seed=0)
     z = network.embed(VIEWS).view(2, 2, 2, 2).mean(2)
     for label, centres in enumerate(z):
         own = network.prototypes[2 * label : 2 * label + 2]
@@ -253,7 +253,7 @@ def test_a_slot_leans_to_what_its_class_has_and_others_have_not() -> None:
     network = make(prototypes=5, slots=1)
     assert network.slots is not None
     before = network.slots.detach().clone()
-    network.start_from(VIEWS, CLASSES, seed=0)
+    network.start_from(VIEWS, CLASSES, views=1, seed=0)
     B, C = (network.embed(view) for view in VIEWS[[2, 6]])
     chosen = [torch.cdist(z[None], network.prototypes).argmin().item() for z in (B, C)]
     expected = torch.zeros(2, 1, 5)
@@ -264,5 +264,5 @@ def test_a_slot_leans_to_what_its_class_has_and_others_have_not() -> None:
 def test_fewer_prototypes_than_classes_stay_as_they_were() -> None:
     network = make(prototypes=2, classes=3, slots=1)
     before = network.prototypes.clone()
-    network.start_from(VIEWS, torch.arange(8) % 3, seed=0)
+    network.start_from(VIEWS, torch.arange(8) % 3, views=1, seed=0)
     assert torch.equal(network.prototypes, before)

@@ -199,9 +199,14 @@ def test_start_from_crops() -> None:
     labels = torch.tensor([0, 0, 1, 1])
     before = network.projection.weight.clone(), network.projection.bias.clone()
     network.standardise(features)
-    network.start_from(features, labels, seed=0)
-    assert torch.equal(network.projection.weight[1:], before[0][1:])
-    assert torch.equal(network.projection.bias[1:], before[1][1:])
+    network.start_from(features, labels, views=1, seed=0)
+    # D = 4: two rows for discriminants, of which two classes have one, and two for axes. Of the
+    # standardised features, two are correlated and one is constant: (1, ±1, 0) / √2.
+    assert torch.equal(network.projection.weight[1], before[0][1])
+    assert torch.equal(network.projection.bias[1], before[1][1])
+    half = math.sqrt(0.5)
+    axes = network.projection.weight[2:].detach().abs()
+    torch.testing.assert_close(axes, torch.tensor([[half, half, 0], [half, half, 0]]))
     embedded = network.embed(features)
     logit = torch.logit(embedded)[:, 0]
     # Class means ∓5 and a spread of 1 within: the one discriminant parts the classes around 0.
@@ -214,9 +219,19 @@ def test_start_from_crops() -> None:
         torch.testing.assert_close(distance, torch.zeros(2), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("each", "views", "expected"), [(50, 16, 10), (50, 4, 4), (9, 16, 1), (1, 16, 1)]
+)
+def test_there_are_as_many_kinds_as_views_of_which_classes_have_five(
+    each: int, views: int, expected: int
+) -> None:
+    labels = torch.arange(3).repeat(each)
+    assert make_network()._num_kinds(labels, views) == expected
+
+
 def test_start_from_crops_without_any_of_a_class() -> None:
     network = make_network(classes=3)
     before = network.prototypes.clone()
-    network.start_from(torch.rand(6, 3), torch.tensor([0, 0, 0, 2, 2, 2]), seed=0)
+    network.start_from(torch.rand(6, 3), torch.tensor([0, 0, 0, 2, 2, 2]), views=1, seed=0)
     assert torch.equal(network.prototypes[2:4], before[2:4])
     assert not torch.isclose(network.prototypes, before)[[0, 1, 4, 5]].any()

@@ -3,10 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from pipeline.model.base import start
-from pipeline.model.base.start import SHRINKAGE, centres, discriminants
+from pipeline.model.base.start import (
+    SHRINKAGE,
+    centres,
+    discriminants,
+    kinds,
+    principal_axes,
+)
 
 
 def test_mean_and_deviation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,8 +25,8 @@ def test_mean_and_deviation_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_discriminant_by_hand() -> None:
-    """Class means (∓3, 0); covariance within classes diag(1, 4), shrunk by 0.3 towards 2.5:
-    diag(1.45, 3.55). Fisher's direction is Sw⁻¹(μ₁ − μ₀) ∝ (1, 0); projections ±3 ± 1 have a
+    """Class means (∓3, 0); covariance within classes diag(1, 4), shrunk by 0.6 towards 2.5:
+    diag(1.9, 3.1). Fisher's direction is Sw⁻¹(μ₁ − μ₀) ∝ (1, 0); projections ±3 ± 1 have a
     standard deviation of √10."""
     features = torch.tensor(
         [[-4.0, -2], [-4, 2], [-2, -2], [-2, 2], [2, -2], [2, 2], [4, -2], [4, 2]]
@@ -62,6 +69,69 @@ def test_discriminants_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch
     found = discriminants(torch.from_numpy(features), torch.from_numpy(labels), 9).numpy()
     sign = np.sign((found * expected).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(found, sign * expected, atol=1e-5)
+
+
+def test_discriminant_among_crops_of_a_kind_by_hand() -> None:
+    """Kinds lie at x = ∓10; within each, class means differ by 2 in y, and crops by ±1 in x. So the
+    kinds, however far apart, tell nothing of classes, and the direction is y: projections ±1."""
+    x = torch.tensor([-11.0, -9, 9, 11]).repeat(2)
+    y = torch.tensor([-1.0, 1]).repeat_interleave(4)
+    labels, kind = (y > 0).long(), (x > 0).long()
+    found = discriminants(torch.stack([x, y], 1), labels, 5, kind)
+    # two kinds, of two classes each, would allow a second direction, in which nothing differs
+    np.testing.assert_allclose(found[0].abs() / found[0].norm(), [0, 1], atol=1e-6)
+
+
+def test_discriminants_among_kinds_are_those_of_features_around_the_kinds_mean() -> None:
+    generator = torch.Generator().manual_seed(3)
+    labels, kind = torch.arange(4).repeat(30), torch.arange(3).repeat_interleave(40)
+    features = torch.randn(120, 6, generator=generator)
+    features += 9 * torch.randn(3, 6, generator=generator)[kind]
+    features += torch.randn(12, 6, generator=generator)[4 * kind + labels]
+    means = torch.stack([features[kind == k].mean(0) for k in range(3)])
+    of_both = 4 * kind + labels  # Around its kind's mean, a class of a kind is a class of its own.
+    expected = discriminants(features - means[kind], of_both, 6)
+    found = discriminants(features, labels, 6, kind)
+    sign = (found * expected).sum(1, keepdim=True).sign()
+    direction = found / found.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(
+        direction, sign * expected / expected.norm(dim=1, keepdim=True), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_each_kind_of_one_class_has_no_discriminant() -> None:
+    features = torch.rand(8, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    assert discriminants(features, labels, 3, labels).shape == (0, 3)
+
+
+def test_principal_axes_by_hand() -> None:
+    """±3 in x, ±1 in y, nothing in z: x, then y. The 8 projections ±3, ±3, 0, … and their like have
+    a mean square of (2·9 + 2·1) / 8 = 2.5."""
+    features = torch.tensor([[3.0, 0, 5], [-3, 0, 5], [0, 1, 5], [0, -1, 5]])
+    found = principal_axes(features, 3)
+    one = 1 / np.sqrt(2.5)
+    np.testing.assert_allclose(found.abs(), [[one, 0, 0], [0, one, 0]], atol=1e-6)
+    assert principal_axes(features, 1).shape == (1, 3)
+    assert principal_axes(features[:1], 2).shape == (0, 3)
+    assert principal_axes(features, 0).shape == (0, 3)
+
+
+def test_principal_axes_are_those_of_scikit_learn() -> None:
+    features = torch.randn(60, 7, generator=torch.Generator().manual_seed(4)) * torch.arange(1, 8)
+    expected = PCA(3).fit(features.numpy()).components_
+    found = principal_axes(features, 3).numpy()
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    sign = np.sign((found * expected).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(found, sign * expected, atol=1e-4)
+
+
+def test_kinds_are_clusters() -> None:
+    projections = torch.tensor([[0.0], [9.1], [0.1], [9], [0.2]])
+    found = kinds(projections, 2, seed=0)
+    assert found.tolist() in ([0, 1, 0, 1, 0], [1, 0, 1, 0, 1])
+    assert kinds(projections, 1, seed=0).tolist() == [0] * 5
+    assert kinds(torch.zeros(3, 0), 2, seed=0).tolist() == [0] * 3
 
 
 def test_discriminants_are_scaled_together_to_one() -> None:
