@@ -804,7 +804,7 @@ def test_starts_from_the_training_crops_alone(
     features = training._stored_features(rows)[valid]
     at_first.standardise(features)
     labels = training.labels[rows].unsqueeze(1).expand_as(valid)[valid]
-    at_first.start_from(features, labels, training.seed)
+    at_first.start_from(features, labels, valid.shape[1], training.seed)
     for name, value in at_first.state_dict().items():
         torch.testing.assert_close(training.network.state_dict()[name], value)
     assert not valid.all(), "a missing crop must not count"
