@@ -48,7 +48,7 @@ class TrainSettings(BaseModel):
         lr_prototypes: Adam's learning rate of the prototypes and of their assignment to classes; of
             the classifier in models whose prototypes are not vectors.
         start: initialisation of W and the prototypes: `random`, or `crops` for linear discriminants
-            and class-wise cluster centres of the training crops' features.
+            and principal axes of the training crops' features, and class-wise cluster centres.
         step_size: the learning rates are halved every so many joint epochs.
         loss: weights of the terms of the model's loss (`loss_terms` of its settings) by name, and
             of `cross_entropy`, which is 1 unless given.
