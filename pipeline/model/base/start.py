@@ -10,6 +10,9 @@ from torch import Tensor
 SHRINKAGE = 0.6
 NOTHING = 1e-6
 """A standard deviation within classes below this share of the whole one is rounding."""
+SPREAD = 1.0
+"""Standard deviation of W's projections at the start. With a smaller one a model with a frozen
+backbone names more birds right, and by larger regions (docs/design.md)."""
 BLOCK = 4096
 """How many crops are held in double precision at a time."""
 
@@ -104,9 +107,9 @@ def discriminants(
 
 
 def _scaled(directions_dF: NDArray[np.float64], features_XF: Tensor) -> Tensor:
-    """Scales directions by one factor so that all projections have a standard deviation of 1."""
+    """Scales directions by one factor so that all projections have the standard deviation SPREAD."""
     chosen_dF = torch.from_numpy(directions_dF.copy()).float()
-    return chosen_dF / (features_XF @ chosen_dF.T).std(correction=0)
+    return SPREAD * chosen_dF / (features_XF @ chosen_dF.T).std(correction=0)
 
 
 def _covariances(
