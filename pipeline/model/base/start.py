@@ -107,7 +107,7 @@ def discriminants(
 
 
 def _scaled(directions_dF: NDArray[np.float64], features_XF: Tensor) -> Tensor:
-    """Scales directions by one factor so that all projections have the standard deviation SPREAD."""
+    """Scales directions by one factor so that projections have the standard deviation SPREAD."""
     chosen_dF = torch.from_numpy(directions_dF.copy()).float()
     return SPREAD * chosen_dF / (features_XF @ chosen_dF.T).std(correction=0)
 
