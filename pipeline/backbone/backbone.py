@@ -412,3 +412,17 @@ def _find_layout(network: Any, name: str, group: str) -> Layout:
         f"{group}.backbone: {name} ends in something of shape {shape}, not in a feature map "
         "with height and width; take a convolutional network, a vision or a Swin transformer"
     )
+
+
+def round_on_gpu(*, coarsely: bool = False) -> None:
+    """Lets cuDNN compute this process' convolutions alike in every run, and as exactly as asked.
+
+    By default PyTorch has it round the factors of float32 products to 10 bits (TF32), by which
+    features differ from a CPU's, and with the number of images computed together, by up to a
+    hundredth of the largest; and it may add up gradients in any order.
+
+    Args:
+        coarsely: whether factors are rounded to 10 bits, which is faster.
+    """
+    torch.backends.cudnn.allow_tf32 = coarsely
+    torch.backends.cudnn.deterministic = True

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from pipeline.backbone.backbone import round_on_gpu
 from pipeline.backbone.engine import Wanted
-from pipeline.backbone.rounding import round_on_gpu
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.settings import Precision
 from pipeline.training.settings import Runtime

@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.backbone.backbone import Backbone
+from pipeline.backbone.backbone import Backbone, round_on_gpu
 from pipeline.backbone.engine import Wanted, version
-from pipeline.backbone.rounding import round_on_gpu
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file, sha256
 from pipeline.masks.segmenter import Machine, Source
