@@ -163,14 +163,16 @@ class DistanceNetwork(PrototypeNetwork):
             views: V, the number of views of an image, and so of kinds, unless there are too few.
             seed: seed of the clustering, ≥ 0.
         """
-        self._discriminate(features_XF, labels_X, views, seed)
+        self._start_projection(features_XF, labels_X, views, seed)
         embeddings_XD = self.embed(features_XF)
         for label in labels_X.unique():
             own = self.class_of == label
             found = centres(embeddings_XD[labels_X == label].cpu(), int(own.sum()), seed)
             self.prototypes[own] = found.to(self.device)
 
-    def _discriminate(self, features_XF: Tensor, labels_X: Tensor, views: int, seed: int) -> None:
+    def _start_projection(
+        self, features_XF: Tensor, labels_X: Tensor, views: int, seed: int
+    ) -> None:
         standard_XF = self.standard(features_XF)
         on_cpu_XF, labels_X = standard_XF.cpu(), labels_X.cpu()
         D = self.settings.embedding_dim

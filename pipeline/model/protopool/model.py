@@ -156,7 +156,7 @@ class ProtoPool(DistanceNetwork):
             seed: seed of the clustering, ≥ 0.
         """
         assert self.slots is not None
-        self._discriminate(features_XF, labels_X, views, seed)
+        self._start_projection(features_XF, labels_X, views, seed)
         embedding_XD = self.embed(features_XF)
         each = len(self.prototypes) // self.num_classes
         for label in labels_X.unique().tolist() if each else ():
