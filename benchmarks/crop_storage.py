@@ -6,6 +6,7 @@ parameters, such as the `dataset.root` of photographs.
 """
 
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,6 @@ def main(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         experiment = _Experiment(Path(folder), [f"dataset={dataset}", *(overrides or [])])
-        experiment.cut()
         found = pd.DataFrame(row for seed in range(seeds) for row in experiment.metrics(seed))
         console = Console()
         console.print(experiment.sizes())
@@ -44,26 +44,14 @@ def main(
 
 
 class _Experiment:
-    """An experiment in a folder, with one set of masks and the same crops kept in two ways."""
+    """An experiment in a folder, of which each seed's crops are kept in two ways."""
 
     def __init__(self, folder: Path, overrides: list[str]) -> None:
         self.folder, self.overrides = folder, overrides
 
-    def cut(self) -> None:
-        """Finds the masks and cuts the crops."""
-        workspace = self._workspace(EXACT, 0)
-        if workspace.read_params().dataset.root is not None:
-            scan.run(workspace)
-        prepare.run(workspace)
-        masks.run(workspace)
-        for storage in (EXACT, JPEG):
-            workspace = self._workspace(storage, 0)
-            crops.run(workspace)
-            workspace.crops.rename(self._store(storage))
-
     def metrics(self, seed: int) -> Iterator[dict[str, float | str | int]]:
         """Trains and measures a model for each way of keeping crops."""
-        prepare.run(self._workspace(EXACT, seed))
+        self._cut(seed)
         for storage in (EXACT, JPEG):
             workspace = self._workspace(storage, seed)
             workspace.crops.symlink_to(self._store(storage))
@@ -74,7 +62,7 @@ class _Experiment:
             yield {"storage": storage, "seed": seed, **flat(written)}
 
     def sizes(self) -> Table:
-        """Returns what crops take and what is lost of them."""
+        """Returns what the last seed's crops take and what is lost of them."""
         exact, jpeg = (CropStore(self._store(storage)) for storage in (EXACT, JPEG))
         table = Table("crops", "kB a crop", title=f"{int(exact.valid.sum())} crops")
         raw = exact.settings.side**2 * 3
@@ -86,6 +74,19 @@ class _Experiment:
         quality = [_psnr(exact, jpeg, image) for image in range(len(exact))]
         table.caption = f"JPEG's PSNR, mean: {np.concatenate(quality).mean():.1f} dB"
         return table
+
+    def _cut(self, seed: int) -> None:
+        """Finds the masks and cuts the crops; a data set that is drawn is another for each seed."""
+        workspace = self._workspace(EXACT, seed)
+        if workspace.read_params().dataset.root is not None:
+            scan.run(workspace)
+        prepare.run(workspace)
+        masks.run(workspace)
+        for storage in (EXACT, JPEG):
+            workspace, store = self._workspace(storage, seed), self._store(storage)
+            crops.run(workspace)
+            shutil.rmtree(store, ignore_errors=True)
+            workspace.crops.rename(store)
 
     def _store(self, storage: str) -> Path:
         return self.folder / f"{storage}.zarr"

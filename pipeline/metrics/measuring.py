@@ -14,7 +14,7 @@ from pipeline.metrics.evidence import Batch, Drawn, Evidence
 from pipeline.metrics.group import METRIC_GROUPS, MetricGroup
 from pipeline.progress import track
 
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 
 ByGroup = dict[str, dict[str, Tensor]]
 """Group → metric → a tensor whose first dimension is N."""

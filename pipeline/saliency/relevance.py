@@ -15,7 +15,7 @@ from torch.nn import functional
 from zennit.composites import SpecialFirstLayerMapComposite
 from zennit.core import Hook, ParamMod
 from zennit.layer import Sum
-from zennit.rules import Norm, Pass, ZBox
+from zennit.rules import Norm, ZBox
 
 from pipeline.backbone.backbone import LAST, Backbone, stage_outputs
 from pipeline.model.base.network import PrototypeNetwork
@@ -278,7 +278,7 @@ def _unpool(maps: Sequence[Tensor], target: RelevanceTarget, pooling: Pooling) -
 def _composite(low: Tensor, high: Tensor) -> SpecialFirstLayerMapComposite:
     """Returns the rules for all kinds of layers, for normalised pixels between low and high."""
     rules: list[tuple[Any, Hook]] = [
-        ((*ACTIVATIONS, *GATES, nn.LayerNorm), Pass()),
+        ((*ACTIVATIONS, *GATES, nn.LayerNorm), _Rule()),
         (Sum, SameSign()),
         (nn.AvgPool2d, Norm()),
         ((nn.Conv2d, nn.Linear), PositiveContributions()),
@@ -287,7 +287,47 @@ def _composite(low: Tensor, high: Tensor) -> SpecialFirstLayerMapComposite:
     return SpecialFirstLayerMapComposite(rules, first_map=[(nn.Conv2d, box)])
 
 
-class PositiveContributions(Hook):
+class _Replaced(torch.autograd.Function):
+    """Puts a rule into the graph in the place of a layer's gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, entered: Tensor, output: Tensor, share: Callable[..., Tensor]) -> Tensor:
+        ctx.share = share
+        return (
+            output.detach()
+        )  # a view of the output could not be changed in place by the next layer
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.share(*relevance), None, None
+
+
+class _Rule(Hook):
+    """A rule for a layer whose gradient is not computed; zennit's own hooks compute and drop it."""
+
+    def pre_forward(self, module: nn.Module, input: tuple[Tensor]) -> Tensor:
+        """Lets the layer compute without a graph."""
+        (self.stored_tensors["entered"],) = input
+        return input[0].detach()
+
+    def post_forward(self, module: nn.Module, input: tuple[Tensor], output: Tensor) -> None:
+        """Registers no hook: `forward` connects the output with what entered."""
+
+    def forward(self, module: nn.Module, input: tuple[Tensor], output: Tensor) -> Tensor:
+        """Keeps what the rule needs, and returns the output with the rule in its graph."""
+        self.keep(module, input[0], output)
+        share = partial(self.share, module)
+        return _Replaced.apply(self.stored_tensors.pop("entered"), output, share)
+
+    def keep(self, module: Any, values: Tensor, output: Tensor) -> None:
+        """Stores what `share` needs of the layer's input and output; nothing."""
+
+    def share(self, module: Any, relevance: Tensor) -> Tensor:
+        """Returns the relevance of the layer's input, given that of its output; the same."""
+        return relevance
+
+
+class PositiveContributions(_Rule):
     """The alpha-beta rule with α = 1, β = 0 (Bach et al., 2015).
 
     Relevance is distributed over the products of positive values with positive weights and of
@@ -297,20 +337,20 @@ class PositiveContributions(Hook):
     pixels.
     """
 
-    def forward(self, module: nn.Module, input: tuple[Tensor, ...], output: Tensor) -> None:
-        """Stores the layer's input for the backward pass (zennit's forward hook)."""
-        self.stored_tensors["input"] = input[0].detach()
+    def keep(self, module: nn.Module, values: Tensor, output: Tensor) -> None:
+        """Stores the layer's input."""
+        self.stored_tensors["input"] = values
 
-    def backward(self, module: nn.Module, grad_input: Any, grad_output: Any) -> tuple[Tensor]:
-        """Returns the relevance of the layer's input, given that of its output (zennit's hook)."""
+    def share(self, module: nn.Module, relevance: Tensor) -> Tensor:
+        """Returns the relevance of the layer's input, given that of its output."""
         values = self.stored_tensors["input"]
         halves = [values.clamp(min=SMALLEST)]
-        if (values < 0).any():
+        if values.numel() and values.amin() < 0:
             halves.append((-values).clamp(min=0))
         with torch.enable_grad():
             total = reduce(torch.add, map(partial(_through, module), halves, (1, -1)))
-        gradients = torch.autograd.grad(total, halves, grad_output[0] / total.detach())
-        return (reduce(torch.add, map(torch.mul, map(Tensor.detach, halves), gradients)),)
+        gradients = torch.autograd.grad(total, halves, relevance / total.detach())
+        return reduce(torch.add, map(torch.mul, map(Tensor.detach, halves), gradients))
 
 
 def _through(module: nn.Module, half: Tensor, sign: int) -> Tensor:
@@ -320,7 +360,7 @@ def _through(module: nn.Module, half: Tensor, sign: int) -> Tensor:
         return modified.forward(half.requires_grad_())
 
 
-class SameSign(Hook):
+class SameSign(_Rule):
     """Distributes the relevance of a sum over the terms with the sum's sign, in proportion to them.
 
     With zennit's `Norm`, which distributes over all terms, two large terms that nearly cancel would
@@ -328,13 +368,12 @@ class SameSign(Hook):
     they dominate the map.
     """
 
-    def forward(self, module: Any, input: tuple[Tensor, ...], output: Tensor) -> None:
-        """Stores the terms with the sum's sign for the backward pass (zennit's forward hook)."""
-        signed = torch.where(output < 0, -1, 1).unsqueeze(module.dim) * input[0]
-        self.stored_tensors["shares"] = signed.detach().clamp(min=SMALLEST)
+    def keep(self, module: Any, values: Tensor, output: Tensor) -> None:
+        """Stores the terms with the sum's sign."""
+        signed = torch.where(output < 0, -1, 1).unsqueeze(module.dim) * values
+        self.stored_tensors["shares"] = signed.clamp(min=SMALLEST)
 
-    def backward(self, module: Any, grad_input: Any, grad_output: Any) -> tuple[Tensor]:
-        """Returns the relevance of the terms, given that of the sum (zennit's hook)."""
+    def share(self, module: Any, relevance: Tensor) -> Tensor:
+        """Returns the relevance of the terms, given that of the sum."""
         shares = self.stored_tensors["shares"]
-        units = grad_output[0] / shares.sum(module.dim)
-        return (shares * units.unsqueeze(module.dim),)
+        return shares * (relevance / shares.sum(module.dim)).unsqueeze(module.dim)
