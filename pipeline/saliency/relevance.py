@@ -278,7 +278,7 @@ def _unpool(maps: Sequence[Tensor], target: RelevanceTarget, pooling: Pooling) -
 def _composite(low: Tensor, high: Tensor) -> SpecialFirstLayerMapComposite:
     """Returns the rules for all kinds of layers, for normalised pixels between low and high."""
     rules: list[tuple[Any, Hook]] = [
-        ((*ACTIVATIONS, *GATES, nn.LayerNorm), _Rule()),
+        ((*ACTIVATIONS, *GATES, nn.LayerNorm), LayerRule()),
         (Sum, SameSign()),
         (nn.AvgPool2d, Norm()),
         ((nn.Conv2d, nn.Linear), PositiveContributions()),
@@ -293,17 +293,18 @@ class _Replaced(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, entered: Tensor, output: Tensor, share: Callable[..., Tensor]) -> Tensor:
         ctx.share = share
-        return (
-            output.detach()
-        )  # a view of the output could not be changed in place by the next layer
+        return output.detach()  # or the next layer could not change it in place
 
     @staticmethod
     def backward(ctx: Any, *relevance: Tensor) -> tuple[Tensor, None, None]:
         return ctx.share(*relevance), None, None
 
 
-class _Rule(Hook):
-    """A rule for a layer whose gradient is not computed; zennit's own hooks compute and drop it."""
+class LayerRule(Hook):
+    """Hands relevance on as it is; the base of the other rules.
+
+    The layer's own gradient, which zennit's hooks compute and drop, is not computed.
+    """
 
     def pre_forward(self, module: nn.Module, input: tuple[Tensor]) -> Tensor:
         """Lets the layer compute without a graph."""
@@ -327,7 +328,7 @@ class _Rule(Hook):
         return relevance
 
 
-class PositiveContributions(_Rule):
+class PositiveContributions(LayerRule):
     """The alpha-beta rule with α = 1, β = 0 (Bach et al., 2015).
 
     Relevance is distributed over the products of positive values with positive weights and of
@@ -343,7 +344,7 @@ class PositiveContributions(_Rule):
 
     def share(self, module: nn.Module, relevance: Tensor) -> Tensor:
         """Returns the relevance of the layer's input, given that of its output."""
-        values = self.stored_tensors["input"]
+        values = self.stored_tensors.pop("input")
         halves = [values.clamp(min=SMALLEST)]
         if values.numel() and values.amin() < 0:
             halves.append((-values).clamp(min=0))
@@ -360,7 +361,7 @@ def _through(module: nn.Module, half: Tensor, sign: int) -> Tensor:
         return modified.forward(half.requires_grad_())
 
 
-class SameSign(_Rule):
+class SameSign(LayerRule):
     """Distributes the relevance of a sum over the terms with the sum's sign, in proportion to them.
 
     With zennit's `Norm`, which distributes over all terms, two large terms that nearly cancel would
@@ -375,5 +376,5 @@ class SameSign(_Rule):
 
     def share(self, module: Any, relevance: Tensor) -> Tensor:
         """Returns the relevance of the terms, given that of the sum."""
-        shares = self.stored_tensors["shares"]
+        shares = self.stored_tensors.pop("shares")
         return shares * (relevance / shares.sum(module.dim)).unsqueeze(module.dim)
