@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from pipeline.training.augmentation import Augmentation
 
 
+START_VIEWS = 65_536
+"""Views of training images that standardisation, W and the prototypes start from, at most: a copy
+of the features of more would be most of what training holds."""
+
+
 @dataclass
 class Progress:
     """Training state saved in a checkpoint beside the network and the optimizer.
@@ -324,8 +329,9 @@ class Training:
         """Initialises standardisation, W and the prototypes from the training views' features."""
         from_crops = self.settings.start == "crops"
         if self.network.settings.standardise or from_crops:
-            rows = torch.from_numpy(self.train_rows)
-            features_NVF = self._stored_features(self.train_rows)
+            chosen = self._start_rows()
+            rows = torch.from_numpy(chosen)
+            features_NVF = self._stored_features(chosen)
             valid_NV = valid_views(self.valid[rows], features_NVF)
             features_XF = features_NVF[valid_NV]
             self.network.standardise(features_XF)
@@ -334,6 +340,13 @@ class Training:
                 views = features_NVF.shape[1]
                 self.network.start_from(features_XF, labels_X, views, self.seed)
         self.synchroniser.agree()
+
+    def _start_rows(self) -> NDArray[np.int64]:
+        """Returns the training images to start from: evenly spaced ones of a large data set."""
+        images = max(1, START_VIEWS // self._stored_features(self.train_rows[:1]).shape[1])
+        if images >= len(self.train_rows):
+            return self.train_rows
+        return self.train_rows[np.linspace(0, len(self.train_rows) - 1, images).astype(int)]
 
     def _optimizer(self) -> torch.optim.Optimizer:
         settings, network = self.settings, self.network

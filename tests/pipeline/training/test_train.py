@@ -808,3 +808,17 @@ def test_starts_from_the_training_crops_alone(
     for name, value in at_first.state_dict().items():
         torch.testing.assert_close(training.network.state_dict()[name], value)
     assert not valid.all(), "a missing crop must not count"
+
+
+def test_a_large_data_set_starts_from_evenly_spaced_images(
+    make_training: Callable[..., Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = make_training(epochs=0)
+    views = training.valid.shape[1]
+    monkeypatch.setattr(train, "START_VIEWS", 4 * views + 1)
+    training.run(tmp_path / "curves")
+    assert len(training.train_rows) == 12
+    rows = training.train_rows[[0, 3, 7, 11]]
+    features = training._stored_features(rows)[training.valid[rows]].double()
+    mean = training.network.feature_mean.double()
+    torch.testing.assert_close(mean, features.mean(0), rtol=1e-5, atol=1e-7)
