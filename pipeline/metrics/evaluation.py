@@ -1,6 +1,6 @@
 """The evaluation of a finished model: its metrics on the test images, and those of its controls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.crops.store import CropStore
@@ -18,7 +19,15 @@ from pipeline.metrics import Values
 from pipeline.metrics.evidence import Evidence, Truth, TruthOfSome
 from pipeline.metrics.gathering import ExplanationName, gather_evidence
 from pipeline.metrics.group import METRIC_GROUPS
-from pipeline.metrics.measuring import gather, measure, plots, plotted, unavailable, values_of
+from pipeline.metrics.measuring import (
+    Gathered,
+    gather,
+    measure,
+    plots,
+    plotted,
+    unavailable,
+    values_of,
+)
 from pipeline.metrics.randomisation import build_controls
 from pipeline.metrics.sanity import CONTROL_IMAGES, Controls, evenly_spaced, no_better
 from pipeline.metrics.summary import intervals, per_image, plot_tables, summarise
@@ -141,40 +150,14 @@ def evaluate(
             f"{index.dataset} has no test images to measure on: add images to its classes, or a "
             "folder test/ beside train/, and run `dvc repro`"
         )
+    test = _TestImages(index, rows_N, crops, masks, fabric, top_k, explanations, truth, seed)
     embedding_NVD = stored_embeddings(network, crops, rows_N, fabric, cache)
-
-    def evidence_of(model: PrototypeNetwork, embedding_nVD: Tensor, images_n: Tensor) -> Evidence:
-        return gather_evidence(
-            model,
-            embedding_nVD,
-            index,
-            rows_N[images_n.numpy()],
-            crops,
-            masks,
-            fabric,
-            top_k=top_k,
-            explanations=explanations,
-            truth=None if truth is None else TruthOfSome(truth, images_n),
-            seed=seed,
-        )
-
-    evidence = evidence_of(network, embedding_NVD, torch.arange(len(rows_N)))
+    evidence = test.evidence(network, embedding_NVD, torch.arange(len(rows_N)))
     gathered = gather(evidence, groups)
     controls = Controls()
     if truth is not None and "truth" in groups:
         made = build_controls(network, prototypes, crops, index.rows("train"), fabric, seed)
-        images_n = evenly_spaced(len(rows_N), CONTROL_IMAGES)
-        rows_n, own_nVD = rows_N[images_n.numpy()], embedding_NVD[images_n]
-        ours = evidence_of(network, own_nVD, images_n)
-        learned = values_of(ours, ["truth"], gathered.of(images_n))["truth"]
-        values = {}
-        for name, control in made.items():
-            own = control.backbone is network.backbone
-            seen_nVD = own_nVD if own else stored_embeddings(control, crops, rows_n, fabric)
-            theirs = evidence_of(control, seen_nVD, images_n)
-            values[name] = measure(theirs, ["truth"])["truth"]
-        worse = {name: no_better(learned, found, seed) for name, found in values.items()}
-        controls = Controls(images_n, values, worse)
+        controls = _measured(made, network, embedding_NVD, gathered, test)
     return Evaluation(
         evidence,
         values_of(evidence, groups, gathered),
@@ -184,6 +167,71 @@ def evaluate(
         index.class_names,
         seed,
     )
+
+
+@dataclass(frozen=True)
+class _TestImages:
+    """What models are measured on, and how; for the fields see `evaluate`.
+
+    Args:
+        rows_N: int64 N, the test images, as rows of the index and the stores.
+    """
+
+    index: Index
+    rows_N: NDArray[np.int64]
+    crops: CropStore
+    masks: MaskStore
+    fabric: Fabric
+    top_k: int
+    explanations: Sequence[ExplanationName]
+    truth: Truth | None
+    seed: int
+
+    def evidence(
+        self, model: PrototypeNetwork, embedding_nVD: Tensor, images_n: Tensor
+    ) -> Evidence:
+        """Returns a model's evidence for some of the images.
+
+        Args:
+            model: the model.
+            embedding_nVD: its embeddings of these images' views.
+            images_n: int64 n, the images' positions among the N.
+        """
+        return gather_evidence(
+            model,
+            embedding_nVD,
+            self.index,
+            self.rows_N[images_n.numpy()],
+            self.crops,
+            self.masks,
+            self.fabric,
+            top_k=self.top_k,
+            explanations=self.explanations,
+            truth=None if self.truth is None else TruthOfSome(self.truth, images_n),
+            seed=self.seed,
+        )
+
+
+def _measured(
+    made: Mapping[str, PrototypeNetwork],
+    network: PrototypeNetwork,
+    embedding_NVD: Tensor,
+    gathered: Gathered,
+    test: _TestImages,
+) -> Controls:
+    """Measures controls on a sample of the test images, and compares the model with them there."""
+    images_n = evenly_spaced(len(test.rows_N), CONTROL_IMAGES)
+    rows_n, own_nVD = test.rows_N[images_n.numpy()], embedding_NVD[images_n]
+    ours = test.evidence(network, own_nVD, images_n)
+    learned = values_of(ours, ["truth"], gathered.of(images_n))["truth"]
+    values = {}
+    for name, control in made.items():
+        own = control.backbone is network.backbone
+        seen_nVD = own_nVD if own else stored_embeddings(control, test.crops, rows_n, test.fabric)
+        theirs = test.evidence(control, seen_nVD, images_n)
+        values[name] = measure(theirs, ["truth"])["truth"]
+    worse = {name: no_better(learned, found, test.seed) for name, found in values.items()}
+    return Controls(images_n, values, worse)
 
 
 def _remarks(index: Index, groups: Sequence[str], controls: Controls) -> dict[str, str]:
