@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 NO_REPOSITORY := DVC needs a repository of Git: clone ProtoMask instead of downloading it,\
  or make one of this folder (`git init`, `git add -A`, `git commit`).
 
-.PHONY: demo test quick docs repository
+.PHONY: demo test types all-tests quick docs repository
 
 demo: repository $(VENV)/installed  ## run the whole experiment on the built-in data set
 	dvc repro
@@ -16,8 +16,13 @@ demo: repository $(VENV)/installed  ## run the whole experiment on the built-in 
 test: $(VENV)/installed  ## lint, types and all tests
 	ruff check .
 	ruff format --check .
-	mypy
 	lint-imports
+	$(MAKE) --jobs 2 types all-tests
+
+types:
+	mypy
+
+all-tests:
 	pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/installed  ## the tests a person runs all day
@@ -33,7 +38,7 @@ repository:
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --constraint constraints.txt \
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev,docs]"
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt \
 		--no-build-isolation --editable ".[sam2]"
 	touch $@

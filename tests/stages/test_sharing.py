@@ -19,12 +19,15 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from pipeline.files import sha256
 from pipeline.masks.segmenters.slit.settings import PUBLISHED, WEIGHTS
+from pipeline.workers import SHARE, THREADS
 
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "sharing.md").read_text(encoding="utf-8")
 SECRET = "7f1c-not-for-git"
+KEPT = ("PATH", "LANG", THREADS, SHARE)
+"""Environment variables that do not differ from person to person."""
 NEVER_COMMITTED = "Experiments that were never committed"
 
 
@@ -61,7 +64,7 @@ class Person:
         return done.stdout
 
     def environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
+        kept = {name: value for name, value in os.environ.items() if name in KEPT}
         own = {"HOME": str(self.home), "PROTOMASK_CACHE": str(self.cache)}
         return {**kept, **own, "HTTPS_PROXY": "http://127.0.0.1:9"}
 
