@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 START_VIEWS = 65_536
-"""Views of training images that standardisation, W and the prototypes start from, at most: a copy
+"""Views of training images that standardisation, W and the prototypes start from, at most: copies
 of the features of more would be most of what training holds."""
 
 
@@ -196,7 +196,7 @@ class Training:
             self._stored = None
         else:
             # Before the network is in training mode, which computing features would end.
-            self._stored_features(self.train_rows[:0])
+            self._known_features()
         self.network.begin_epoch(epoch, settings.warmup_epochs)
         self.network.train()
         self.network.backbone.learn(train_backbone, settings.batch_norm, settings.freeze_until)
@@ -320,33 +320,38 @@ class Training:
 
     def _stored_features(self, rows: NDArray[np.int64]) -> Tensor:
         """Returns features of training or validation images' views: n×V×F on the device."""
+        return self._known_features()[np.searchsorted(self.known_rows, rows)]
+
+    def _known_features(self) -> Tensor:
+        """Returns the features of all training and validation images' views, on the device."""
         if self._stored is None:
             among = self.known_rows, self.fabric, self.cache
             self._stored = stored_features(self.network, self.store, *among).to(self.fabric.device)
-        return self._stored[np.searchsorted(self.known_rows, rows)]
+        return self._stored
 
     def _start(self) -> None:
         """Initialises standardisation, W and the prototypes from the training views' features."""
         from_crops = self.settings.start == "crops"
         if self.network.settings.standardise or from_crops:
-            chosen = self._start_rows()
-            rows = torch.from_numpy(chosen)
-            features_NVF = self._stored_features(chosen)
-            valid_NV = valid_views(self.valid[rows], features_NVF)
-            features_XF = features_NVF[valid_NV]
+            features_XF, labels_X, views = self._start_views()
             self.network.standardise(features_XF)
             if from_crops:
-                labels_X = self.labels[rows].unsqueeze(1).expand_as(valid_NV)[valid_NV]
-                views = features_NVF.shape[1]
                 self.network.start_from(features_XF, labels_X, views, self.seed)
         self.synchroniser.agree()
 
-    def _start_rows(self) -> NDArray[np.int64]:
-        """Returns the training images to start from: evenly spaced ones of a large data set."""
-        images = max(1, START_VIEWS // self._stored_features(self.train_rows[:1]).shape[1])
-        if images >= len(self.train_rows):
-            return self.train_rows
-        return self.train_rows[np.linspace(0, len(self.train_rows) - 1, images).astype(int)]
+    def _start_views(self) -> tuple[Tensor, Tensor, int]:
+        """Returns the features and classes of the training views, and the number of an image's.
+
+        Of a large data set evenly spaced views: each class and each kind keeps its share.
+        """
+        features_NVF, rows = self._known_features(), torch.from_numpy(self.train_rows)
+        place_N = torch.from_numpy(np.searchsorted(self.known_rows, self.train_rows))
+        image_X, view_X = valid_views(self.valid[rows], features_NVF).cpu().nonzero(as_tuple=True)
+        if len(image_X) > START_VIEWS:
+            kept = np.linspace(0, len(image_X) - 1, START_VIEWS).astype(np.int64)
+            image_X, view_X = image_X[kept], view_X[kept]
+        features_XF = features_NVF[place_N[image_X], view_X]
+        return features_XF, self.labels[rows[image_X]], features_NVF.shape[1]
 
     def _optimizer(self) -> torch.optim.Optimizer:
         settings, network = self.settings, self.network

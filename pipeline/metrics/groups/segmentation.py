@@ -26,6 +26,8 @@ from pipeline.metrics.groups.complexity import area, part_hits
 from pipeline.metrics.judging import Known, judge, mean_part_iou, over_images
 
 SETS_SHOWN = 10
+MOST_PARTS = 63
+"""A set of parts is the bits of a number."""
 """Number of sets of parts that a plot shows per class."""
 OF_FOREGROUND = ("object_iou", "boundary_f", "foreground_area", "parts_on_foreground")
 COUNTED = ("on_foreground", "part_counts")
@@ -109,6 +111,8 @@ class Segmentation(MetricGroup):
             missing |= dict.fromkeys(("part_nmi", "part_ari"), why)
         if evidence.truth is None:
             missing["best_part_iou"] = "the data set has no labelled pixels of parts"
+        if len(evidence.part_names) > MOST_PARTS:
+            missing["mask_consistency"] = f"the data set has more than {MOST_PARTS} parts"
         return missing | evidence.unmeasurable(
             ["object_coverage", "best_object_iou", "object_iou", "boundary_f"],
             ["mask_consistency", "parts_on_foreground", "part_nmi", "part_ari"],
@@ -206,7 +210,7 @@ def _of_image(batch: Batch, image: int) -> dict[str, Tensor]:
         values["object_coverage"] = union_K[-1]
         values["rank_coverage"] = alone_K.where(~missing_K, torch.nan)
         values["rank_union"] = union_K
-    if evidence.parts_NQ2 is not None:
+    if evidence.parts_NQ2 is not None and len(evidence.part_names) <= MOST_PARTS:
         assert parts_Q2 is not None
         values["part_sets"] = part_sets(masks_KHW, parts_Q2)
     return values | _judged(evidence, image, masks, object_mask, parts_Q2)
@@ -260,11 +264,12 @@ def coverage(masks_KHW: Tensor, object_HW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def part_sets(masks_KHW: Tensor, parts_Q2: Tensor) -> Tensor:
-    """Returns the set of parts that lie on each mask, int64 K: bit q for part q of at most 63.
+    """Returns the set of parts that lie on each mask, int64 K: bit q for part q.
 
     Args:
         masks_KHW: bool K×H×W, the masks of an image by rank.
-        parts_Q2: float32 Q×2, (x, y) in the masks' pixels; a part at NaN lies on no mask.
+        parts_Q2: float32 Q×2, (x, y) in the masks' pixels, of at most MOST_PARTS parts; a part at
+            NaN lies on no mask.
     """
     hits_KQ = part_hits(masks_KHW[None], parts_Q2[None])[0]
     return (hits_KQ.long() << torch.arange(len(parts_Q2))).sum(dim=1)

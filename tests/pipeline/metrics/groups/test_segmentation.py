@@ -304,6 +304,19 @@ def test_the_table_of_sets_is_cut_at_ten_a_class(strips: Evidence) -> None:
     assert table["share"][:10].tolist() == [100] + [50] * 9
 
 
+def test_sets_of_more_parts_than_a_number_has_bits_are_not_counted(strips: Evidence) -> None:
+    assert strips.parts_NQ2 is not None
+    many = replace(
+        strips,
+        part_names=[f"part {q}" for q in range(64)],
+        parts_NQ2=strips.parts_NQ2[:, :1].expand(-1, 64, -1),
+    )
+    assert unavailable(many, ["segmentation"])["segmentation"] == {
+        "mask_consistency": "the data set has more than 63 parts"
+    }
+    assert "mask_consistency" not in measured(many)
+
+
 def test_what_is_not_known_is_named_and_absent(strips: Evidence) -> None:
     bare = replace(
         strips,
