@@ -83,6 +83,14 @@ def cells_of(network, seed=0):
     return torch.randint(rows * columns, (network.num_prototypes,), generator=chance)
 
 
+def blind(tiny, network, sources, fabric, seed=1):
+    """The control with random weights whose prototypes are cells of these crops."""
+    seen = store_of(tiny, network), tiny.index.rows("train")
+    return with_random_weights(
+        network, sources, everywhere(sources), cells_of(network), *seen, fabric, seed
+    )
+
+
 def state(network):
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
@@ -99,10 +107,12 @@ def embedding(network, crops_n1SS3):
         return network.embed(network.features(crops_n1SS3, valid))
 
 
-def test_random_weights_keep_what_the_prototypes_are_and_nothing_else(network, sources, fabric):
+def test_random_weights_keep_what_the_prototypes_are_and_nothing_else(
+    tiny, network, sources, fabric
+):
     before = state(network)
     cells = cells_of(network)
-    control = with_random_weights(network, sources, everywhere(sources), cells, fabric, 1)
+    control = blind(tiny, network, sources, fabric)
     assert_same(state(network), before)
     pushed = embedding(control, sources)[torch.arange(len(cells)), cells]
     torch.testing.assert_close(control.prototypes.detach(), pushed)
@@ -113,6 +123,18 @@ def test_random_weights_keep_what_the_prototypes_are_and_nothing_else(network, s
     assert "projection.weight" in changed and len(changed) > 5
     # The embeddings still tell crops apart: the control is blind, not dead.
     assert embedding(control, sources).flatten(0, 1).std(dim=0).mean() > 1e-3
+
+
+def test_random_weights_are_standardised_by_training_crops(tiny, network, sources, fabric):
+    control = blind(tiny, network, sources, fabric)
+    rows, store = tiny.index.rows("train"), store_of(tiny, network)
+    crops = torch.from_numpy(store.crops(rows)[store.valid[rows]])[:, None]
+    with torch.inference_mode():
+        features = control.features(crops, torch.ones(len(crops), 1, dtype=torch.bool))
+    standard = control.standard(features.flatten(0, 1))
+    # 512 crops drawn from these few: their mean and deviation, nearly.
+    assert standard.mean(0).abs().max() < 0.3
+    assert standard.std(0).median() == pytest.approx(1, abs=0.1)
 
 
 def test_random_prototypes_are_crops_and_the_weights_stay(tiny, network, fabric):
@@ -133,9 +155,8 @@ def test_random_prototypes_are_crops_and_the_weights_stay(tiny, network, fabric)
 @pytest.mark.parametrize("rule", ["grad", "prp"])
 def test_controls_are_explained_by_relevance(tiny, network, sources, fabric, rule):
     rows, store = tiny.index.rows("train"), store_of(tiny, network)
-    cells = cells_of(network)
     made = (
-        with_random_weights(network, sources, everywhere(sources), cells, fabric, 1),
+        blind(tiny, network, sources, fabric),
         with_random_prototypes(network, store, rows, fabric, 1),
     )
     for control in made:
@@ -149,22 +170,18 @@ def test_the_same_seed_gives_the_same_control(tiny, network, sources, fabric, ma
 
     def control(seed):
         if make == "weights":
-            return state(
-                with_random_weights(
-                    network, sources, everywhere(sources), cells_of(network), fabric, seed
-                )
-            )
+            return state(blind(tiny, network, sources, fabric, seed))
         return state(with_random_prototypes(network, store_of(tiny, network), rows, fabric, seed))
 
     assert_same(control(1), control(1))
     assert not control(1)["prototypes"].equal(control(2)["prototypes"])
 
 
-def test_chance_elsewhere_is_left_alone(network, sources, fabric):
+def test_chance_elsewhere_is_left_alone(tiny, network, sources, fabric):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    with_random_weights(network, sources, everywhere(sources), cells_of(network), fabric, 1)
+    blind(tiny, network, sources, fabric)
     assert torch.rand(3).equal(expected)
 
 
@@ -173,8 +190,7 @@ def test_random_weights_without_prototypes_in_the_embedding(tiny, model, fabric)
     network = finished(model)
     assert not isinstance(network, DistanceNetwork)
     before, sources = state(network), sources_of(tiny, network)
-    inside, cells = everywhere(sources), cells_of(network)
-    control = with_random_weights(network, sources, inside, cells, fabric, 1)
+    control = blind(tiny, network, sources, fabric)
     assert_same(state(network), before)
     after = state(control)
     kept = {"classifier", "classifier.weight", "classifier.bias", "class_of"} & before.keys()
@@ -182,5 +198,5 @@ def test_random_weights_without_prototypes_in_the_embedding(tiny, model, fabric)
     changed = [name for name in before if name.endswith("weight") and name not in kept]
     assert any(not after[name].equal(before[name]) for name in changed)
     assert not embedding(control, sources).equal(embedding(network, sources))
-    again = with_random_weights(network, sources, inside, cells, fabric, 1)
+    again = blind(tiny, network, sources, fabric)
     assert_same(state(again), after)
