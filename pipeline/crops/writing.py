@@ -64,12 +64,13 @@ def write_crops(
         ProtoMaskError: the masks are of other images, or an image is missing or has changed.
     """
     masks.refuse_other_images(image_files)
-    paths = [root / relative for relative in image_files.table["path"]]
+    paths = image_files.table["path"].tolist()
     digests = image_files.table["sha256"].tolist()
 
     def cut(image: int) -> tuple[Crops, Crops]:
-        refuse_changed(paths[image], digests[image])
-        pixels = read_image(paths[image])
+        file = root / paths[image]
+        refuse_changed(file, digests[image])
+        pixels = read_image(file)
         crops = extract_crops(pixels, masks.masks(image), settings)
         return crops, whole_image(pixels, 1, settings.side)
 
@@ -109,17 +110,19 @@ def write_store(
     def encoded(image: int) -> _Encoded:
         return _encode(*cut(image), STORAGE[settings.storage])
 
-    rows: list[dict[str, NDArray]] = []
+    stacked: dict[str, NDArray] = {}
     with atomic_folder(path) as part, ThreadPoolExecutor(threads) as pool, ExitStack() as files:
         group = zarr.create_group(part, zarr_format=3)
         arrays = _sharded_arrays(group, N, settings)
         layouts = {name: Layout.of(part, arrays[name]) for name in SHARDED}
         writers = {name: files.enter_context(ShardWriter(layouts[name])) for name in SHARDED}
-        for image in track(_eager(pool, encoded, N), "Cutting crops", N):
+        for row, image in enumerate(track(_eager(pool, encoded, N), "Cutting crops", N)):
             for name, writer in writers.items():
                 writer.add(image.chunks[name])
-            rows.append(image.rows)
-        stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            for name, value in image.rows.items():
+                if name not in stacked:
+                    stacked[name] = np.empty((N, *value.shape), value.dtype)
+                stacked[name][row] = value
         for name, values in stacked.items():
             _write_whole(group, name, values)
         group.attrs.update(

@@ -106,7 +106,7 @@ def stored_features(
             _cache(folder, parts[number], block)
     # Each process has filled in its own blocks; those of the others are zeros.
     found_n = summed(torch.from_numpy(found), fabric).cpu()
-    if not found_n.isfinite().all():
+    if not all(block.isfinite().all() for block in found_n.split(IMAGES_PER_BLOCK)):
         raise ProtoMaskError(
             f"model.backbone: the features of {network.settings.backbone} are no finite numbers: "
             "lower train.lr_backbone if it is trained, else change model.pretrained, whose weights "
