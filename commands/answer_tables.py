@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,23 +60,32 @@ class Tables(NamedTuple):
         """Whether one of them is printed, and nothing else may be."""
         return TERMINAL in self
 
-    def refuse_folders(self) -> None:
+    def refuse_unwritable(self, photographs: Sequence[Path]) -> None:
         """Checks that the files can be written, before hours of work.
 
+        Args:
+            photographs: those that are asked about.
+
         Raises:
-            ProtoMaskError: one of them is a folder, or Parquet, which is no text, is to be printed.
+            ProtoMaskError: one of them is no file, a photograph or another one of them, its folder
+                is none or may not be written to, or Parquet, which is no text, is to be printed.
         """
-        for kind, path in self._asdict().items():
-            if path is not None and path.is_dir():
-                raise ProtoMaskError(f"{path} is a folder; --{kind} names the file to write")
         if self.parquet == TERMINAL:
             raise ProtoMaskError("--parquet - cannot be: Parquet is no text; name a file")
+        taken = {path.resolve(): f"is the photograph {path}" for path in photographs}
+        for kind, path in self._asdict().items():
+            if path is None or path == TERMINAL:
+                continue
+            why = taken.get(path.resolve()) or _reason_not_to_write(path)
+            if why:
+                raise ProtoMaskError(f"{path} {why}; --{kind} names the file to write")
+            taken[path.resolve()] = f"is the file of --{kind} already"
 
     def record(self, path: Path, answer: Answer) -> Record:
         """Returns what is kept of the answer about a photograph."""
         second = None if answer.second is None else answer.scores[answer.second]
         row = {
-            "image": str(path),
+            "image": _name(path),
             "label": answer.label,
             "score": answer.scores[answer.label],
             "second": answer.second,
@@ -85,11 +95,11 @@ class Tables(NamedTuple):
             "why": answer.why,
             "remarks": "; ".join(answer.remarks),
         }
-        return Record(row, {**answer.to_dict(), "image": str(path)} if self.json else None)
+        return Record(row, {**answer.to_dict(), "image": _name(path)} if self.json else None)
 
     def failure(self, path: Path, error: str) -> Record:
         """Returns what is kept of a photograph that could not be read."""
-        row = {"image": str(path), "error": error}
+        row = {"image": _name(path), "error": error}
         return Record(row, row)
 
     def write(self, records: Sequence[Record]) -> list[Path]:
@@ -108,6 +118,20 @@ class Tables(NamedTuple):
                     part.write_bytes(made(records))
                 written.append(path)
         return written
+
+
+def _reason_not_to_write(path: Path) -> str | None:
+    if path.exists() and not path.is_file():
+        return "is a folder" if path.is_dir() else "is no file"
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    if not there.is_dir():
+        return f"cannot be made: {there} is no folder"
+    return None if os.access(there, os.W_OK) else f"cannot be made: {there} may not be written to"
+
+
+def _name(path: Path) -> str:
+    """Returns a path as text; what of it is not UTF-8 as `\\xe9`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _json(records: Sequence[Record]) -> bytes:

@@ -55,7 +55,10 @@ def find_photographs(given: Sequence[Path]) -> Photographs:
 
 
 def _matching(pattern: Path) -> Iterator[Path]:
-    for path in sorted(map(Path, glob.glob(str(pattern), recursive=True))):  # noqa: PTH207
+    """Yields the files that match; what of the pattern is a folder means that folder."""
+    there = next(folder for folder in pattern.parents if folder.exists())
+    names = glob.glob(str(pattern.relative_to(there)), root_dir=there, recursive=True)  # noqa: PTH207
+    for path in sorted(there / name for name in names):
         if path.is_file():
             yield path
 

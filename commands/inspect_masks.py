@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from pipeline.datasets.image_file import UnreadableImageError, read_image
+from pipeline.datasets.image_file import read_image
 from pipeline.errors import ProtoMaskError, make, rerun
 from pipeline.files import atomic_file, sha256
 from pipeline.masks.masks import NO_PART, Masks
@@ -62,7 +63,7 @@ def info(store: Path) -> None:
         "on disk": f"{size / 1e6:.2f} MB in {len(files)} files, "
         f"{size / max(len(masks), 1):.0f} bytes an image",
     }.items():
-        table.add_row("segmenter" if name == "name" else name, value)
+        table.add_row("segmenter" if name == "name" else name, escape(value))
     console.print(table)
     shares = area_shares(masks)
     if len(shares):
@@ -92,9 +93,9 @@ def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> Non
     _print_masks(found, _score_names(store), names.names)
     if names.remark:
         print(names.remark)
-    pixels = _read_segmented(workspace, masks.ids[row], found)
+    pixels = _read_segmented(workspace, masks, row)
     if pixels is None:
-        print("the photograph is not here; its masks are drawn over grey")
+        print("the photograph is not here, or has changed; its masks are drawn over grey")
         pixels = np.full((found.height, found.width, 3), GREY, np.uint8)
     side = min(max(found.height, found.width, SMALLEST), LARGEST)
     outlines = [
@@ -203,7 +204,7 @@ def _print_masks(found: Masks, score_names: list[str], part_names: Mapping[int, 
         scores = [f"{score:.3g}" for score in found.scores[number].tolist()]
         box = [str(side) for side in found.boxes[number].tolist()]
         level, shown = str(found.levels[number]), _shown(found, number, part_names)
-        table.add_row(str(number), *box, f"{share:.2f} %", level, *scores, shown)
+        table.add_row(str(number), *box, f"{share:.2f} %", level, *scores, escape(shown))
     Console(highlight=False).print(table)
 
 
@@ -259,16 +260,13 @@ def _within_root(workspace: Workspace, image: str) -> str | None:
     return Path(image).resolve().relative_to(root.resolve()).as_posix()
 
 
-def _read_segmented(workspace: Workspace, image: str, found: Masks) -> NDArray[np.uint8] | None:
+def _read_segmented(workspace: Workspace, masks: MaskStore, row: int) -> NDArray[np.uint8] | None:
     """Returns an image's photograph, or None where it is not here or is another."""
-    root, path = _root(workspace), _paths(workspace).get(image)
-    if root is None or path is None:
+    root, name = _root(workspace), _paths(workspace).get(masks.ids[row])
+    path = None if root is None or name is None else root / name
+    if path is None or not path.is_file():
         return None
-    try:
-        pixels = read_image(root / path)
-    except UnreadableImageError:
-        return None
-    return pixels if pixels.shape[:2] == (found.height, found.width) else None
+    return read_image(path) if sha256(path) == masks.about["images"]["sha256"][row] else None
 
 
 def _score_names(store: Path) -> list[str]:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+from pipeline.errors import ProtoMaskError
 from pipeline.masks.segmenter import Segmenter
 from pipeline.model.base.settings import BackboneSettings
 from pipeline.parameters import Params
@@ -90,6 +91,8 @@ def write_markdown() -> None:
 
 
 def _markdown() -> Iterator[str]:
+    if not Path("conf").is_dir():
+        raise ProtoMaskError("there is no folder conf here: run it in a clone of ProtoMask")
     defaults = composed_of([], Path("conf"))
     common = dict(_by_section(_parameters(AllParams, defaults)))
     for section, parameters in common.items():

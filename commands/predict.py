@@ -34,8 +34,8 @@ def run(folder: Path, given: list[Path], out: Path | None, tables: Tables) -> No
     """
     if out is not None and out.exists() and not out.is_dir():
         raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
-    tables.refuse_folders()
     photographs = find_photographs(given)
+    tables.refuse_unwritable([*photographs.named, *photographs.found])
     model = _open(folder)
     paths = [*photographs.named, *photographs.found]
     records = [_ask(model, path, out, tables) for path in paths]
@@ -78,7 +78,7 @@ def _examples(paths: Sequence[Path]) -> str:
 def write_page(folder: Path, image: Path, out: Path) -> None:
     if out.is_dir():
         raise ProtoMaskError(f"{out} is a folder; --out names the page to write")
-    if out.exists() and out.samefile(image):
+    if out.exists() and image.exists() and out.samefile(image):
         raise ProtoMaskError(f"{out} is the photograph itself; --out names the page to write")
     answer = _open(folder).predict(image)
     answer.write_page(out)

@@ -24,17 +24,17 @@ def run(revs: Sequence[str]) -> None:
     """
     try:
         with Repo() as repo:
-            said = {
-                state.name or state.rev[:7]: _judge(repo, state)
+            said = [
+                (state.name or state.rev[:7], _judge(repo, state))
                 for state, kind in states(repo, revs)
                 if kind not in WAITING
-            }
+            ]
     except DvcException as error:
         why = said_by_dvc(error)
         raise ProtoMaskError(f"DVC cannot say which experiments there are: {why}") from None
-    for name, verdict in said.items():
+    for name, verdict in said:  # experiments of several commits may have one name
         print(f"{name}: {verdict}")
-    wrong = [name for name, verdict in said.items() if verdict.startswith("made with")]
+    wrong = [name for name, verdict in said if verdict.startswith("made with")]
     if wrong:
         raise ProtoMaskError(
             f"{len(wrong)} of {len(said)} runs are not what their parameters say: "

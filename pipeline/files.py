@@ -12,6 +12,8 @@ from pathlib import Path
 from pipeline.errors import ProtoMaskError
 
 STALE = 24 * 3600
+LONGEST = 50
+"""Characters of a name that a temporary one begins with: file systems allow 255 bytes."""
 
 
 @contextmanager
@@ -24,10 +26,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
         path: path of the file; its folder is created if missing.
 
     Raises:
-        ProtoMaskError: a file lies where its folder belongs.
+        ProtoMaskError: a file lies where its folder belongs, or something that is no file, such as
+            a folder or a device, in its own place.
     """
     _make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    if path.exists() and not path.is_file():
+        what = "is a folder" if path.is_dir() else "is no file, and would be replaced by one"
+        raise ProtoMaskError(f"{path} {what}; name the file to write")
+    handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
     try:
@@ -43,14 +49,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`, which replaces `path` if the block succeeds.
 
     Args:
-        path: path of the folder; its parent is created if missing.
+        path: path of the folder; its parent is created if missing. Of a link, the folder that it
+            leads to is meant.
 
     Raises:
         ProtoMaskError: a file lies where its parent belongs.
     """
+    path = path.resolve() if path.is_symlink() else path
     _make_folder(path.parent)
     sweep(path.parent)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    part = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
     try:
         yield part
         part.chmod(0o777 & ~_umask())
@@ -80,6 +88,10 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
         else:
             part.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:LONGEST]}."
 
 
 def _make_folder(folder: Path) -> None:

@@ -124,14 +124,26 @@ def _read(image: Photograph) -> tuple[NDArray[np.uint8], Sequence[str]]:
     if isinstance(image, str | Path):
         return examine_image(Path(image))
     if isinstance(image, Image.Image):
-        return from_pillow(image)
-    pixels = np.asarray(image)
+        return _from_pillow(image)
+    try:
+        pixels = np.asarray(image)
+    except ValueError:  # lists of several lengths
+        pixels = np.empty(0, np.uint8)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ProtoMaskError(
             f"an image is a path, a Pillow image, or uint8 of shape height×width×3, not "
             f"{pixels.dtype} of shape {'×'.join(map(str, pixels.shape)) or 'none'}"
         )
     return pixels, []
+
+
+def _from_pillow(image: Image.Image) -> tuple[NDArray[np.uint8], Sequence[str]]:
+    if not image.width or not image.height:
+        raise ProtoMaskError(f"an image has pixels, and {_name_of(image)} has none")
+    try:
+        return from_pillow(image)
+    except (OSError, ValueError) as error:
+        raise ProtoMaskError(f"{_name_of(image)} cannot be read: {error}") from None
 
 
 def _name_of(image: Photograph) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 KEPT = (
-    "Stopped. Finished masks and epochs are kept, and no output is half-written: the same command "
+    "Stopped. No output is half-written. Stages keep finished masks and epochs: the same command "
     "goes on from there."
 )
 PATIENCE = 1.5

@@ -4,6 +4,7 @@ The listing is what later stages depend on: it is the same on every machine with
 whatever their location and times.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,7 +106,8 @@ def look_through(root: Path) -> Contents:
         root: the data set's folder.
 
     Raises:
-        ProtoMaskError: `root` is missing, no folder, or holds no file, or a file name is not UTF-8.
+        ProtoMaskError: `root` is missing, no folder, or holds no file, or a file name is not UTF-8
+            or has a control character.
     """
     if not root.is_dir():
         what = "is a file" if root.is_file() else "does not exist"
@@ -120,7 +122,7 @@ def visible_files(root: Path) -> list[str]:
     """Returns the paths of the files that count (see `look_through`); there may be none.
 
     Raises:
-        ProtoMaskError: a file name is not UTF-8.
+        ProtoMaskError: a file name is not UTF-8 or has a control character.
     """
     return _contents(root).files
 
@@ -137,13 +139,22 @@ def _contents(root: Path) -> Contents:
         else:
             (files if path.is_file() else dangling).append(name)
     for name in [*files, *dangling]:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            raise ProtoMaskError(
-                f"{root}: the file name {name!r} is not UTF-8; rename it (`convmv` can)"
-            ) from None
+        _refuse_unwritable(root, name)
     return Contents(sorted(files), sorted(dangling), sorted(passed_over))
+
+
+def _refuse_unwritable(root: Path, name: str) -> None:
+    """Checks that tables and pages can hold a name."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ProtoMaskError(
+            f"{root}: the file name {name!r} is not UTF-8; rename it (`convmv` can)"
+        ) from None
+    if any(unicodedata.category(character) == "Cc" for character in name):
+        raise ProtoMaskError(
+            f"{root}: the name {name!r} has a control character, such as a line break; rename it"
+        )
 
 
 def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:

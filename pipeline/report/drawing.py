@@ -124,7 +124,8 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def writable(text: str) -> str:
-    """Returns a text in characters that the font has: without one of `FONTS`, in ASCII."""
+    """Returns a text as one line of characters that the font has: without `FONTS`, in ASCII."""
+    text = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in text)
     if _font_name():
         return text
     decomposed = unicodedata.normalize("NFKD", text.replace("×", "x").replace("−", "-"))

@@ -10,8 +10,9 @@ from PIL import Image
 
 from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
-from pipeline.datasets.image_file import UnreadableImageError, read_image
+from pipeline.datasets.image_file import read_image
 from pipeline.datasets.index import Index
+from pipeline.files import sha256
 from pipeline.masks.store import MaskStore
 from pipeline.report.drawing import outlined
 from pipeline.report.view_drawing import dim_of, draw_view, outlines_of_views
@@ -21,7 +22,7 @@ from pipeline.saliency.views import Views
 class ImageRenderer:
     """Draws the images of an index and their views.
 
-    An image whose file is missing, or has another size than the one segmented, has no picture; its
+    An image whose file is missing, or is another than the one segmented, has no picture; its
     crops are read from the store.
 
     Args:
@@ -82,12 +83,8 @@ class ImageRenderer:
         return None if mask == NO_MASK else self.masks.masks(row).full(mask)
 
     def _read(self, row: int) -> NDArray[np.uint8] | None:
-        about = self.masks.about["images"]
-        try:
-            pixels = read_image(self._paths[row])
-        except UnreadableImageError:
-            pixels = np.zeros((0, 0, 3), np.uint8)
-        if pixels.shape[:2] == (about["height"][row], about["width"][row]):
-            return pixels
+        path = self._paths[row]
+        if path.is_file() and sha256(path) == self.masks.about["images"]["sha256"][row]:
+            return read_image(path)
         self.missing.add(row)
         return None

@@ -66,6 +66,10 @@ def test_what_is_no_photograph_is_named(run_folder: Path) -> None:
         with pytest.raises(ProtoMaskError, match=path.name):
             predict.write_page(Path(), path, PAGE)
     assert not PAGE.exists()
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.touch()
+    with pytest.raises(ProtoMaskError, match=r"gone\.jpg: no such file"):
+        predict.write_page(Path(), Path("gone.jpg"), PAGE)
 
 
 def test_neither_the_photograph_nor_a_folder_is_written_over(run_folder: Path) -> None:

@@ -44,3 +44,11 @@ def test_a_file_that_is_not_there_is_left_to_whoever_reads_it(photos: Path) -> N
 def test_nothing_found_is_an_error(photos: Path, given: str, said: str) -> None:
     with pytest.raises(ProtoMaskError, match=said):
         find_photographs([Path(given)])
+
+
+def test_a_folder_in_a_pattern_may_have_brackets_in_its_name(photos: Path) -> None:
+    folder = Path("plain [x]")
+    folder.mkdir()
+    (folder / "1.jpg").touch()
+    assert find_photographs([folder / "*.jpg"]).found == [folder / "1.jpg"]
+    assert find_photographs([photos / folder / "*"]).found == [photos / folder / "1.jpg"]

@@ -264,3 +264,22 @@ def test_show_uses_the_names_that_people_gave(
     inspect_masks.show(workspace, parts.ids[0], STORE, Path("a.png"))
     said = capsys.readouterr().out
     assert "part 8" in said and "of the codebook 3fa2, and the parts of patches" in said
+
+
+def test_a_photograph_that_has_changed_is_not_drawn_on(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = MaskStore(STORE).ids[0]
+    photograph = run_folder / "photographs" / image
+    with Image.open(photograph) as before:
+        Image.new("RGB", before.size, "white").save(photograph)
+    inspect_masks.show(workspace, image, STORE, Path("a.png"))
+    assert "has changed; its masks are drawn over grey" in capsys.readouterr().out
+
+
+def test_brackets_in_a_part_s_name_are_shown(
+    parts: MaskStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace.part_names.write_text("codebook: patches\n8: '[/tail]'\n")
+    inspect_masks.show(workspace, parts.ids[0], STORE, Path("a.png"))
+    assert "[/tail]" in capsys.readouterr().out

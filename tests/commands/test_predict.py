@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -139,9 +140,32 @@ def test_a_table_in_the_terminal_is_all_that_is_printed(
 
 
 def test_tables_that_cannot_be_written_are_refused_at_once(run_folder: Path) -> None:
-    for tables in (Tables(json=Path("photographs")), Tables(parquet=Path("-"))):
-        with pytest.raises(ProtoMaskError, match="file"):
+    photograph = Path("photographs/class 0/000.png")
+    before = photograph.read_bytes()
+    os.mkfifo("pipe")
+    for tables, said in (
+        (Tables(json=Path("photographs")), "is a folder"),
+        (Tables(parquet=Path("-")), "Parquet is no text"),
+        (Tables(csv=photograph), "is the photograph"),
+        (Tables(csv=photograph / "a.csv"), "is no folder"),
+        (Tables(json=Path("a"), csv=Path("a")), "is the file of --json already"),
+        (Tables(csv=Path("pipe")), "is no file"),
+    ):
+        with pytest.raises(ProtoMaskError, match=said):
             predict.run(Path("nowhere"), [Path("photographs")], None, tables)
+    assert photograph.read_bytes() == before
+
+
+def test_a_name_that_is_not_utf8_is_in_the_tables(run_folder: Path) -> None:
+    path = Path(os.fsdecode(b"gr\xfcn.png"))
+    try:
+        shutil.copy("photographs/class 0/000.png", path)
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    tables = Tables(Path("a.json"), Path("a.csv"), Path("a.parquet"))
+    predict.run(HERE, [path], None, tables)
+    for table in (pd.read_json("a.json"), pd.read_csv("a.csv"), pd.read_parquet("a.parquet")):
+        assert table["image"].tolist() == ["gr\\xfcn.png"]
 
 
 def test_a_folder_of_bad_images_alone_is_an_error(run_folder: Path) -> None:

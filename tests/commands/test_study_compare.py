@@ -296,3 +296,24 @@ def test_check_without_outputs(
     study_check.run(["crops"])
     said = capsys.readouterr().out
     assert "cannot be told: its outputs are neither in DVC's cache nor in a remote" in said
+
+
+def test_check_of_experiments_of_one_name(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those of two commits may have the same name, and one of them be wrong."""
+    copy = tmp_path / "copy"
+    shutil.copytree(repository, copy)
+    found = run(copy, "git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps")
+    commits = {line.split()[0].split("/")[-1]: line.split()[1] for line in found.splitlines()}
+    run(copy, "git", "commit", "-q", "--allow-empty", "-m", "later")
+    later = run(copy, "git", "rev-parse", "HEAD").strip()
+    run(copy, "git", "update-ref", f"refs/exps/{later[:2]}/{later[2:]}/lying", commits["crops"])
+    monkeypatch.chdir(copy)
+    with pytest.raises(ProtoMaskError, match="lying"):
+        study_check.run([])
+    verdicts = re.findall(r"^lying: (made with|agrees)", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(verdicts) == ["agrees", "made with"]

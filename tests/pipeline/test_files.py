@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import ProtoMaskError
 from pipeline.files import STALE, atomic_file, atomic_folder, sweep
 
 
@@ -115,3 +116,32 @@ def test_a_new_folder_sweeps_what_killed_runs_left_beside_it(tmp_path: Path) -> 
 def test_sweeping_a_folder_that_is_not_there_does_nothing(tmp_path: Path) -> None:
     sweep(tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path: Path) -> None:
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path, said in ((pipe, "is no file"), (folder, "is a folder")):
+        with pytest.raises(ProtoMaskError, match=said), atomic_file(path):
+            pass
+    assert pipe.is_fifo() and _names(tmp_path) == ["folder", "pipe"]
+
+
+def test_of_a_link_the_folder_that_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    for there in (True, False):
+        folder, link = tmp_path / f"folder {there}", tmp_path / f"link {there}"
+        if there:
+            folder.mkdir()
+            (folder / "old").touch()
+        link.symlink_to(folder)
+        with atomic_folder(link) as part:
+            (part / "new").touch()
+        assert link.is_symlink() and _names(folder) == ["new"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127])
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path: Path, name: str) -> None:
+    with atomic_file(tmp_path / name) as part:
+        part.touch()
+    assert _names(tmp_path) == [name]

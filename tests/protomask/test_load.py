@@ -1,5 +1,6 @@
 """A finished model in a notebook: loaded from any folder, asked about images of any kind."""
 
+import io
 import re
 import shutil
 from collections.abc import Sequence
@@ -63,6 +64,16 @@ def test_what_is_no_image_is_refused(finished_run: Path, elsewhere: Path) -> Non
     for wrong in (np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ProtoMaskError, match="height×width×3, not"):
             model.predict(wrong)
+    with pytest.raises(ProtoMaskError, match="height×width×3, not"):
+        model.predict([[1, 2], [3]])  # type: ignore[arg-type]
+    with pytest.raises(ProtoMaskError, match="image has none"):
+        model.predict(Image.new("RGB", (0, 0)))
+    whole = next((finished_run / "photographs").rglob("*.png")).read_bytes()
+    with (
+        Image.open(io.BytesIO(whole[: len(whole) // 2])) as cut,
+        pytest.raises(ProtoMaskError, match="image cannot be read"),
+    ):
+        model.predict(cut)
 
 
 def test_a_folder_without_an_experiment_is_refused(elsewhere: Path) -> None:

@@ -265,3 +265,11 @@ def test_a_changed_or_missing_file_is_refused(root: Path) -> None:
     (root / "1.txt").unlink()
     with pytest.raises(ProtoMaskError, match=r"1\.txt is in the index but not there"):
         refuse_changed(root / "1.txt", digest)
+
+
+def test_a_name_with_a_line_break_is_named(root: Path) -> None:
+    """As folders have that a script with line ends of Windows has made."""
+    (root / "bird\r").mkdir()
+    (root / "bird\r" / "1.jpg").touch()
+    with pytest.raises(ProtoMaskError, match=r"'bird\\r/1.jpg' has a control character"):
+        list_files(root)

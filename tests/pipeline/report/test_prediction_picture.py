@@ -128,3 +128,10 @@ def test_what_decides_between_two_classes_comes_first() -> None:
     # then what looks like what
     alone = draw([points], photograph)
     assert picture.height > alone.height + 56 + 2 * ROW
+
+
+def test_line_breaks_in_names_are_spaces() -> None:
+    photograph = np.full((60, 80, 3), 90, np.uint8)
+    rows = [Points((4,), 2, 1.0, 1.5, 1.5)]
+    broken, spaced = (draw(rows, photograph, name) for name in ("a\nb\rc", "a b c"))
+    assert broken.tobytes() == spaced.tobytes()
