@@ -22,6 +22,7 @@ from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file
 from pipeline.model.base.losses import class_weights, weighted
 from pipeline.model.base.network import Output, PrototypeNetwork, valid_views
+from pipeline.model.base.start import sample
 from pipeline.progress import track
 from pipeline.training.curve import announce
 from pipeline.training.fabric import Fabric
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from pipeline.training.augmentation import Augmentation
 
 
-START_VIEWS = 65_536
-"""Views of training images that standardisation, W and the prototypes start from, at most: copies
-of the features of more would be most of what training holds."""
+START_VIEWS, OF_A_CLASS = 65_536, 32
+"""How many views of training images standardisation, W and the prototypes start from, unless so
+many of each class are more: copies of the features of all would be most of what training holds."""
 
 
 @dataclass
@@ -342,13 +343,14 @@ class Training:
     def _start_views(self) -> tuple[Tensor, Tensor, int]:
         """Returns the features and classes of the training views, and the number of an image's.
 
-        Of a large data set evenly spaced views: each class and each kind keeps its share.
+        Of a large data set it is a random sample.
         """
         features_NVF, rows = self._known_features(), torch.from_numpy(self.train_rows)
         place_N = torch.from_numpy(np.searchsorted(self.known_rows, self.train_rows))
         image_X, view_X = valid_views(self.valid[rows], features_NVF).cpu().nonzero(as_tuple=True)
         if len(image_X) > START_VIEWS:
-            kept = np.linspace(0, len(image_X) - 1, START_VIEWS).astype(np.int64)
+            labels_X = self.index.labels[self.train_rows[image_X]]
+            kept = sample(labels_X, START_VIEWS, OF_A_CLASS, self.seed)
             image_X, view_X = image_X[kept], view_X[kept]
         features_XF = features_NVF[place_N[image_X], view_X]
         return features_XF, self.labels[rows[image_X]], features_NVF.shape[1]

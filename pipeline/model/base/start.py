@@ -17,6 +17,27 @@ BLOCK = 4096
 """How many crops are held in double precision at a time."""
 
 
+def sample(
+    labels_X: NDArray[np.int64], count: int, of_a_class: int, seed: int
+) -> NDArray[np.int64]:
+    """Draws views of a large data set at random, and more of the classes that have few.
+
+    Args:
+        labels_X: int64 X, the classes of the views' images.
+        count: how many are drawn from all, ≥ 1.
+        of_a_class: how many each class has at least, unless it has fewer, ≥ 0.
+        seed: seed of the choice, ≥ 0.
+
+    Returns:
+        int64, their numbers in ascending order, 0..X−1.
+    """
+    order_X = np.random.default_rng(seed).permutation(len(labels_X))
+    by_class_X = order_X[np.argsort(labels_X[order_X], kind="stable")]
+    sorted_X = labels_X[by_class_X]
+    place_X = np.arange(len(labels_X)) - np.searchsorted(sorted_X, sorted_X)
+    return np.union1d(order_X[:count], by_class_X[place_X < of_a_class])
+
+
 def mean_and_deviation(features_XF: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the mean and the standard deviation (of the population) of each feature: float64 F.
 

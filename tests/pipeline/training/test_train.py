@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.losses import class_weights, cluster, diversity, separation
+from pipeline.model.base.start import sample
 from pipeline.training import train
 from pipeline.training.fabric import Fabric
 from pipeline.training.train import Training, noise
@@ -810,14 +811,18 @@ def test_starts_from_the_training_crops_alone(
     assert not valid.all(), "a missing crop must not count"
 
 
-def test_a_large_data_set_starts_from_evenly_spaced_views(
+def test_a_large_data_set_starts_from_a_sample(
     make_training: Callable[..., Training], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = make_training(epochs=0)
     rows = training.train_rows
-    features = training._stored_features(rows)[training.valid[rows]].double()
+    valid = training.valid[rows]
+    features = training._stored_features(rows)[valid].double()
+    labels = training.labels[rows].unsqueeze(1).expand_as(valid)[valid].numpy()
     monkeypatch.setattr(train, "START_VIEWS", 11)
+    monkeypatch.setattr(train, "OF_A_CLASS", 2)
     training.run(tmp_path / "curves")
-    assert len(features) == 31
+    kept = sample(labels, 11, 2, training.seed)
+    assert len(kept) < len(features)
     mean = training.network.feature_mean.double()
-    torch.testing.assert_close(mean, features[::3].mean(0), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(mean, features[kept].mean(0), rtol=1e-5, atol=1e-7)

@@ -13,6 +13,7 @@ from pipeline.model.base.start import (
     discriminants,
     kinds,
     principal_axes,
+    sample,
 )
 
 
@@ -184,3 +185,16 @@ def test_centres_follow_the_seed() -> None:
 def test_centres_of_few_embeddings_are_these_in_turn() -> None:
     embeddings = torch.tensor([[0.5, 1], [0.25, 0], [0.5, 1]])
     assert centres(embeddings, 3, seed=0).tolist() == [[0.25, 0], [0.5, 1], [0.25, 0]]
+
+
+def test_a_sample_has_its_number_and_some_of_each_class() -> None:
+    labels = np.repeat([0, 1, 2], [1000, 20, 3])
+    kept = sample(labels, 100, 5, 0)
+    counts = np.bincount(labels[kept])
+    assert counts[1] >= 5 and counts[2] == 3 and 90 <= counts[0] <= 100
+    assert 100 <= len(kept) <= 108 and (np.diff(kept) > 0).all()
+    assert (kept == sample(labels, 100, 5, 0)).all()
+    assert not np.array_equal(kept, sample(labels, 100, 5, 1))
+    # Of views in a fixed order, such as an image's crops, it prefers none.
+    of_kind = np.bincount(sample(np.zeros(40_000, np.int64), 10_000, 0, 0) % 4)
+    assert of_kind.min() > 2_350
