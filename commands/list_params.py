@@ -151,7 +151,7 @@ def _parameters(kind: type[AllParams], defaults: Params) -> list[Parameter]:
                 prefix + name,
                 values.get(prefix + name),
                 _allowed(about),
-                meanings[name],
+                _meaning(meanings, name, of),
                 _stages_of(prefix + name, stages["stages"]),
             )
             for name, about in fields.items()
@@ -171,6 +171,15 @@ def _leaves(params: Params) -> dict[str, Any]:
 def _by_section(parameters: list[Parameter]) -> Iterator[tuple[str, list[Parameter]]]:
     for section, of in groupby(parameters, lambda parameter: parameter.name.rpartition(".")[0]):
         yield section, list(of)
+
+
+def _meaning(meanings: Mapping[str, str], name: str, kind: Any) -> str:
+    if name not in meanings:
+        raise ProtoMaskError(
+            f"{inspect.getfile(kind)}: the docstring of {kind.__name__} does not say under "
+            f"`Args:` what {name} means"
+        )
+    return meanings[name]
 
 
 def _meanings(kind: type[BaseModel]) -> dict[str, str]:

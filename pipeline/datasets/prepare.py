@@ -1,5 +1,6 @@
 """From a data set's folder to its index: the work of the stage prepare."""
 
+import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -113,9 +114,11 @@ def _read_annotations(name: str, root: Path) -> Annotations:
     try:
         annotations = DATASETS[name].read(root)
     except (LookupError, TypeError, ValueError) as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
         raise ProtoMaskError(
             f"dataset.root: the annotations in {root} contradict each other or are damaged "
-            f"({error!r}); fetch the data set anew"
+            f"({error!r}, found by {Path(where.filename).name}, line {where.lineno}); fetch the "
+            "data set anew"
         ) from error
     twice = [
         image for image, n in Counter(image.id for image in annotations.images).items() if n > 1

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from pipeline.errors import ProtoMaskError
+
 SMALLEST_SIDE = 2
 NO_PART = -1
 
@@ -75,8 +77,14 @@ class Masks:
             width: width of the image in pixels.
             regions: the regions found by a segmenter.
             num_scores: s, number of scores of each region.
+
+        Raises:
+            ProtoMaskError: a region lies outside the image, or has another number of scores: a
+                mistake of the segmenter.
         """
         trimmed = [_trim(region) for region in regions]
+        for region in trimmed:
+            _refuse_impossible(region, height, width, num_scores)
         kept = [region for region in trimmed if min(region.bitmap.shape) >= SMALLEST_SIDE]
         areas = np.array([region.bitmap.sum() for region in kept], np.int64)
         order = np.argsort(-areas, kind="stable")
@@ -134,6 +142,20 @@ def _trim(region: Region) -> Region:
         y0=region.y0 + rows[0],
         bitmap=region.bitmap[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1],
     )
+
+
+def _refuse_impossible(region: Region, height: int, width: int, num_scores: int) -> None:
+    x0, y0, x1, y1 = _box(region)
+    if min(x0, y0) < 0 or x1 > width or y1 > height:
+        raise ProtoMaskError(
+            f"the segmenter found a region in columns {x0} to {x1} and rows {y0} to {y1} of an "
+            f"image of {width}×{height} pixels: a mistake in its code"
+        )
+    if len(region.scores) != num_scores:
+        raise ProtoMaskError(
+            f"the segmenter gave a region {len(region.scores)} scores, and names {num_scores} "
+            "(`score_names`): a mistake in its code"
+        )
 
 
 def _box(region: Region) -> tuple[int, int, int, int]:

@@ -68,6 +68,9 @@ def values_of(evidence: Evidence, groups: Sequence[str], gathered: Gathered) -> 
     Returns:
         group → metric → value. The names of metrics of saliency maps by another explanation than
         `mask` end in that explanation's name, as in `vlc_prp`.
+
+    Raises:
+        ProtoMaskError: a group gave another number of values than there are images.
     """
     values: dict[str, Values] = {name: {} for name in groups}
     for name in _having("measure", _measurable(evidence, groups)):
@@ -79,7 +82,18 @@ def values_of(evidence: Evidence, groups: Sequence[str], gathered: Gathered) -> 
         for name in _among(groups, by_group):
             measured = METRIC_GROUPS[name].from_maps(evidence, by_group[name])
             values[name] |= {metric + suffix: value for metric, value in measured.items()}
+    for name, of_group in values.items():
+        _refuse_other_lengths(name, of_group, len(evidence.ids))
     return values
+
+
+def _refuse_other_lengths(group: str, values: Values, num_images: int) -> None:
+    for metric, value in values.items():
+        if isinstance(value, Tensor) and value.ndim and len(value) != num_images:
+            raise ProtoMaskError(
+                f"the metric group {group} gave {len(value)} values of {metric} for {num_images} "
+                "images: a mistake in its code"
+            )
 
 
 def unavailable(evidence: Evidence, groups: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from pipeline.errors import ProtoMaskError
 from pipeline.model.base.distances import above, exact_distances
-from pipeline.model.base.head import DistanceHead
 from pipeline.model.base.losses import class_weights, off_class_penalty
 from pipeline.model.base.network import PrototypeNetwork
 from pipeline.training.settings import FinetuneSettings, PruneSettings
@@ -98,9 +97,7 @@ def class_scores(network: PrototypeNetwork, similarity_NP: Tensor) -> Tensor:
             floor leaves of them counts.
     """
     head = network.head()
-    if isinstance(head, DistanceHead):
-        similarity_NP = above(similarity_NP, head.floor_P)
-    return similarity_NP @ head.weights_CP.T
+    return head.counted(similarity_NP) @ head.weights_CP.T
 
 
 def _refuse_shared(

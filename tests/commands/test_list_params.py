@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.utils.hydra import compose_and_dump
+from pydantic import BaseModel
 
 from commands import list_params
+from pipeline.errors import ProtoMaskError
 from pipeline.parameters import flat
 from stages.workspace import Workspace
 
@@ -82,3 +84,16 @@ def test_the_page_of_parameters_is_made_from_the_code(
     assert f"### {written}".strip() == made, (
         "replace docs/parameters.md from the first `###` on by `protomask params --markdown`"
     )
+
+
+def test_a_parameter_that_its_docstring_does_not_explain_is_named(folder: Path) -> None:
+    class Silent(BaseModel):
+        """Says nothing."""
+
+        seed: int
+
+    class All(BaseModel):
+        crops: Silent
+
+    with pytest.raises(ProtoMaskError, match=r"test_list_params\.py: the docstring of Silent"):
+        list_params._parameters(All, {"crops": {"seed": 1}})  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ def test_it_says_what_is_kept_and_ends_within_two_seconds(main: str) -> None:
     _, said = process.communicate(timeout=30)
     assert time.monotonic() - asked < 2.5
     assert process.returncode == 130
-    assert "Stopped. Finished masks and epochs are kept" in said
+    assert "Stopped. No output is half-written." in said
     assert "Traceback" not in said
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from pipeline.backbone.backbone import Backbone
 from pipeline.model.base import losses
 from pipeline.model.base.distances import above, crop_distances, similarity, smallest_distance
-from pipeline.model.base.head import DistanceHead
+from pipeline.model.base.head import DistanceHead, Head
 from pipeline.model.base.network import Output, PrototypeNetwork
 from pipeline.model.base.relevance_target import SMALLEST
 from pipeline.model.base.start import centres, discriminants, kinds, principal_axes
@@ -84,7 +84,7 @@ class DistanceNetwork(PrototypeNetwork):
         """Returns V, float C×P."""
         return self.classifier
 
-    def head(self) -> DistanceHead:
+    def head(self) -> Head:
         """Returns the prototypes, V and the floors, detached from the graph."""
         prototypes, classifier = self.prototypes.detach(), self.classifier.detach()
         epsilon = self.settings.epsilon

@@ -52,6 +52,14 @@ class Head(Protocol):
         """
         ...
 
+    def counted(self, similarity_BP: Tensor) -> Tensor:
+        """Returns what counts of images' similarities before any floor, of their shape and dtype.
+
+        Args:
+            similarity_BP: similarity of each image to each prototype as pushed, float B×P.
+        """
+        ...
+
 
 class DistanceHead(NamedTuple):
     """Similarity that decreases with the squared distance to a prototype.
@@ -96,7 +104,15 @@ class DistanceHead(NamedTuple):
         found_BP = largest_score(scores_BVP, valid_BV)
         if self.focal:
             found_BP = found_BP - mean_score(scores_BVP, valid_BV)
-        return above(found_BP, self.floor_P)
+        return self.counted(found_BP)
+
+    def counted(self, similarity_BP: Tensor) -> Tensor:
+        """Returns what of images' similarities is above the floor, of their shape and dtype.
+
+        Args:
+            similarity_BP: similarity of each image to each prototype as pushed, float B×P.
+        """
+        return above(similarity_BP, self.floor_P)
 
 
 class PresenceHead(NamedTuple):
@@ -136,6 +152,10 @@ class PresenceHead(NamedTuple):
         largest_BP = largest_score(scores_BVP, valid_BV)
         return torch.where(largest_BP < LEAST_PRESENCE, 0.0, largest_BP)
 
+    def counted(self, similarity_BP: Tensor) -> Tensor:
+        """Returns presences as they are: there is no floor."""
+        return similarity_BP
+
 
 class LinearHead(NamedTuple):
     """A black box: classes take the place of prototypes, and logits that of similarities (P = C).
@@ -174,6 +194,10 @@ class LinearHead(NamedTuple):
             valid_BV: bool B×V, false for missing views; at least one true in each row.
         """
         return largest_score(scores_BVP, valid_BV)
+
+    def counted(self, similarity_BP: Tensor) -> Tensor:
+        """Returns logits as they are: there is no floor."""
+        return similarity_BP
 
 
 def on_cpu(head: Head) -> Head:

@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from pipeline.errors import ProtoMaskError
 from pipeline.masks.masks import Masks, Region, decode, encode
 
 
@@ -98,3 +99,18 @@ def test_a_mask_is_put_back_where_it_was(bitmap: NDArray[np.bool_], data: st.Dat
     expected = rle.encode(np.asfortranarray(image, np.uint8))
     assert masks.coco(0) == expected
     assert rle.area(masks.coco(0)) == image.sum()
+
+
+@pytest.mark.parametrize(
+    ("x0", "y0", "scores", "said"),
+    [
+        (19, 0, (1.0,), r"columns 19 to 21 and rows 0 to 2 of an image of 20×10 pixels"),
+        (0, -1, (1.0,), "rows -1 to 1"),
+        (0, 0, (1.0, 2.0), "2 scores, and names 1"),
+    ],
+)
+def test_what_a_segmenter_cannot_have_found_is_refused(
+    x0: int, y0: int, scores: tuple[float, ...], said: str
+) -> None:
+    with pytest.raises(ProtoMaskError, match=said):
+        Masks.of(10, 20, [Region(x0, y0, np.ones((2, 2), bool), scores)], 1)

@@ -179,3 +179,9 @@ def test_the_order_of_images_changes_no_metric(make_evidence, seed):
     second = summarise(measuring.measure(shuffled, names))
     for name in names:
         assert_same(first[name], second[name])
+
+
+def test_values_of_other_images_are_refused(make_evidence, monkeypatch):
+    monkeypatch.setattr(METRIC_GROUPS["general"], "measure", lambda _: {"lead": torch.zeros(5)})
+    with pytest.raises(ProtoMaskError, match="general gave 5 values of lead for 7 images"):
+        measuring.measure(make_evidence(images=7), ["general"])
