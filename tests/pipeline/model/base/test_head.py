@@ -118,6 +118,7 @@ def test_what_is_below_a_floor_counts_for_nothing() -> None:
     scores_BVP = head.scores(EMBEDDING)
     # Of views 0 and 1, prototype 0 is equal to the first (log 100 = 4.6052).
     assert head.pooled(scores_BVP, VALID)[0].tolist() == pytest.approx([3.6052, 0.3288], abs=1e-4)
+    assert head.counted(torch.tensor([[4.6, 0.75]]))[0].tolist() == pytest.approx([3.6, 0])
     # Of view 1 alone: 0.0788 is left, and nothing.
     only = torch.tensor([[False, True, False]])
     assert head.pooled(scores_BVP[:1], only)[0].tolist() == pytest.approx([0.0788, 0], abs=1e-4)
