@@ -19,7 +19,7 @@ from pipeline.datasets.image_file import (
     examine_image,
     read_label_image,
 )
-from pipeline.datasets.index import Image, Index
+from pipeline.datasets.index import SPLITS, Image, Index
 from pipeline.datasets.remarks import Remark
 from pipeline.datasets.splits import cut_test, cut_validation
 from pipeline.errors import ProtoMaskError
@@ -128,7 +128,30 @@ def _read_annotations(name: str, root: Path) -> Annotations:
             f"dataset.root: the annotations in {root} list {len(twice)} images more than once, "
             f"such as {twice[0]}"
         )
+    _refuse_unknown_names(name, annotations)
     return annotations
+
+
+def _refuse_unknown_names(name: str, annotations: Annotations) -> None:
+    """Checks that images have the splits, classes and parts that there are."""
+    known: dict[str, set[str]] = {
+        "split": set(SPLITS),
+        "class": set(annotations.class_names),
+        "part": set(annotations.part_names),
+    }
+    for image in annotations.images:
+        parts = {part.name for part in image.parts or ()}
+        given: dict[str, set[str]] = {
+            "split": {image.split},
+            "class": {image.class_name},
+            "part": parts,
+        }
+        for kind, names in given.items():
+            if unknown := names - known[kind]:
+                raise ProtoMaskError(
+                    f"the reader of {name} gives image {image.id} the {kind} "
+                    f"{sorted(unknown)[0]!r}, and knows {', '.join(sorted(known[kind])) or 'none'}"
+                )
 
 
 def _unnamed(annotations: Annotations, listing: Mapping[str, str | None]) -> list[Remark]:

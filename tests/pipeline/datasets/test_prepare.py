@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from PIL import Image as Pillow
 
 from pipeline.datasets.dataset import Annotations
-from pipeline.datasets.index import Index
+from pipeline.datasets.index import Index, Part
 from pipeline.datasets.listing import list_files
 from pipeline.datasets.prepare import Unreadable, build_index, write_unreadable
 from pipeline.datasets.readers.folder import Folder
@@ -205,6 +206,28 @@ def test_the_same_id_twice(photograph_folder: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Folder, "read", doubled)
     with pytest.raises(ProtoMaskError, match=r"1 images more than once, such as class 0/003"):
+        _build(photograph_folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"split": "training"}, "the split 'training', and knows test, train, val"),
+        ({"class_name": "crow"}, "the class 'crow', and knows class 0, "),
+        ({"parts": (Part("beak", 1.0, 1.0),)}, "the part 'beak', and knows none"),
+    ],
+)
+def test_a_reader_s_slip_is_named(
+    photograph_folder: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], said: str
+) -> None:
+    read = Folder.read
+
+    def slipped(self: Folder, root: Path) -> Annotations:
+        images, *rest = read(self, root)
+        return Annotations([replace(images[0], **change), *images[1:]], *rest)
+
+    monkeypatch.setattr(Folder, "read", slipped)
+    with pytest.raises(ProtoMaskError, match=f"the reader of folder gives image .* {said}"):
         _build(photograph_folder)
 
 
