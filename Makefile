@@ -41,4 +41,5 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev,docs]"
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt \
 		--no-build-isolation --editable ".[sam2]"
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 	touch $@
