@@ -74,8 +74,8 @@ NOT_RUN = {
     r"(dvc|protomask) .*\b[A-Z]{3,}\b.*": "names what the reader has",
     r"protomask (predict|explain|evaluate|masks show|masks hash)": "no command, only its name",
     r"python3 -m stages": "no command, only its name",
-    r"dvc repro (--pull.*|-f -s evaluate|crops|--force .* masks)": "like those that are run, or by "
-    "test_sharing.py",
+    r"dvc repro (--pull.*|-f -s (evaluate|masks)|crops|--force .* masks)": "like those that are "
+    "run, or by test_sharing.py",
     r"dvc (cache|checkout|commit|config|gc|pull|push|remote|unprotect)( .*)?": "by test_sharing.py "
     "and test_links.py, where there is what it works on",
     r"git .*": "by test_sharing.py, where there is a repository to talk to",
