@@ -259,15 +259,16 @@ def test_check(
     assert "agrees with its parameters; the code that ran crops may be other" in agreeing
 
 
+@pytest.fixture
+def copy(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the repository, to be changed."""
+    return shutil.copytree(repository, tmp_path / "copy")
+
+
 def test_check_of_models_of_an_older_version(
-    repository: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Older models name the settings that they are built from and the crops that they see."""
-    copy = tmp_path / "copy"
-    shutil.copytree(repository, copy)
     (copy / "artifacts" / "evaluate" / "made_with.json").unlink()
     about = copy / "artifacts" / "finetune" / "model.json"
     described = json.loads(about.read_text())
@@ -299,14 +300,9 @@ def test_check_without_outputs(
 
 
 def test_check_of_experiments_of_one_name(
-    repository: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Those of two commits may have the same name, and one of them be wrong."""
-    copy = tmp_path / "copy"
-    shutil.copytree(repository, copy)
     found = run(copy, "git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps")
     commits = {line.split()[0].split("/")[-1]: line.split()[1] for line in found.splitlines()}
     run(copy, "git", "commit", "-q", "--allow-empty", "-m", "later")
