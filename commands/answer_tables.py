@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.errors import ProtoMaskError
-from pipeline.files import atomic_file
+from pipeline.files import atomic_file, why_no_file
 from protomask import Answer
 
 TERMINAL = Path("-")
@@ -121,8 +121,8 @@ class Tables(NamedTuple):
 
 
 def _reason_not_to_write(path: Path) -> str | None:
-    if path.exists() and not path.is_file():
-        return "is a folder" if path.is_dir() else "is no file"
+    if why := why_no_file(path):
+        return why
     there = next(folder for folder in path.absolute().parents if folder.exists())
     if not there.is_dir():
         return f"cannot be made: {there} is no folder"

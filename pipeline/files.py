@@ -30,9 +30,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
             a folder or a device, in its own place.
     """
     _make_folder(path.parent)
-    if path.exists() and not path.is_file():
-        what = "is a folder" if path.is_dir() else "is no file, and would be replaced by one"
-        raise ProtoMaskError(f"{path} {what}; name the file to write")
+    if why := why_no_file(path):
+        raise ProtoMaskError(f"{path} {why}; name the file to write")
     handle, name = tempfile.mkstemp(prefix=_prefix(path), suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)
@@ -67,6 +66,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         part.rename(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def why_no_file(path: Path) -> str | None:
+    """Returns what lies at a path that a file must not replace; None for a file or nothing."""
+    if not path.exists() or path.is_file():
+        return None
+    return "is a folder" if path.is_dir() else "is no file, and would be replaced by one"
 
 
 def sha256(path: Path) -> str:

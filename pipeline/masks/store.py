@@ -160,6 +160,16 @@ class MaskStore:
         """The names of the segmenter's parts by their numbers; empty if they have none."""
         return {int(part): name for part, name in self.about["part_names"].items()}
 
+    def is_of(self, image: int, photograph: Path) -> bool:
+        """Returns whether a file is there, and is the image that was segmented.
+
+        Args:
+            image: the image's row.
+            photograph: the file.
+        """
+        segmented = self.about["images"]["sha256"][image]
+        return photograph.is_file() and sha256(photograph) == segmented
+
     def refuse_unless(self, segmenter: "Segmenter", image_files: ImageFiles) -> None:
         """Checks that the store was made by this segmenter from these images.
 

@@ -12,7 +12,6 @@ from pipeline.crops.settings import NO_MASK
 from pipeline.crops.store import CropStore
 from pipeline.datasets.image_file import read_image
 from pipeline.datasets.index import Index
-from pipeline.files import sha256
 from pipeline.masks.store import MaskStore
 from pipeline.report.drawing import outlined
 from pipeline.report.view_drawing import dim_of, draw_view, outlines_of_views
@@ -84,7 +83,7 @@ class ImageRenderer:
 
     def _read(self, row: int) -> NDArray[np.uint8] | None:
         path = self._paths[row]
-        if path.is_file() and sha256(path) == self.masks.about["images"]["sha256"][row]:
+        if self.masks.is_of(row, path):
             return read_image(path)
         self.missing.add(row)
         return None
