@@ -5,8 +5,9 @@ team's own package are found by its entry points.
 """
 
 import difflib
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
@@ -42,9 +43,13 @@ class Registry(Generic[T]):
             raise ProtoMaskError(f"two components are called {name!r}: rename one {self.kind}")
 
     def names(self) -> list[str]:
-        """Returns the names of all components, sorted; imports all."""
+        """Returns the names of all components, sorted; imports all.
+
+        Raises:
+            ProtoMaskError: the module of an entry point cannot be imported.
+        """
         for module in self._modules().values():
-            import_module(module)
+            self._import(module)
         return sorted(self._known)
 
     def own(self) -> list[str]:
@@ -69,7 +74,7 @@ class Registry(Generic[T]):
         if not isinstance(name, str):
             return False
         if name not in self._known and name in (modules := self._modules()):
-            import_module(modules[name])
+            self._import(modules[name])
         return name in self._known or name in self.names()
 
     def refuse_unknown(self, name: str) -> None:
@@ -83,11 +88,28 @@ class Registry(Generic[T]):
 
     def _unknown(self, name: object) -> ProtoMaskError:
         names = self.names()
+        there_are = f"(there are: {', '.join(names)})"
+        module = self._modules().get(str(name))
+        if module:
+            return ProtoMaskError(
+                f"{module} registers no {self.kind} called {name!r}: give the {self.kind} the name "
+                f"of its module {there_are}"
+            )
         near = difflib.get_close_matches(str(name), names, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        return ProtoMaskError(
-            f"there is no {self.kind} {name!r}{hint} (there are: {', '.join(names)})"
-        )
+        return ProtoMaskError(f"there is no {self.kind} {name!r}{hint} {there_are}")
+
+    def _import(self, module: str) -> None:
+        """Imports a module; that of an entry point may be missing, or something that it imports."""
+        try:
+            import_module(module)
+        except ImportError as error:
+            if module not in {entry.module for entry in _entries(self.group)}:
+                raise
+            raise ProtoMaskError(
+                f"the entry point of a {self.kind} in {self.group} names the module {module}, "
+                f"which cannot be imported: {error}"
+            ) from error
 
     def _own_modules(self) -> dict[str, str]:
         """Returns the modules of the package by their names, without `base`."""
@@ -98,6 +120,22 @@ class Registry(Generic[T]):
         }
 
     def _modules(self) -> dict[str, str]:
-        """Returns the modules that register components, by their names."""
-        others = {entry.name: entry.module for entry in entry_points(group=self.group)}
-        return others | self._own_modules()
+        """Returns the modules that register components, by their names.
+
+        Raises:
+            ProtoMaskError: two packages, or a package and ProtoMask, have a component of one name.
+        """
+        modules = self._own_modules()
+        for entry in _entries(self.group):
+            if modules.setdefault(entry.name, entry.module) != entry.module:
+                raise ProtoMaskError(
+                    f"{modules[entry.name]} and {entry.module} are both modules of a {self.kind} "
+                    f"called {entry.name!r}: rename the entry point of one in {self.group}"
+                )
+        return modules
+
+
+@cache
+def _entries(group: str) -> tuple[EntryPoint, ...]:
+    """Returns the entry points of installed packages; finding them reads all packages' metadata."""
+    return tuple(entry_points(group=group))

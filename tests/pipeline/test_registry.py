@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 
+from pipeline import registry as registries
 from pipeline.datasets.dataset import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics.group import METRIC_GROUPS
@@ -49,3 +51,34 @@ def test_a_second_component_of_a_name_is_refused() -> None:
     registry.add("general", first)
     with pytest.raises(ProtoMaskError, match="two components are called 'general'"):
         registry.add("general", object())
+
+
+@pytest.fixture
+def plugins(monkeypatch: pytest.MonkeyPatch) -> list[EntryPoint]:
+    """Entry points of packages that are installed; a test adds to them."""
+    entries: list[EntryPoint] = []
+    monkeypatch.setattr(registries, "_entries", lambda group: tuple(entries))
+    return entries
+
+
+def groups() -> Registry[object]:
+    return Registry("metric group", "pipeline.metrics.groups", "protomask.metric_groups")
+
+
+def test_an_entry_point_does_not_hide_an_own_component(plugins: list[EntryPoint]) -> None:
+    plugins.append(EntryPoint("general", "birdlab.general", "protomask.metric_groups"))
+    said = r"groups\.general and birdlab\.general are both modules of a metric group"
+    with pytest.raises(ProtoMaskError, match=said):
+        groups().refuse_unknown("general")
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(plugins: list[EntryPoint]) -> None:
+    plugins.append(EntryPoint("certainty", "birdlab.certainty", "protomask.metric_groups"))
+    with pytest.raises(ProtoMaskError, match="certainty, which cannot be imported: No mod"):
+        groups()["certainty"]
+
+
+def test_a_module_without_a_component_of_its_name_is_named(plugins: list[EntryPoint]) -> None:
+    plugins.append(EntryPoint("certainty", "colorsys", "protomask.metric_groups"))
+    with pytest.raises(ProtoMaskError, match="colorsys registers no metric group called 'certain"):
+        groups()["certainty"]
