@@ -20,6 +20,7 @@ from pipeline.crops.store import CropStore
 from pipeline.datasets.index import Index
 from pipeline.errors import ProtoMaskError
 from pipeline.files import atomic_file
+from pipeline.model.base.inference import IMAGES_PER_BLOCK
 from pipeline.model.base.losses import class_weights, weighted
 from pipeline.model.base.network import Output, PrototypeNetwork, valid_views
 from pipeline.model.base.start import sample
@@ -315,9 +316,21 @@ class Training:
         else:
             features = self._stored_features(rows)
         self.network.eval()
-        output = self.network(features, self.valid[rows])
-        values = self._losses(output, self.labels[rows])
+        values = self._losses(self._outputs(features, self.valid[rows]), self.labels[rows])
         return {name: float(values[name]) for name in ("loss", "accuracy")}
+
+    def _outputs(self, features_NVF: Tensor, valid_NK: Tensor) -> Output:
+        """Computes the outputs of images, whose views' scores it holds for one block at a time."""
+        blocks = zip(
+            features_NVF.split(IMAGES_PER_BLOCK), valid_NK.split(IMAGES_PER_BLOCK), strict=True
+        )
+        found: list[Output] = [self.network(*block) for block in blocks]
+        distances = [output.distance for output in found if output.distance is not None]
+        return Output(
+            torch.cat([output.logits for output in found]),
+            torch.cat(distances) if distances else None,
+            torch.cat([output.embedding for output in found]),
+        )
 
     def _stored_features(self, rows: NDArray[np.int64]) -> Tensor:
         """Returns features of training or validation images' views: n×V×F on the device."""

@@ -51,8 +51,9 @@ def infer(network: PrototypeNetwork, embedding_NVD: Tensor, valid_NV: Tensor) ->
         embedding_NVD.split(IMAGES_PER_BLOCK), valid_NV.split(IMAGES_PER_BLOCK), strict=True
     ):
         block = outputs_of(head, embedding.to(device), valid.to(device))
-        blocks.append([tensor.cpu() for tensor in block])
-    found = ModelOutputs(*(torch.cat(column) for column in zip(*blocks, strict=True)))
+        blocks.append([tensor.cpu() for tensor in block[1:]])
+    columns = (torch.cat(column) for column in zip(*blocks, strict=True))
+    found = ModelOutputs(embedding_NVD.cpu(), *columns)
     if not found.logits_NC.isfinite().all():
         raise ProtoMaskError(
             "the model's class scores are no finite numbers: lower the learning rates train.lr_* "

@@ -588,10 +588,16 @@ def test_without_validation_split_the_last_epoch_is_taken(
     assert not [name for name in progress.history[0] if name.startswith("val/")]
 
 
+@pytest.mark.parametrize("block", [1, 128])
 def test_validation_by_hand(
-    make_training: Callable[..., Training], make_index: Callable[..., Any], tmp_path: Path
+    make_training: Callable[..., Training],
+    make_index: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    block: int,
 ) -> None:
-    """Two validation images, of two of the three classes."""
+    """Two validation images, of two of the three classes, in blocks of one and together."""
+    monkeypatch.setattr(train, "IMAGES_PER_BLOCK", block)
     training = make_training(index=make_index(val=2), epochs=1)
     (values,) = training.run(tmp_path / "curves").history
     rows, network = training.val_rows, training.network
