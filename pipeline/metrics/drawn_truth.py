@@ -16,7 +16,12 @@ from pipeline.crops.extraction import cut_as_stored
 from pipeline.crops.store import CropStore
 from pipeline.datasets.image_file import read_label_image
 from pipeline.datasets.index import Index
-from pipeline.datasets.readers.demo.classes import CLASS_NAMES, CLASSES, distinguishing_parts
+from pipeline.datasets.readers.demo.classes import (
+    CLASS_NAMES,
+    CLASSES,
+    distinguishing_parts,
+    has_part,
+)
 from pipeline.datasets.readers.demo.data_set import JPEG_QUALITY, Drawing, draw_image
 from pipeline.errors import ProtoMaskError, rerun
 from pipeline.masks.store import MaskStore
@@ -59,6 +64,7 @@ class DrawnTruth:
         self.seed = _read_seed(folder)
         self.distinguishing_CCQ = _distinguishing(index)
         self._of_sister = lru_cache(maxsize=IMAGES_KEPT)(self._draw_sister)
+        self._place = lru_cache(maxsize=IMAGES_KEPT)(self._draw_place)
 
     def labels(self, images_B: Tensor) -> Tensor:
         """Returns the part that each pixel shows, uint8 B×S×S: 0 for none, q + 1 for part q.
@@ -68,6 +74,33 @@ class DrawnTruth:
         """
         labels = [self._resized(self.part_pixels(image)) for image in images_B.tolist()]
         return torch.from_numpy(np.stack(labels))
+
+    def labels_between(self, images_B: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
+        """Returns `labels`, and where the parts would be that tell two classes apart.
+
+        A part that one of the two classes has and the image's own has not is where a bird of that
+        class would have it; all else is as in `labels`.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+            first_B: int64 B, one class for each image, 0..C−1.
+            second_B: int64 B, and the other.
+        """
+        labels_BSS = self.labels(images_B)
+        of_images = (images_B.tolist(), first_B.tolist(), second_B.tolist(), labels_BSS)
+        for image, first, second, labels_SS in zip(*of_images, strict=True):
+            names = [self.index.class_names[label] for label in (first, second)]
+            for part in distinguishing_parts(*names):
+                if not has_part(self._column("class_name", image), part):
+                    donor = next(name for name in names if has_part(name, part))
+                    number = self.index.part_names.index(part)
+                    labels_SS[self._place(image, part, donor)] = number + 1
+        return labels_BSS
+
+    def _draw_place(self, image: int, part: str, donor: str) -> Tensor:
+        """Returns where an image would show a part if it had that of another class, bool S×S."""
+        labels = self.drawn(image, {part: donor}).labels
+        return torch.from_numpy(self._resized(labels) == self.index.part_names.index(part) + 1)
 
     def part_pixels(self, image: int) -> NDArray[np.uint8]:
         """Returns the part that each pixel of an image shows, at its own resolution.

@@ -103,6 +103,19 @@ class Truth(Protocol):
         """
         ...
 
+    def labels_between(self, images_B: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
+        """Returns `labels`, and where the parts would be that tell two classes apart.
+
+        A part that one of the two classes has and the image's own has not is where a bird of that
+        class would have it: what tells a plain wing from one with a bar is the place of the bar.
+
+        Args:
+            images_B: int64 B, the images' positions in the evidence.
+            first_B: int64 B, one class for each image.
+            second_B: int64 B, and the other.
+        """
+        ...
+
     def part_pixels(self, image: int) -> NDArray[np.uint8]:
         """Returns the part that each pixel of an image shows, at its own resolution.
 
@@ -148,6 +161,10 @@ class TruthOfSome:
     def labels(self, images_B: Tensor) -> Tensor:
         """Returns the part that each pixel shows; see `Truth.labels`."""
         return self.truth.labels(self.images_n[images_B])
+
+    def labels_between(self, images_B: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
+        """Returns the parts' pixels, missing ones included; see `Truth.labels_between`."""
+        return self.truth.labels_between(self.images_n[images_B], first_B, second_B)
 
     def part_pixels(self, image: int) -> NDArray[np.uint8]:
         """Returns the part that each pixel of an image shows; see `Truth.part_pixels`."""

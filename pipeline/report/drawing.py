@@ -112,7 +112,7 @@ def data_uri(picture: Image.Image, quality: int = QUALITY) -> str:
         quality: quality of the WebP compression, 0..100.
     """
     stream = BytesIO()
-    picture.save(stream, "WEBP", quality=quality, method=4)
+    picture.save(stream, "WEBP", quality=quality, method=2)
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 

@@ -121,7 +121,8 @@ class Truth(MetricGroup):
         on_Bk = main_part(part_shares(relevance_BkSS, either_BSS, num_parts)) == part_B[:, None]
         change_Bk = _changes(batch)
         first_B, second_B = _first_two(batch)
-        parts_BQ = truth.distinguishing_CCQ[first_B, second_B]
+        between_BSS, parts_BQ = _apart(batch, first_B, second_B)
+        between_BkQ = part_shares(relevance_BkSS, between_BSS, num_parts)
         own_B = batch.evidence.labels_N[batch.images_B]
         nearest_B = nearest_classes(truth.distinguishing_CCQ)[own_B]
         margin_B, decisive_B = _margins(batch, drawn.explanation, first_B, second_B)
@@ -133,7 +134,7 @@ class Truth(MetricGroup):
             nearest_margin_B[other_B], nearest_region_B[other_B] = found
         return {
             "purity": purity(share_BkQ),
-            "discrimination": discrimination(share_BkQ, _support(batch, first_B), parts_BQ),
+            "discrimination": discrimination(between_BkQ, _support(batch, first_B), parts_BQ),
             "discrimination_margin": margin_B,
             "decisive_region": decisive_B,
             "discrimination_nearest": nearest_margin_B,
@@ -354,19 +355,45 @@ def _margins(
     batch: Batch, explanation: Explanation, first_B: Tensor, second_B: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Returns `discrimination_margin` and `decisive_region` of one class rather than another."""
-    assert batch.evidence.truth is not None
-    parts_BQ = batch.evidence.truth.distinguishing_CCQ[first_B, second_B]
-    points_BV, share_BVQ = _regions(batch, explanation, first_B, second_B)
+    between_BSS, parts_BQ = _apart(batch, first_B, second_B)
+    points_BV, share_BVQ = _regions(batch, explanation, first_B, second_B, between_BSS)
     return (
         discrimination_margin(share_BVQ, points_BV, parts_BQ),
         decisive_region(share_BVQ, points_BV, parts_BQ),
     )
 
 
+def _apart(batch: Batch, first_B: Tensor, second_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns where images show, or lack, the parts that tell two classes apart.
+
+    Returns:
+        The part that each pixel shows or lacks (`Truth.labels_between`, uint8 B×S×S), and the
+        distinguishing parts of which there are pixels (bool B×Q).
+    """
+    truth = batch.evidence.truth
+    assert truth is not None
+    between_BSS = truth.labels_between(batch.images_B, first_B, second_B)
+    parts_BQ = truth.distinguishing_CCQ[first_B, second_B]
+    places_BV = between_BSS.flatten(1).long()
+    seen_BL = torch.zeros(len(parts_BQ), parts_BQ.shape[1] + 1, dtype=torch.bool)
+    return between_BSS, parts_BQ & seen_BL.scatter(1, places_BV, True)[:, 1:]
+
+
 def _regions(
-    batch: Batch, explanation: Explanation, first_B: Tensor, second_B: Tensor
+    batch: Batch,
+    explanation: Explanation,
+    first_B: Tensor,
+    second_B: Tensor,
+    between_BSS: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Returns the points of each region for one class rather than another, and what it shows.
+
+    Args:
+        batch: the B images.
+        explanation: draws the saliency of a region.
+        first_B: int64 B, the one class.
+        second_B: int64 B, the other.
+        between_BSS: the parts that tell them apart, uint8 B×S×S: 0 for none, q + 1 for part q.
 
     Returns:
         The points (float64 B×V); and the share of each region's saliency on each part (float32
@@ -384,7 +411,7 @@ def _regions(
     if len(place_n):
         weights_nP = weights_BP[place_n] * (view_BP[place_n] == views_n[:, None])
         maps_nSS = explanation.regions(batch.images_B[place_n], views_n, weights_nP)
-        found_n1Q = part_shares(maps_nSS[:, None], batch.labels_BSS[place_n], num_parts)
+        found_n1Q = part_shares(maps_nSS[:, None], between_BSS[place_n], num_parts)
         share_BVQ[place_n, views_n] = found_n1Q[:, 0]
     return points_BV, share_BVQ
 

@@ -94,6 +94,9 @@ class StripedTruth:
     def part_pixels(self, image: int) -> NDArray[np.uint8]:
         return self.labels(torch.tensor([image]))[0].numpy()
 
+    def labels_between(self, images_B: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
+        return self.labels(images_B)
+
     def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         crops = self.crops_NKSS3[images_B].clone()
         crops[:, 0] //= 2

@@ -154,6 +154,25 @@ def test_labels_are_the_nearest_pixels_of_the_part_masks(made: Made) -> None:
         assert len(np.unique(labels_SS)) > 5
 
 
+def test_a_wing_bar_that_a_class_lacks_is_where_the_other_class_has_it(made: Made) -> None:
+    truth, names, bar = made.truth, made.index.class_names, PARTS.index("wing bar") + 1
+    own = [names[label] for label in made.index.labels[made.rows]]
+    plain, barred = own.index("plainwing seedfinch"), own.index("mirrored seedfinch")
+    first, second = (torch.tensor([names.index(own[image])] * 2) for image in (plain, barred))
+    images_B = torch.tensor([plain, barred])
+    before_BSS = truth.labels(images_B)
+    assert not (before_BSS[0] == bar).any() and (before_BSS[1] == bar).any()
+    for pair in ((first, second), (second, first)):
+        between_BSS = truth.labels_between(images_B, *pair)
+        assert torch.equal(between_BSS[1], before_BSS[1]), "nothing that this bird lacks"
+        there = between_BSS[0] == bar
+        assert torch.equal(there, truth.redrawn(images_B)[2][0] == bar) and there.any()
+        assert torch.equal(between_BSS[0][~there], before_BSS[0][~there])
+    # Classes of which neither has a bar do not ask for one.
+    wagtail = torch.tensor([names.index("bibbed wagtail")])
+    assert torch.equal(truth.labels_between(images_B[:1], first[:1], wagtail), before_BSS[:1])
+
+
 def test_images_come_in_the_order_asked_for(made: Made) -> None:
     truth = made.truth
     together = truth.redrawn(torch.tensor([5, 0]))

@@ -77,6 +77,11 @@ def distinguishing_parts(first: str, second: str) -> list[str]:
     return [part for part in PARTS if CLASSES[first].get(part) != CLASSES[second].get(part)]
 
 
+def has_part(class_name: str, part: str) -> bool:
+    """Returns whether birds of a class have a part: all but wing bars are on every bird."""
+    return _styles(class_name).get(part) != "none"
+
+
 def styles_of(class_name: str, parts_from: Mapping[str, str] | None = None) -> dict[str, str]:
     """Returns a class's styles, with single parts taken from other classes.
 

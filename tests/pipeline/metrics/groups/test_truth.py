@@ -206,6 +206,9 @@ class Known:
     def labels(self, images_B: Tensor) -> Tensor:
         return LABELS.expand(len(images_B), 3, 2)
 
+    def labels_between(self, images_B: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
+        return self.labels(images_B)
+
     def redrawn(self, images_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.drawn += images_B.tolist()
         crops = images_B[:, None, None, None, None].expand(-1, 4, 2, 2, 3)
@@ -290,6 +293,25 @@ def known(make_evidence: Callable[..., Evidence]) -> Evidence:
         truth=Known(differ_CCQ),
         subject=Asked(torch.tensor([[1.0, 1, 1], [4, 4, 1]])),
     )
+
+
+class Lacking(Known):
+    """Shows part 2 nowhere, and lacks it in the first row."""
+
+    def labels(self, images_B: Tensor) -> Tensor:
+        return LABELS.where(LABELS != 3, 0).expand(len(images_B), 3, 2)
+
+    def labels_between(self, images_B: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
+        labels_BSS = self.labels(images_B).clone()
+        labels_BSS[(first_B == 0) & (second_B == 2), 0] = 3
+        return labels_BSS
+
+
+class Hidden(Lacking):
+    """Something stands before the part: neither drawing shows it."""
+
+    def labels_between(self, images_B: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
+        return self.labels(images_B)
 
 
 def measured(evidence: Evidence, *batch_size: int) -> dict:
@@ -429,3 +451,22 @@ def test_batch_size_changes_nothing(known: Evidence) -> None:
         torch.testing.assert_close(
             torch.as_tensor(parts[name]), torch.as_tensor(value), equal_nan=True
         )
+
+
+def test_the_place_of_a_part_that_an_image_lacks_counts(known: Evidence) -> None:
+    assert known.truth is not None
+    values = measured(replace(known, truth=Lacking(known.truth.distinguishing_CCQ)))
+    # Image 0, of class 0 rather than 2: of support 2 and 1, the map of the former, 3 + 2 (9 is
+    # outside its mask), lies by three fifths where part 2 would be.
+    close(values["discrimination"][:1], [100 * 2 * 0.6 / 3])
+    close(values["decisive_region"][:1], [0.0])
+    # Purity is of what the image shows: 3 of 5 are on nothing.
+    close(values["purity"][:1], [100 * (0.4 + 1 + 1) / 3])
+
+
+def test_what_neither_drawing_shows_tells_nothing_apart(known: Evidence) -> None:
+    assert known.truth is not None
+    values = measured(replace(known, truth=Hidden(known.truth.distinguishing_CCQ)))
+    for name in ("discrimination", "discrimination_margin", "decisive_region"):
+        close(values[name][:1], [nan])
+        assert not values[name][1:].isnan()
