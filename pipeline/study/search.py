@@ -1,7 +1,8 @@
 """Hyperparameter search: which parameters are tried, which trials are pruned, which were best.
 
 It is an Optuna study in an SQLite file. A trial's score is the highest validation accuracy of its
-epochs, as training keeps the weights of that epoch.
+epochs. Training keeps the weights of that epoch, or of a joint one that is less accurate by no more
+than chance.
 """
 
 from collections.abc import Collection, Mapping
@@ -57,8 +58,8 @@ def space_of(train: TrainSettings, given: Collection[str] = ()) -> dict[str, Dis
 def pruner_of(epochs: int, space: Mapping[str, Distribution]) -> MedianPruner:
     """Returns the pruner, which stops trials that are worse than the median of the finished ones.
 
-    A trial is stopped if its best epoch so far is below the median of the finished trials' best at
-    the same epoch. Successive halving would judge most of 20 to 40 trials at one early epoch,
+    A trial is stopped if its best epoch so far is below the median of the finished trials' values
+    at the same epoch. Successive halving would judge most of 20 to 40 trials at one early epoch,
     before a learning rate that is halved after 30 epochs shows its effect; the median is compared
     at every epoch. Nothing is stopped among the first five trials, in the first fifth of the
     epochs, or before the longest warm-up ends.

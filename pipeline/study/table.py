@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pipeline.datasets.dataset import DATASETS
 from pipeline.errors import ProtoMaskError
 from pipeline.metrics.group import PERCENT, SHARE, Better, note_on
-from pipeline.metrics.names import CONTROLS, EXPLANATIONS, taken_apart
+from pipeline.metrics.names import CONTROLS, EXPLANATIONS, UNDEFINED, taken_apart
 from pipeline.parameters import Params
 from pipeline.study.commands import queue_command
 from pipeline.study.comparison import Standing, compare
@@ -162,13 +163,19 @@ class _Group:
         return [*self.runs, *asked]
 
     @property
+    def drawn(self) -> bool:
+        """Whether the images are drawn from the run's seed."""
+        name = self.newest.params["dataset"]["name"]
+        return name in DATASETS and DATASETS[name].drawn
+
+    @property
     def newest(self) -> Run:
         return max((self.runs or self.tasks).values(), key=lambda run: run.made)
 
     def values(self, column: Column) -> NDArray[np.float64]:
         """Returns a metric of the runs that have it."""
         of, _, metric = column.name.partition(".")
-        found = (run.metrics.get(of, {}).get(metric) for run in self.runs.values())
+        found = (_value(run.metrics.get(of, {}), metric) for run in self.runs.values())
         return column.factor * np.array([value for value in found if value is not None], np.float64)
 
     def mean(self, column: Column) -> float:
@@ -188,12 +195,16 @@ class _Group:
     def images(self) -> pd.DataFrame | None:
         """Returns an image's values, a mean over runs; None unless they are there for all runs.
 
-        A run in which an image's value is not finite does not count in that mean.
+        A run in which an image's value is not finite does not count in that mean. Where images are
+        drawn, those of another seed are others.
         """
-        found = [run.images() for run in self.runs.values()]
-        if any(table is None for table in found):
-            return None
-        every = pd.concat([table.set_index("image") for table in found if table is not None])
+        found = []
+        for (_, seed), run in self.runs.items():
+            table = run.images()
+            if table is None:
+                return None
+            found.append(table.set_index(f"{seed}:" + table["image"] if self.drawn else "image"))
+        every = pd.concat([table.drop(columns="image", errors="ignore") for table in found])
         return every.replace([np.inf, -np.inf], np.nan).groupby(level=0).mean()
 
     def missing(self, repeats: Sequence[Repeat], overrides: Overrides) -> Iterator[Missing]:
@@ -204,6 +215,12 @@ class _Group:
                 dataset = {**params["dataset"], "fold": fold}
                 command = queue_command(overrides({**params, "seed": seed, "dataset": dataset}))
                 yield Missing(self.label, fold, seed, self.tasks.get((fold, seed)), command)
+
+
+def _value(metrics: Mapping[str, float], name: str) -> float | None:
+    """Returns a metric; images without a value are counted only where there are any."""
+    nothing = 0.0 if name.removesuffix(UNDEFINED) in metrics and name.endswith(UNDEFINED) else None
+    return metrics.get(name, nothing)
 
 
 def tables(runs: Iterable[Run], metrics: Sequence[str], overrides: Overrides) -> list[Table]:

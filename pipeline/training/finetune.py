@@ -168,7 +168,8 @@ def floors(similarity_NP: Tensor, labels_N: Tensor, own_CP: Tensor, reach: float
     """
     own_NP = own_CP[labels_N]
     others_NP = similarity_NP.masked_fill(own_NP, 0).sort(dim=0, descending=True).values
-    exceeding_1P = ((~own_NP).sum(0, keepdim=True) * reach).long()
+    # Without what is added, 0.29 of 100 would be 28.
+    exceeding_1P = ((~own_NP).sum(0, keepdim=True).double() * reach + 1e-9).long()
     return others_NP.gather(0, exceeding_1P)[0]
 
 

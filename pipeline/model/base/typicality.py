@@ -41,4 +41,5 @@ def typicality(largest: float, percentiles: Sequence[float]) -> float | None:
     """
     if not percentiles:
         return None
-    return min(int(np.searchsorted(percentiles, largest, side="right")), STEPS) / STEPS
+    reached = int(np.searchsorted(percentiles, largest, side="right")) - 1
+    return min(max(reached, 0), STEPS) / STEPS

@@ -202,6 +202,14 @@ def test_a_mean_stays_with_the_number_of_images_that_it_leaves_out(make: Make) -
     }
 
 
+def test_runs_in_which_every_image_has_a_value_leave_out_none(make: Make) -> None:
+    left_out = "complexity.oirr_undefined"
+    runs = [make({"complexity.oirr": 1.0}, seed=seed) for seed in (1, 2)]
+    runs += [make({"complexity.oirr": 1.0, left_out: 6.0}), make({"general.accuracy": 1}, seed=3)]
+    (cell,) = table(*runs, metrics=(left_out,)).rows[0].cells
+    assert cell is not None and (cell.mean, cell.runs) == (2.0, 3)
+
+
 def test_images_of_runs_that_complete_one_another(make: Make) -> None:
     older = make(images={"general.accuracy": [0, 0], "complexity.iou": [10, 20]}, made=1.0, **FULL)
     newer = make(images={"general.accuracy": [1, 0, 1]}, first=1, made=2.0)
@@ -293,11 +301,12 @@ def test_a_row_is_tested_by_the_mean_of_its_runs(make: Make) -> None:
     base = of_noise(1, 0.0)["complexity.iou"]
     odd = [value + 3 * (-1) ** n for n, value in enumerate(base)]
     even = [value - 3 * (-1) ** n - 1e-6 for n, value in enumerate(base)]
+    read = {"dataset__name": "cub200"}
     found = table(
-        make(images={"complexity.iou": base}),
-        make(images={"complexity.iou": base}, seed=1),
-        make(images={"complexity.iou": odd}, **PIPNET),
-        make(images={"complexity.iou": even}, **PIPNET, seed=1),
+        make(images={"complexity.iou": base}, **read),
+        make(images={"complexity.iou": base}, seed=1, **read),
+        make(images={"complexity.iou": odd}, **read, **PIPNET),
+        make(images={"complexity.iou": even}, **read, **PIPNET, seed=1),
     )
     # 5e-7 less on every single image: certain, however small.
     assert standings(found) == [["best"], ["worse"]]
@@ -321,6 +330,16 @@ def test_rows_of_other_images_are_not_tested(make: Make) -> None:
     )
     assert standings(found) == [["best"], ["untested"]] and found.num_images == 100
     assert "PIP-Net against ProtoMask (SAM 2), which share 20 of 60 test images" in found.notes[-1]
+
+
+def test_images_that_another_seed_draws_are_others(make: Make) -> None:
+    demo = {"dataset__name": "demo"}
+    same = make(images=of_noise(1, -1.0), **demo, **PIPNET)
+    found = table(make(images=of_noise(1, 0.0), **demo), same)
+    assert standings(found) == [["best"], ["worse"]] and found.num_images == 60
+    other = make(images=of_noise(1, -1.0), seed=1, **demo, **PIPNET)
+    found = table(make(images=of_noise(1, 0.0), **demo), other)
+    assert standings(found) == [["best"], ["untested"]] and found.num_images == 120
 
 
 def test_rows_whose_images_are_not_here_are_not_tested(make: Make) -> None:

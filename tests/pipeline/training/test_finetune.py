@@ -215,6 +215,13 @@ def test_floors_by_hand() -> None:
     assert floors(s, labels, own, 1.0).tolist() == [0.0, 0.0]
 
 
+def test_a_share_of_images_is_not_rounded_below_what_it_is() -> None:
+    """29 of 100 images may exceed the floor; in single precision 0.29 · 100 is below 29."""
+    s = torch.arange(101.0)[:, None]
+    labels, own = torch.tensor([0] + [1] * 100), torch.tensor([[True], [False]])
+    assert floors(s, labels, own, 0.29).tolist() == [71.0]
+
+
 def test_a_finished_model_is_merged_has_floors_and_is_pruned(
     make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.model.base.typicality import calibrated, typicality
+from pipeline.model.base.typicality import RARE, calibrated, typicality
 
 
 @pytest.mark.parametrize("count", [1, 7, 100, 1000])
@@ -15,6 +15,18 @@ def test_of_the_validation_images_themselves_few_are_rare(count: int) -> None:
     for share in (0.05, 0.5):
         assert (found < share).sum() <= share * count + 1
     assert (np.diff(found[np.argsort(largest_N)]) >= 0).all()
+
+
+def test_shares_by_hand() -> None:
+    percentiles = calibrated(np.arange(1, 101.0))
+    assert [typicality(score, percentiles) for score in (1, 2, 50, 99)] == [0.01, 0.02, 0.5, 0.99]
+
+
+def test_of_other_images_of_known_classes_one_in_twenty_is_rare() -> None:
+    percentiles = calibrated(np.random.default_rng(0).normal(size=20_000))
+    others = np.random.default_rng(1).normal(size=20_000)
+    rare = np.mean([typicality(float(value), percentiles) < RARE for value in others])  # type: ignore[operator]
+    assert rare == pytest.approx(0.05, abs=0.005)
 
 
 def test_below_and_above_all_of_them() -> None:
