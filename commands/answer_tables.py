@@ -68,15 +68,18 @@ class Tables(NamedTuple):
 
         Raises:
             ProtoMaskError: one of them is no file, a photograph or another one of them, its folder
-                is none or may not be written to, or Parquet, which is no text, is to be printed.
+                is none or may not be written to, two are to be printed, or Parquet, which is no
+                text.
         """
+        if self.count(TERMINAL) > 1:
+            raise ProtoMaskError("--json - and --csv - cannot both be: name a file for one of them")
         if self.parquet == TERMINAL:
             raise ProtoMaskError("--parquet - cannot be: Parquet is no text; name a file")
         taken = {path.resolve(): f"is the photograph {path}" for path in photographs}
         for kind, path in self._asdict().items():
             if path is None or path == TERMINAL:
                 continue
-            why = taken.get(path.resolve()) or _reason_not_to_write(path)
+            why = taken.get(path.resolve()) or reason_not_to_write(path)
             if why:
                 raise ProtoMaskError(f"{path} {why}; --{kind} names the file to write")
             taken[path.resolve()] = f"is the file of --{kind} already"
@@ -120,7 +123,8 @@ class Tables(NamedTuple):
         return written
 
 
-def _reason_not_to_write(path: Path) -> str | None:
+def reason_not_to_write(path: Path) -> str | None:
+    """Returns why a file cannot be written, to follow its name in a sentence; None if it can."""
     if why := why_no_file(path):
         return why
     there = next(folder for folder in path.absolute().parents if folder.exists())

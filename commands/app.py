@@ -224,7 +224,9 @@ def params(
 @app.command("app", rich_help_panel=PEOPLE)
 def serve(
     model: Model = Path(),
-    port: Annotated[int, typer.Option(help="Of the page, on this machine.", min=1)] = 7860,
+    port: Annotated[
+        int, typer.Option(help="Of the page, on this machine.", min=1, max=65535)
+    ] = 7860,
 ) -> None:
     """Open a page for photographs, masks and names of parts.
 

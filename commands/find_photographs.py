@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.datasets.image_file import SUFFIXES
-from pipeline.datasets.listing import visible_files
+from pipeline.datasets.listing import files_of_any_name
 from pipeline.errors import ProtoMaskError
 
 
@@ -64,5 +64,5 @@ def _matching(pattern: Path) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for name in visible_files(folder):
+    for name in files_of_any_name(folder):
         yield folder / name

@@ -88,6 +88,9 @@ def show(workspace: Workspace, image: str, store: Path, out: Path | None) -> Non
         raise ProtoMaskError(f"{out} is a folder; --out names the picture to write")
     masks = opened(store)
     row = _find(workspace, image, masks)
+    photograph = _photograph(workspace, masks, row)
+    if out and photograph and out.resolve() == photograph.resolve():
+        raise ProtoMaskError(f"{out} is the photograph itself; --out names the picture to write")
     found = masks.masks(row)
     names = read_part_names(workspace.part_names, masks.about["segmenter"], masks.part_names)
     _print_masks(found, _score_names(store), names.names)
@@ -262,10 +265,14 @@ def _within_root(workspace: Workspace, image: str) -> str | None:
 
 def _read_segmented(workspace: Workspace, masks: MaskStore, row: int) -> NDArray[np.uint8] | None:
     """Returns an image's photograph, or None where it is not here or is another."""
+    path = _photograph(workspace, masks, row)
+    return read_image(path) if path is not None and masks.is_of(row, path) else None
+
+
+def _photograph(workspace: Workspace, masks: MaskStore, row: int) -> Path | None:
+    """Returns where an image's photograph should be; None where nothing here says so."""
     root, name = _root(workspace), _paths(workspace).get(masks.ids[row])
-    if root is None or name is None or not masks.is_of(row, root / name):
-        return None
-    return read_image(root / name)
+    return None if root is None or name is None else root / name
 
 
 def _score_names(store: Path) -> list[str]:

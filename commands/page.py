@@ -43,7 +43,12 @@ def run(folder: Path, port: int) -> None:
     """
     page = build(folder)
     print(f"the page is at http://127.0.0.1:{port}, for this machine alone; Ctrl-C ends it")
-    page.launch(server_name="127.0.0.1", server_port=port, quiet=True)
+    try:
+        page.launch(server_name="127.0.0.1", server_port=port, quiet=True)
+    except OSError as error:
+        raise ProtoMaskError(
+            f"port {port} of this machine cannot be had: name another one with --port ({error})"
+        ) from None
 
 
 def build(folder: Path) -> gr.Blocks:
@@ -71,7 +76,10 @@ def build(folder: Path) -> gr.Blocks:
 
 def _photograph_tab(model: Model) -> None:
     with gr.Row():
-        photograph = gr.Image(type="filepath", label="Drop a photograph here", elem_id="photo")
+        # Without a mode Gradio leaves the file as it is: transparency and 16 bits are read here.
+        photograph = gr.Image(
+            type="filepath", image_mode=None, label="Drop a photograph here", elem_id="photo"
+        )
         regions = gr.AnnotatedImage(label="Its regions, by their points")
     why = gr.Markdown(elem_id="why")
     with gr.Row():
@@ -88,7 +96,7 @@ def _photograph_tab(model: Model) -> None:
             raise gr.Error(str(error)) from None
         return (
             marked_regions(path, answer),
-            f"### {answer.label}\n{answer.why}",
+            "\n\n".join([f"### {answer.label}\n{answer.why}", *answer.remarks]),
             table(SCORES, [[name, figure(score)] for name, score in answer.scores.items()]),
             table(MARGIN, [row_of(region) for region in by_points(answer)]),
             answer.figure(),

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from commands.answer_tables import Record, Tables
+from commands.answer_tables import Record, Tables, reason_not_to_write
 from commands.find_photographs import Photographs, find_photographs
 from pipeline.datasets.image_file import UnreadableImageError
 from pipeline.errors import ProtoMaskError
@@ -30,20 +30,46 @@ def run(folder: Path, given: list[Path], out: Path | None, tables: Tables) -> No
         tables: the files of answers.
 
     Raises:
-        ProtoMaskError: one that was named cannot be read, or none can; the others are done.
+        ProtoMaskError: one that was named cannot be read, or none can; the others are done. Or
+            nothing was done, since what was asked for cannot be written.
     """
-    if out is not None and out.exists() and not out.is_dir():
-        raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
-    photographs = find_photographs(given)
-    tables.refuse_unwritable([*photographs.named, *photographs.found])
-    model = _open(folder)
+    _refuse_folder(out)
+    photographs = _without_own_pictures(find_photographs(given))
     paths = [*photographs.named, *photographs.found]
-    records = [_ask(model, path, out, tables) for path in paths]
-    written = tables.write(records)
+    if not paths:
+        raise ProtoMaskError("there is no photograph, only pictures that `protomask predict` drew")
+    tables.refuse_unwritable(paths)
+    model = _open(folder)
+    records: list[Record] = []
+    try:
+        for path in paths:
+            records.append(_ask(model, path, out, tables))
+    finally:
+        written = tables.write(records) if records else []
+        if len(records) < len(paths):
+            kept = f", in {', '.join(map(str, written))}" if written else ""
+            print(f"{len(records)} of {len(paths)} photographs were done{kept}", file=sys.stderr)
     unreadable = list(compress(paths, ["error" in record.row for record in records]))
     _sum_up(photographs, unreadable, written)
     if len(unreadable) == len(paths) or not set(photographs.named).isdisjoint(unreadable):
         raise ProtoMaskError(f"{len(unreadable)} of {len(paths)} photographs could not be read")
+
+
+def _refuse_folder(out: Path | None) -> None:
+    """Checks that a folder for pictures is one, or can be made."""
+    if out is None:
+        return
+    if out.exists() and not out.is_dir():
+        raise ProtoMaskError(f"{out} is a file; --out names a folder for the pictures")
+    if why := reason_not_to_write(out / "picture.png"):
+        raise ProtoMaskError(f"{out}: a picture in it {why}; --out names a folder for the pictures")
+
+
+def _without_own_pictures(photographs: Photographs) -> Photographs:
+    """Passes over the pictures of an earlier run, where `--out` lies among the photographs."""
+    own = {path for path in photographs.found if _source_of(path) is not None}
+    found = [path for path in photographs.found if path not in own]
+    return photographs._replace(found=found, passed_over=[*photographs.passed_over, *sorted(own)])
 
 
 def _ask(model: Model, path: Path, out: Path | None, tables: Tables) -> Record:
@@ -118,6 +144,8 @@ def _write(picture: Image.Image, image: Path, out: Path) -> Path:
 
 def _source_of(picture: Path) -> str | None:
     """Returns the hash of the photograph that a picture explains; None if it is no such picture."""
+    if picture.suffix.lower() != ".png":
+        return None
     try:
         with Image.open(picture) as image:
             return image.info.get(SOURCE)

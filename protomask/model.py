@@ -79,13 +79,17 @@ def load(folder: str | Path, device: str | None = None) -> Model:
             such device.
     """
     folder = Path(folder)
+    if device not in (None, "auto", "cpu", "cuda"):
+        raise ProtoMaskError(f"there is no device {device!r}: give cpu, cuda or auto")
     if Exported.lies_in(folder):
         return _travelled(Exported(folder), device or "auto")
     if not Workspace(folder).params_file.is_file():
-        refuse_subfolder(folder)
+        if folder.absolute() == Path.cwd():
+            refuse_subfolder(folder)
+        what = "holds no model" if folder.is_dir() else "is no folder"
         raise ProtoMaskError(
-            f"{folder.absolute()} holds no model: name a folder that `protomask export` wrote, or "
-            "that of an experiment, where dvc.yaml is"
+            f"{folder.absolute()} {what}: name a folder that `protomask export` wrote, or that of "
+            "an experiment, where dvc.yaml is"
         )
     return _made_here(Workspace(folder), device)
 

@@ -4,7 +4,6 @@ import errno
 import io
 import sys
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -184,12 +183,13 @@ def run(app: typer.Typer) -> None:
         hint = _HINTS.get(error.errno or 0)
         if hint is None:
             raise
-        _fail(f"{error.strerror}: {error.filename or Path.cwd()}. {hint}")
+        where = f": {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror}{where}. {hint}")
 
 
 _HINTS = {
-    errno.ENOSPC: "Make room on that disk and run the same command again; finished work is kept.",
-    errno.EDQUOT: "Make room in your quota and run the same command again; finished work is kept.",
+    errno.ENOSPC: "Make room on that disk and run the same command again; stages go on.",
+    errno.EDQUOT: "Make room in your quota and run the same command again; stages go on.",
     errno.EACCES: "Give yourself permission for that folder (`ls -ld` shows whose it is).",
     errno.EPERM: "Give yourself permission for that folder (`ls -ld` shows whose it is).",
     errno.EIO: "The disk reports an error; look at its health before running again.",

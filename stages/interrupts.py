@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 KEPT = (
-    "Stopped. No output is half-written. Stages keep finished masks and epochs: the same command "
+    "Stopped. No output is half-written. A stage keeps finished masks and epochs: the same command "
     "goes on from there."
 )
 PATIENCE = 1.5

@@ -115,6 +115,8 @@ def look_through(root: Path) -> Contents:
     contents = _contents(root)
     if not contents.files and not contents.dangling:
         raise ProtoMaskError(f"dataset.root: {root} holds no files")
+    for name in [*contents.files, *contents.dangling]:
+        _refuse_unwritable(root, name)
     return contents
 
 
@@ -124,6 +126,14 @@ def visible_files(root: Path) -> list[str]:
     Raises:
         ProtoMaskError: a file name is not UTF-8 or has a control character.
     """
+    names = files_of_any_name(root)
+    for name in names:
+        _refuse_unwritable(root, name)
+    return names
+
+
+def files_of_any_name(root: Path) -> list[str]:
+    """Returns the paths of the files that count, also of those whose names no table can hold."""
     return _contents(root).files
 
 
@@ -138,8 +148,6 @@ def _contents(root: Path) -> Contents:
             passed_over.append(Remark(name, reason))
         else:
             (files if path.is_file() else dangling).append(name)
-    for name in [*files, *dangling]:
-        _refuse_unwritable(root, name)
     return Contents(sorted(files), sorted(dangling), sorted(passed_over))
 
 

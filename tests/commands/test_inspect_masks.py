@@ -97,6 +97,16 @@ def test_a_folder_is_no_picture(run_folder: Path) -> None:
         inspect_masks.show(workspace, MaskStore(STORE).ids[0], STORE, run_folder)
 
 
+def test_a_photograph_is_not_written_over(run_folder: Path) -> None:
+    image = MaskStore(STORE).ids[0]
+    table = workspace.read_image_files().table.set_index("id")
+    photograph = workspace.images_root(workspace.read_params()) / table["path"][image]
+    before = photograph.read_bytes()
+    with pytest.raises(ProtoMaskError, match="is the photograph itself"):
+        inspect_masks.show(workspace, image, STORE, photograph)
+    assert photograph.read_bytes() == before
+
+
 def test_without_the_photograph_masks_are_drawn_over_grey(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """`protomask predict` on photographs of a small finished run, and on what is none."""
 
+import errno
 import io
 import json
 import os
@@ -150,6 +151,7 @@ def test_tables_that_cannot_be_written_are_refused_at_once(run_folder: Path) -> 
         (Tables(csv=photograph / "a.csv"), "is no folder"),
         (Tables(json=Path("a"), csv=Path("a")), "is the file of --json already"),
         (Tables(csv=Path("pipe")), "is no file"),
+        (Tables(json=Path("-"), csv=Path("-")), "cannot both be"),
     ):
         with pytest.raises(ProtoMaskError, match=said):
             predict.run(Path("nowhere"), [Path("photographs")], None, tables)
@@ -166,6 +168,54 @@ def test_a_name_that_is_not_utf8_is_in_the_tables(run_folder: Path) -> None:
     predict.run(HERE, [path], None, tables)
     for table in (pd.read_json("a.json"), pd.read_csv("a.csv"), pd.read_parquet("a.parquet")):
         assert table["image"].tolist() == ["gr\\xfcn.png"]
+
+
+def test_a_name_that_is_not_utf8_is_no_reason_to_refuse_its_folder(run_folder: Path) -> None:
+    Path("new").mkdir()
+    try:
+        shutil.copy("photographs/class 0/000.png", Path("new", os.fsdecode(b"gr\xfcn.png")))
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    shutil.copy("photographs/class 0/001.png", Path("new/line\nbreak.png"))
+    predict.run(HERE, [Path("new")], None, Tables(csv=Path("a.csv")))
+    assert set(pd.read_csv("a.csv")["image"]) == {"new/gr\\xfcn.png", "new/line\nbreak.png"}
+
+
+def test_what_was_done_before_an_error_is_kept(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Path] = []
+
+    def full_after_two(picture: Image.Image, image: Path, out: Path) -> Path:
+        if len(drawn) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        drawn.append(image)
+        return out / "picture.png"
+
+    monkeypatch.setattr(predict, "_write", full_after_two)
+    paths = sorted(Path("photographs/class 0").iterdir())[:4]
+    with pytest.raises(OSError, match="No space"):
+        predict.run(HERE, paths, OUT, Tables(csv=Path("a.csv")))
+    assert pd.read_csv("a.csv")["image"].tolist() == list(map(str, paths[:2]))
+    assert "2 of 4 photographs were done, in a.csv" in capsys.readouterr().err
+
+
+def test_a_folder_for_pictures_that_cannot_be_made_is_refused_at_once(run_folder: Path) -> None:
+    with pytest.raises(ProtoMaskError, match=r"params\.yaml is no folder"):
+        predict.run(Path("nowhere"), [Path("photographs")], Path("params.yaml/a"), Tables())
+
+
+def test_pictures_of_an_earlier_run_are_no_photographs(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("new").mkdir()
+    shutil.copy("photographs/class 0/000.png", "new/bird.png")
+    for _ in range(2):
+        predict.run(HERE, [Path("new")], Path("new/why"), Tables(csv=Path("a.csv")))
+        assert pd.read_csv("a.csv")["image"].tolist() == ["new/bird.png"]
+    assert "1 other files were passed over: 'new/why/bird.png'" in capsys.readouterr().err
+    with pytest.raises(ProtoMaskError, match="only pictures that"):
+        predict.run(HERE, [Path("new/why")], None, Tables())
 
 
 def test_a_folder_of_bad_images_alone_is_an_error(run_folder: Path) -> None:

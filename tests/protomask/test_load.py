@@ -79,6 +79,20 @@ def test_what_is_no_image_is_refused(finished_run: Path, elsewhere: Path) -> Non
 def test_a_folder_without_an_experiment_is_refused(elsewhere: Path) -> None:
     with pytest.raises(ProtoMaskError, match="elsewhere holds no model: name"):
         load(elsewhere)
+    with pytest.raises(ProtoMaskError, match="gone is no folder: name"):
+        load(elsewhere / "gone")
+
+
+def test_in_a_repository_a_wrong_name_is_said_to_be_wrong(run_folder: Path) -> None:
+    with pytest.raises(ProtoMaskError, match="brids is no folder: name"):
+        load("brids")
+    with pytest.raises(ProtoMaskError, match="photographs holds no model: name"):
+        load("photographs")
+
+
+def test_a_device_that_there_is_none_of_is_refused(finished_run: Path) -> None:
+    with pytest.raises(ProtoMaskError, match="there is no device 'tpu'"):
+        load(finished_run, device="tpu")
 
 
 def test_what_is_like_no_prototype_is_said_to_be_so(finished_run: Path) -> None:
