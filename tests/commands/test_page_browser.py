@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from settings import patches
 
 pytest.importorskip("gradio", reason="no Gradio here (the extra `app`)")
@@ -20,6 +21,8 @@ from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 from commands import page  # noqa: E402
 from pipeline.masks.part_names import read_part_names  # noqa: E402
 from pipeline.masks.store import MaskStore, write_store  # noqa: E402
+from pipeline.saliency.prototypes import figure  # noqa: E402
+from protomask import load  # noqa: E402
 from protomask.export import export_model  # noqa: E402
 from stages.workspace import Workspace  # noqa: E402
 
@@ -105,8 +108,15 @@ def test_a_model_that_travels_has_photographs_alone(
     browser: Any, finished_run: Path, tmp_path: Path
 ) -> None:
     export_model(Workspace(finished_run), tmp_path / "birds")
+    see_through = tmp_path / "see-through.png"
+    with Image.open(finished_run / "photographs" / "class 0" / "001.png") as image:
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        image.save(see_through)
     served = opened(browser, tmp_path / "birds")
-    ask(browser, finished_run / "photographs" / "class 0" / "001.png")
+    ask(browser, see_through)
+    said = wait(browser, "#scores table").text
+    for name, score in load(tmp_path / "birds").predict(see_through).scores.items():
+        assert f"{name} {figure(score)}" in said
     tabs = browser.find_elements(By.CSS_SELECTOR, "button[role=tab]")
     served.close()
     assert [element.text for element in tabs if element.text] == ["A photograph"]
