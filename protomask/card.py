@@ -11,7 +11,7 @@ import yaml
 
 import pipeline
 from pipeline.datasets.index import SPLITS
-from pipeline.metrics.group import note_on
+from pipeline.metrics.group import note_on, question_of
 from pipeline.metrics.names import EXPLANATIONS, taken_apart
 from pipeline.parameters import flat, written
 from pipeline.saliency.prototypes import Prototypes
@@ -25,7 +25,7 @@ Metrics = Mapping[str, Mapping[str, Any]]
 
 
 class Measured(NamedTuple):
-    """A row of the card's table of metrics.
+    """A row of one of the card's tables of metrics.
 
     Args:
         label: what the metric is called.
@@ -70,7 +70,11 @@ def write_card(
         label=finished.network.label,
         kind=prototypes.views.kind,
         not_learned=about.not_learned,
-        measured=list(_measured(metrics, intervals, prototypes)),
+        tables=[
+            (group, question_of(group), rows)
+            for group, values in metrics.items()
+            if (rows := list(_rows(group, values, intervals.get(group, {}), prototypes)))
+        ],
         made_with=sorted(
             (name, written(value))
             for values in about.made_with.values()
@@ -104,19 +108,20 @@ def _front(finished: Finished, metrics: Metrics) -> dict[str, Any]:
     return front
 
 
-def _measured(metrics: Metrics, intervals: Metrics, prototypes: Prototypes) -> Iterator[Measured]:
-    for group, values in metrics.items():
-        for name, value in values.items():
-            note = note_on(group, name, prototypes.views.kind)
-            told = taken_apart(name)
-            if told.undefined or told.control:
-                continue
-            by = EXPLANATIONS.get(told.explanation)
-            label = f"{note.label} (by {by})" if by else note.label
-            known = intervals.get(group, {}).get(name)
-            interval = f"{_text(known['low'])}–{_text(known['high'])}" if known else ""
-            unit = "" if RANGE.fullmatch(note.unit) else note.unit.partition(",")[0]
-            yield Measured(label, f"{_text(value)} {unit}".rstrip(), interval, note.meaning)
+def _rows(
+    group: str, values: Mapping[str, Any], intervals: Mapping[str, Any], prototypes: Prototypes
+) -> Iterator[Measured]:
+    for name, value in values.items():
+        note = note_on(group, name, prototypes.views.kind)
+        told = taken_apart(name)
+        if told.undefined or told.control:
+            continue
+        by = EXPLANATIONS.get(told.explanation)
+        label = f"{note.label} (by {by})" if by else note.label
+        known = intervals.get(name)
+        interval = f"{_text(known['low'])}–{_text(known['high'])}" if known else ""
+        unit = "" if RANGE.fullmatch(note.unit) else note.unit.partition(",")[0]
+        yield Measured(label, f"{_text(value)} {unit}".rstrip(), interval, note.meaning)
 
 
 def _text(value: float) -> str:

@@ -76,6 +76,17 @@ def test_the_model_card_is_one_of_the_hubs(exported: Path, finished_run: Path) -
     assert "crops.side: 32" in card.text
 
 
+def test_the_card_has_a_table_for_each_question(exported: Path) -> None:
+    """Groups call different figures the same, and the question tells them apart."""
+    tables = (exported / "README.md").read_text(encoding="utf-8").split("\n### ")[1:]
+    metrics = json.loads((exported / "metrics.json").read_text())
+    assert [table.partition(":")[0].lower() for table in tables] == list(metrics)
+    found = {table.splitlines()[0]: table for table in tables}
+    assert "\n| Accuracy | " in found["General: Is it right?"]
+    distances = found["Contrastivity: Do different prototypes say different things?"]
+    assert distances.count("\n|---|") == 1 and "\n| Location change | " in distances
+
+
 def test_a_prototypes_picture_is_transparent_outside_its_mask(exported: Path) -> None:
     with Image.open(exported / "prototypes" / "0000.png") as picture:
         assert picture.mode == "RGBA" and picture.size == (32, 32)
