@@ -51,7 +51,7 @@ def main(largest: Annotated[int, typer.Option(help="Masks an image.")] = 11) -> 
 
 
 def _first(masks: Masks, count: int) -> Masks:
-    names = ("counts", "boxes", "areas", "scores")
+    names = ("counts", "boxes", "areas", "scores", "parts", "levels", "foreground")
     return replace(masks, **{name: getattr(masks, name)[:count] for name in names})
 
 
