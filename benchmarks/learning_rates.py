@@ -24,7 +24,11 @@ def main(
     out: Annotated[Path, typer.Argument(help="The drawing, an SVG file.")],
 ) -> None:
     file = Workspace().cache / "tune" / f"{name}.sqlite"
-    study = optuna.load_study(study_name="search", storage=f"sqlite:///{file}")
+    storage = f"sqlite:///{file}"
+    # Without the file, Optuna makes an empty one.
+    if not (file.is_file() and optuna.get_all_study_names(storage)):
+        sys.exit(f"there is no search {name}: run `protomask study tune --name {name}`")
+    study = optuna.load_study(study_name="search", storage=storage)
     trials = [trial for trial in search.ended(study) if search.score_of(trial) is not None]
     if not trials:
         sys.exit(f"no trial of the search {name} has ended: run `protomask study tune` to its end")
