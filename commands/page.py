@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.image_file import read_image
 from pipeline.errors import ProtoMaskError
-from pipeline.files import atomic_file
 from pipeline.masks.masks import NO_PART, Masks
-from pipeline.masks.part_names import names_file, read_part_names
+from pipeline.masks.part_names import read_part_names, rename_part
 from pipeline.masks.store import MaskStore
 from pipeline.report.drawing import Outline, colour_of, outlined
 from pipeline.report.parts import parts_in
@@ -210,17 +209,13 @@ class MaskBrowser:
 
     def rename(self, part: int, name: str) -> str:
         """Writes a part's name into the file of names; returns what to say of it."""
-        path, (segmenter, own) = self._workspace.part_names, self._of_segmenter()
-        names = read_part_names(path, segmenter, own)
-        if names.remark:
-            raise gr.Error(f"{names.remark}. Move {path} away first")
-        given = {**names.given, part: " ".join(name.split())}
-        given = {number: text for number, text in given.items() if text}
-        with atomic_file(path) as file:
-            file.write_text(names_file(segmenter, self.parts, given), encoding="utf-8")
-        if part not in given:
-            return f"Part {part} has no name"
-        return f"Part {part} is called **{given[part]}**"
+        path, (segmenter, _) = self._workspace.part_names, self._of_segmenter()
+        name = " ".join(name.split())
+        try:
+            rename_part(path, segmenter, self.parts, part, name)
+        except ProtoMaskError as error:
+            raise gr.Error(str(error)) from None
+        return f"Part {part} is called **{name}**" if name else f"Part {part} has no name"
 
     def _of_segmenter(self) -> tuple[dict[str, Any], dict[int, str]]:
         return self._masks.about["segmenter"], dict(self._masks.part_names)

@@ -5,13 +5,14 @@ the parts, and the same number is another part in another codebook; so names are
 codebook that the file names, and for no other.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from pipeline.errors import ProtoMaskError
+from pipeline.files import atomic_file
 
 CODEBOOK = "codebook"
 MOST_SAID, SHORT = 5, 16
@@ -74,16 +75,16 @@ def read_part_names(path: Path, segmenter: Mapping[str, Any], own: Mapping[int, 
         ProtoMaskError: the file is not such a file, or does not say whose parts it names.
     """
     given, codebook, wanted = {}, "", codebook_of(segmenter)
-    for number, key, value in _lines(path):
+    for key, entry in _entries(path, _text(path)).items():
         if key == CODEBOOK:
-            codebook = value
+            codebook = entry.name
         elif not (key.isascii() and key.isdigit()):
             raise ProtoMaskError(
-                f"{path}, line {number}: {key!r} is not the number of a part: each line is to be "
-                f"such as `7: wing`, or `{CODEBOOK}: …`"
+                f"{path}, line {entry.line}: {entry.key.value!r} is not the number of a part: "
+                f"each line is to be such as `7: wing`, or `{CODEBOOK}: …`"
             )
-        elif value:
-            given[int(key)] = value
+        elif entry.name:
+            given[int(key)] = entry.name
     if given and not codebook:
         raise ProtoMaskError(
             f"{path} does not say whose parts it names: add the line `{CODEBOOK}: {wanted}` if "
@@ -107,38 +108,151 @@ def names_file(segmenter: Mapping[str, Any], parts: Iterable[int], names: Mappin
         names: the names of those that have one, by number.
     """
     lines = [_line(CODEBOOK, codebook_of(segmenter))]
-    lines += [_line(part, names[part]) if part in names else f"{part}:\n" for part in parts]
-    return "".join(lines)
+    return "".join([*lines, *(_line(part, names.get(part, "")) for part in parts)])
+
+
+def rename_part(
+    path: Path, segmenter: Mapping[str, Any], parts: Iterable[int], part: int, name: str
+) -> None:
+    """Writes a part's name into a file of names, and leaves all else in it as it is.
+
+    Args:
+        path: path of the YAML file; without a line for any part it gets one for each.
+        segmenter: the segmenter's fingerprint.
+        parts: the numbers of its parts, in the order of the lines of a new file.
+        part: the number of the part.
+        name: its name in one line; empty: the part's line stays, without a name.
+
+    Raises:
+        ProtoMaskError: the file is not such a file, names the parts of another codebook, or is
+            written such that this line cannot be changed alone.
+    """
+    if remark := read_part_names(path, segmenter, {}).remark:
+        raise ProtoMaskError(f"{remark}. Move {path} away first")
+    text = _text(path)
+    if _entries(path, text):
+        if name:
+            text = _changed(path, text, CODEBOOK, codebook_of(segmenter))
+        text = _changed(path, text, part, name)
+    else:
+        text = _ended(text) + names_file(segmenter, parts, {part: name})
+    with atomic_file(path) as file:
+        file.write_text(text, encoding="utf-8", newline="")
+
+
+class _Entry(NamedTuple):
+    """A number or `codebook` in a file of names.
+
+    Args:
+        key, value: where they stand in the file.
+        name: the value, in one line.
+    """
+
+    key: yaml.ScalarNode
+    value: yaml.ScalarNode
+    name: str
+
+    @property
+    def line(self) -> int:
+        return self.key.start_mark.line + 1
+
+
+def _entries(path: Path, text: str) -> dict[str, _Entry]:
+    """Returns the entries of a file with this text by their keys, without leading zeros."""
+    try:
+        # As text, so that `12: no` is called "no", and a hash of digits is not a number.
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise _unreadable(path, error) from None
+    if root is None:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        raise ProtoMaskError(f"{path} has to have a line for each part, such as `7: wing`")
+    found: dict[str, _Entry] = {}
+    for key, value in root.value:
+        line = key.start_mark.line + 1
+        if not (isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)):
+            raise ProtoMaskError(f"{path}, line {line}: this is no name of a part, as in `7: wing`")
+        word = key.value.lstrip("0") or key.value[:1]
+        if word in found:
+            raise ProtoMaskError(f"{path}, line {line}: {key.value} stands there twice")
+        found[word] = _Entry(key, value, " ".join(value.value.split()))
+    return found
+
+
+def _changed(path: Path, text: str, key: int | str, name: str) -> str:
+    """Returns a file's text with another name in one line, or with one line more.
+
+    Raises:
+        ProtoMaskError: that would change more than this.
+    """
+    entries, word, line = _entries(path, text), str(key), _line(key, name)
+    names = {word: entry.name for word, entry in entries.items()}
+    if names.get(word, "") == name:
+        return text
+    if word in entries:
+        number = entries[word].line
+        changed = _replaced(text, entries[word].value, line.partition(":")[2].strip())
+    else:
+        number, changed = _added(text, entries.values(), line)
+    try:
+        read = {word: entry.name for word, entry in _entries(path, changed).items()}
+    except ProtoMaskError:
+        read = {}
+    more = len(changed.splitlines()) - len(text.splitlines())
+    if read != {**names, word: name} or more != (word not in entries):
+        raise ProtoMaskError(
+            f"{path}, line {number}: as the file is written, this line cannot be changed alone: "
+            f"write `{line.strip()}` there yourself"
+        )
+    return changed
+
+
+def _replaced(text: str, value: yaml.ScalarNode, written: str) -> str:
+    """Returns the text with another value, which may be empty, as the old one may."""
+    before, after = text[: value.start_mark.index], text[value.end_mark.index :]
+    if value.start_mark.index == value.end_mark.index:
+        before += " "
+    return f"{before if written else before.rstrip(' ')}{written}{after}"
+
+
+def _added(text: str, entries: Collection[_Entry], line: str) -> tuple[int, str]:
+    """Returns the number of a new line after the last entry, and the text with it."""
+    text = _ended(text)
+    ends = [mark.index for of in entries for mark in (of.key.end_mark, of.value.end_mark)]
+    place = text.index("\n", max(ends) - 1) + 1
+    indent = " " * min(of.key.start_mark.column for of in entries)
+    added = f"{indent}{line.rstrip()}{_line_end(text)}"
+    return text.count("\n", 0, place) + 1, text[:place] + added + text[place:]
 
 
 def _line(key: int | str, value: str) -> str:
+    if not value:
+        return f"{key}:\n"
     return yaml.safe_dump({key: value}, allow_unicode=True, width=10_000)
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("\n") or not text else text + _line_end(text)
+
+
+def _line_end(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
 
 
 def _short(codebook: str) -> str:
     return codebook if len(codebook) <= SHORT else f"{codebook[:SHORT]}…"
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Yields the number of the line, the key and the value of each of a file's entries, as text."""
+def _text(path: Path) -> str:
+    """Returns a file's text, with its line breaks as they are; empty without a file."""
     try:
-        # As text, so that `12: no` is called "no", and a hash of digits is not a number.
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        return
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ProtoMaskError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if root is None:
-        return
-    if not isinstance(root, yaml.MappingNode):
-        raise ProtoMaskError(f"{path} has to have a line for each part, such as `7: wing`")
-    seen = set()
-    for key, value in root.value:
-        line = key.start_mark.line + 1
-        if not (isinstance(key, yaml.ScalarNode) and isinstance(value, yaml.ScalarNode)):
-            raise ProtoMaskError(f"{path}, line {line}: this is no name of a part, as in `7: wing`")
-        word = key.value.lstrip("0") or key.value[:1]
-        if word in seen:
-            raise ProtoMaskError(f"{path}, line {line}: {key.value} stands there twice")
-        seen.add(word)
-        yield line, key.value, " ".join(value.value.split())
+        return ""
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ProtoMaskError:
+    return ProtoMaskError(f"{path} cannot be read: {' '.join(str(error).split())}")
