@@ -66,19 +66,20 @@ def asked(given: Mapping[str, Any], learned: Sequence[str]) -> dict[str, Any]:
 
 
 def contradictions(made_with: MadeWith, given: Mapping[str, Any]) -> list[Contradiction]:
-    """Returns where outputs were made with other values than those given.
+    """Returns where outputs were made with other values than those given, each once.
 
     Args:
         made_with: what the outputs say of themselves.
         given: parameter → value. A parameter that is missing here contradicts nothing: it is
             younger or older than what was made.
     """
-    return [
+    found = (
         Contradiction(name, made, given[name])
         for values in made_with.values()
         for name, made in values.items()
         if name in given and given[name] != made
-    ]
+    )
+    return list({str(wrong): wrong for wrong in found}.values())
 
 
 def refuse_contradictions(made_with: MadeWith, params: Params, path: Path, stage: str) -> None:

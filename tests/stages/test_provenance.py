@@ -25,3 +25,9 @@ def test_what_a_segmenter_has_learned_contradicts_nothing_unless_it_was_asked_fo
 ) -> None:
     made = {"masks": {"segmenter.codebook": LEARNED}, "crops": {"crops.side": 96}}
     assert [found.name for found in contradictions(made, asked(given, learned))] == wrong
+
+
+def test_what_several_stages_were_made_with_is_said_once() -> None:
+    made = {"prepare": {"seed": 0}, "train": {"seed": 0}, "evaluate": {"seed": 2}}
+    said = [str(found) for found in contradictions(made, {"seed": 1})]
+    assert said == ["seed=0 instead of 1", "seed=2 instead of 1"]
