@@ -28,6 +28,8 @@ SHARES = (0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 BAR = 32
 SMALLEST, LARGEST = 960, 1920
 GREY = 128
+WIDEST = 10_000
+"""Of what goes into a pipe or a file: in it no hash is folded."""
 
 
 def opened(store: Path) -> MaskStore:
@@ -44,6 +46,8 @@ def opened(store: Path) -> MaskStore:
 def info(store: Path) -> None:
     masks = opened(store)
     console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console.width = WIDEST
     about, per_image = masks.about, masks.num_masks()
     files = _files(store)
     size = sum(path.stat().st_size for path in files)

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -248,6 +249,18 @@ def test_info_counts_levels_and_foreground(
     assert "levels 24 of level 0, 24 of level 1, 48 of level 2" in lines
     assert "parts 2, which parts.yaml names by `codebook: patches`" in lines
     assert "foreground 48 masks" in lines
+
+
+class LongCodebook(NamedParts):
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "codebook": "3fa2" * 16}
+
+
+def test_no_hash_is_folded_in_a_pipe(parts: MaskStore, capsys: pytest.CaptureFixture[str]) -> None:
+    masks = [parts.masks(image) for image in range(len(parts))]
+    write_store(STORE, workspace.read_image_files(), LongCodebook(version=1, grid=2), masks)
+    inspect_masks.info(STORE)
+    assert f"parts.yaml names by `codebook: {'3fa2' * 16}`" in capsys.readouterr().out
 
 
 def test_show_names_parts_and_background(
