@@ -66,7 +66,9 @@ def states(repo: Repo, revs: Sequence[str] = ()) -> Iterator[tuple[Any, str]]:
             f"({error.filename}): `rm -r {Path(repo.tmp_dir, 'exps', 'celery')}` forgets what is "
             "queued, and keeps what has finished; then queue again what is missing"
         ) from None
+    names = repo.experiments.get_exact_name([state.rev for state in shown])
     for state in shown:
+        state.name = state.name or names[state.rev]  # of an experiment among `revs`
         yield state, "commit"
         for experiment in state.experiments or []:
             executor = experiment.executor
@@ -125,9 +127,9 @@ def params_of(state: Any) -> Params | None:
     return _content(state, "params", IN_REPOSITORY.params_file)
 
 
-def contradicted(files: DVCFileSystem, params: Params) -> list[Contradiction]:
+def contradicted(files: DVCFileSystem, params: Params) -> list[Contradiction] | None:
     """Returns where a revision's outputs say of themselves that they were made with other values
-    than its params.yaml has, though dvc.lock has them with these.
+    than its params.yaml has, though dvc.lock has them with these; None if it has no outputs.
 
     Args:
         files: the revision's files, as DVC has them.
@@ -139,13 +141,13 @@ def contradicted(files: DVCFileSystem, params: Params) -> list[Contradiction]:
     makers, given = _makers(files), flat(params)
     segmenter = str(given.get("segmenter.name"))
     learned = SEGMENTERS[segmenter].learned if segmenter in SEGMENTERS else ()
-    found = [
-        wrong
+    said = [
+        read(content)
         for path, read in SAID.items()
-        if _belongs_to_run(path, makers, params) and (said := _json(files, path)) is not None
-        for wrong in contradictions(read(said), asked(given, learned))
+        if _belongs_to_run(path, makers, params) and (content := _json(files, path)) is not None
     ]
-    return list({wrong.name: wrong for wrong in found}.values())
+    found = [wrong for of in said for wrong in contradictions(of, asked(given, learned))]
+    return list({wrong.name: wrong for wrong in found}.values()) if said else None
 
 
 def _belongs_to_run(path: Path, makers: Mapping[str, dict], params: Params) -> bool:

@@ -25,7 +25,7 @@ def run(revs: Sequence[str]) -> None:
     try:
         with Repo() as repo:
             said = [
-                (state.name or state.rev[:7], _judge(repo, state))
+                (state.name or state.rev[:7], _judge(repo, state, kind))
                 for state, kind in states(repo, revs)
                 if kind not in WAITING
             ]
@@ -42,15 +42,19 @@ def run(revs: Sequence[str]) -> None:
         )
 
 
-def _judge(repo: Repo, state: Any) -> str:
+def _judge(repo: Repo, state: Any, kind: str) -> str:
     params = params_of(state)
     if params is None:
         return "no parameters: no run"
+    if kind == "failed":
+        return kind
     files = DVCFileSystem(repo.root_dir, rev=state.rev)
     try:
         wrong = contradicted(files, params)
     except UNREACHABLE:
         return "cannot be told: its outputs are neither in DVC's cache nor in a remote"
+    if wrong is None:
+        return "has made nothing to check"
     if wrong:
         return "made with " + ", ".join(map(str, wrong))
     return "agrees with its parameters" + _doubt(files)

@@ -256,7 +256,25 @@ def test_check(
     monkeypatch.chdir(repository)
     study_check.run(["crops"])
     agreeing = capsys.readouterr().out
-    assert "agrees with its parameters; the code that ran crops may be other" in agreeing
+    assert agreeing.startswith("crops: agrees with its parameters; the code that ran crops may be ")
+
+
+def test_check_of_what_has_no_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A commit without dvc.lock, and an experiment that has failed."""
+    (tmp_path / "dvc.yaml").write_text("stages: {fails: {cmd: 'false', params: [seed]}}\n")
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    run(tmp_path, "git", "init", "-q", "-b", "main")
+    run(tmp_path, "dvc", "init", "-q")
+    run(tmp_path, "git", "add", "-A")
+    run(tmp_path, "git", "commit", "-qm", "start")
+    run(tmp_path, "dvc", "exp", "run", "-q", "--queue", "-n", "broken")
+    run(tmp_path, "dvc", "exp", "run", "-q", "--run-all")
+    monkeypatch.chdir(tmp_path)
+    study_check.run([])
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["main: has made nothing to check", "broken: failed"]
 
 
 @pytest.fixture
