@@ -143,7 +143,9 @@ def test_table(study: Path) -> None:
     # 36, 32 and 24 of 40 right, the committed run of seed 0 once; and 20 of 40.
     assert re.search(r"ProtoMask \(Felzenszwalb\) \| +\*\*76.7 ± 15.3\*\* ", rows[0])
     assert re.search(r"ProtoPNet +\| +50.0 \(n = 1\) ", rows[1])
-    assert "4 runs, 40 test images" in said and "Missing: 2 of 6 runs" in said
+    assert "4 runs, 120 test images" in said, (
+        "40 for each of three seeds, which draw others" and "Missing: 2 of 6 runs" in said
+    )
     failed, queued = said.split("Missing")[1].split("\n- ")[1:]
     assert re.match(r"ProtoPNet, fold 0, seed 1: failed as `([\w-]+)`; `dvc queue logs \1`", failed)
     assert "dvc exp run --queue evaluate -S model=protopnet -S seed=1\n" in failed
