@@ -304,7 +304,7 @@ def test_of_answers_in_cells_by_hand(make_evidence):
     assert math.log((distance[0.2] + 1) / (distance[0.2] + 0.5)) == pytest.approx(0.2)
     rows = (
         [[0.1, 0.4, 0.2, 0.3], [0.2, 0.1, 0.6, 0.6]],
-        [[0.1, 0.2, 0.2, 0.4], [0.1, 0.2, 0.6, 0.6]],
+        [[0.1, 0.2, 0.2, 0.4], [0.1, 0.2, 0.3, 0.3]],
     )
     both = []
     for similarity in rows:
@@ -320,7 +320,8 @@ def test_of_answers_in_cells_by_hand(make_evidence):
     assert changes["plc"].tolist() == [[1], [1]]
     # From 0.1 to 0.4 the half is 0.25: cells 1 and 3, then 3 alone. Cell 0, then cell 1.
     assert changes["palc"].flatten().tolist() == pytest.approx([50, 100], abs=1e-3)
-    # Sorted 0.1 0.2 0.3 0.4 and 0.1 0.2 0.2 0.4: 0.9 of 1. Sorted 0.1 0.2 twice.
+    # Sorted 0.1 0.2 0.3 0.4 and 0.1 0.2 0.2 0.4: 0.9 of 1. Sorted 0.1 0.2 twice; the crop that
+    # is missing would make it 0.9 of 1.5.
     assert changes["pac"].flatten().tolist() == pytest.approx([10, 0], abs=1e-3)
     assert changes["psc"].flatten().tolist() == pytest.approx([0, 0], abs=1e-3)
 
@@ -403,6 +404,37 @@ def test_of_evidence_against_a_loop(evidence):
         assert values["vlc"][image].item() == pytest.approx(np.mean(vlc), abs=1e-4)
         moved += sum(plc)
     assert moved > 0
+
+
+def test_class_scores_are_compared_and_the_class_that_the_image_has_is_looked_for(make_evidence):
+    # sorted 1 2 5 and 1 3 4: 7 of 9. Class 0 is the image's first and the copy's second; class 2,
+    # the copy's first, is the image's third. Similarities are all different.
+    made = make_evidence(images=1, logits_NC=torch.tensor([[5.0, 2, 1]]))
+    second = made.outputs._replace(
+        logits_NC=torch.tensor([[3.0, 1, 4]]), similarity_NP=made.outputs.similarity_NP + 9
+    )
+    made.subject.infer = lambda *crops: second
+    values = continuity.Continuity().of_batch(Batch(made, torch.tensor([0])))
+    assert values["cac"].tolist() == pytest.approx([200 / 9])
+    assert values["crc"].tolist() == [1]
+
+
+def test_parts_are_stable_on_masks_wherever_maps_are_not_zero(make_evidence):
+    # Parts at the lower left, upper left and upper right: the image's mask, the left half, has two
+    # of them and the copy's, the upper half, two; one of three is on both. Maps cover all.
+    left, top = torch.zeros(2, 1, 1, 8, 8, dtype=torch.bool)
+    left[..., :4], top[..., :4, :] = True, True
+    maps = torch.ones(1, 1, 8, 8)
+    evidence = make_evidence(
+        images=1,
+        prototypes=1,
+        top_k=1,
+        parts_NQ2=torch.tensor([[[1.0, 6], [1, 1], [6, 1]]]),
+    )
+    explanation = replace(evidence.explanations[0], maps_NPSS=maps, masks_NPSS=top)
+    drawn = Drawn(explanation, maps, left)
+    values = continuity.Continuity().of_maps(Batch(evidence, torch.tensor([0])), drawn)
+    assert values["stability"].tolist() == pytest.approx([100 / 3])
 
 
 def test_batches_and_order_change_nothing(evidence):

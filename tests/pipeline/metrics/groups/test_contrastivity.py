@@ -290,14 +290,15 @@ def test_measure_takes_the_top_prototypes_and_the_crops_they_used(make_evidence)
         similarity_NP=torch.tensor([[3.0, 2.0, 1.0], [2.0, 1.0, 3.0]]),
         view_NP=torch.tensor([[0, 1, 2], [0, 2, 1]]),
         prototypes_PD=torch.tensor([[1.0, 0], [1, 1], [0, 1]]),
-        embedding_NVD=torch.tensor([[[1.0, 0], [1, 0], [9, 9]], [[0, 1.0], [1, 0], [9, 9]]]),
+        embedding_NVD=torch.tensor([[[1.0, 0], [0, 1], [9, 9]], [[1, 0], [0, 1], [9, 9]]]),
     )
     values = measured(evidence)
     assert values["intra_pd"].tolist() == pytest.approx([1 - 0.5**0.5, 1])
-    assert values["intra_fd"].tolist() == pytest.approx([0, 1])
-    # ranks: p0–p2 distance 1, p1–p0 distance 1 − √½; crops: (1,0)–(1,0) 0, (1,0)–(0,1) 1
+    assert values["intra_fd"].tolist() == pytest.approx([1, 1])
+    # ranks: p0–p2 distance 1, p1–p0 distance 1 − √½; crops: (1,0)–(0,1) 1, (0,1)–(1,0) 1, and 0
+    # if the second image's stood in the order of their numbers
     assert values["inter_pd"] == pytest.approx((1 + 1 - 0.5**0.5) / 2)
-    assert values["inter_fd"] == pytest.approx(0.5)
+    assert values["inter_fd"] == pytest.approx(1)
 
 
 def test_entropy_leaves_out_prototypes_in_no_images_top_k(make_evidence):

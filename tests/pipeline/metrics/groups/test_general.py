@@ -83,6 +83,13 @@ def test_measure_by_hand(make_evidence):
     assert values["balanced_f1_macro"] == pytest.approx(1 / 6)
 
 
+def test_one_of_two_f1_is_balanced(make_evidence):
+    # as above: 3/4, 2/3 and 0, and with weights 9/16.5, 12/13.5 and 0
+    values = general.General().measure(make_evidence(images=6, logits_NC=LOGITS, labels_N=LABELS))
+    assert values["f1_macro"] == pytest.approx((3 / 4 + 2 / 3) / 3)
+    assert values["balanced_f1_macro"] == pytest.approx((9 / 16.5 + 12 / 13.5) / 3)
+
+
 def test_keys(make_evidence):
     assert list(general.General().measure(make_evidence())) == [
         "accuracy",
@@ -133,6 +140,12 @@ def test_unknown_classes_by_hand() -> None:
     # largest scores 3, 5, 4; without their class 2, 1, 3.5: of nine pairs one is the wrong way
     logits_NC = torch.tensor([[3.0, 2.0, 0.0], [1.0, 5.0, 0.0], [4.0, 0.0, 3.5]])
     assert general.unknown_auroc(logits_NC, torch.tensor([0, 1, 0])) == pytest.approx(8 / 9)
+
+
+def test_an_image_named_wrong_is_no_better_known_with_its_class_than_without() -> None:
+    # largest scores 3 and 2; without their class 1, and 2 again: of four pairs, one tie counts half
+    logits_NC = torch.tensor([[3.0, 1.0], [1.0, 2.0]])
+    assert general.unknown_auroc(logits_NC, torch.tensor([0, 0])) == pytest.approx(3.5 / 4)
 
 
 def test_unknown_classes_of_a_model_that_guesses_are_not_told() -> None:

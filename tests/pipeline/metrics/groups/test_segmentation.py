@@ -136,6 +136,12 @@ def test_the_masks_that_became_crops_count_in_the_order_of_the_crops(strips: Evi
     assert values["area_median"][1] == 60
 
 
+def test_the_object_is_covered_by_all_crops_together(strips: Evidence) -> None:
+    # of the object's columns 6 to 9, (4, 7) has one and (8, 10) two: 25 and 50, together 75
+    strips.subject.masks[1] = strip(Span(4, 7), Span(8, 10))
+    assert measured(strips)["object_coverage"].tolist() == [100, 75, 0]
+
+
 def test_coverage_grows_with_each_mask_by_what_is_new() -> None:
     # the object's five pixels: two under the first mask, three under the second, one of them new
     object_HW = torch.tensor([[1, 1, 1, 1, 1, 0]], dtype=torch.bool)
