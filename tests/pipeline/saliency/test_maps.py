@@ -81,6 +81,14 @@ def test_a_mask_is_its_own_map(tiny, rows):
     assert maps.equal(masks.float())
 
 
+def test_an_image_without_a_mask_is_all_of_its_map(tiny, rows):
+    saliency = MaskSaliency(rows, tiny.masks, tiny.crops.whole(), S)
+    place = torch.tensor([[0]])
+    maps, masks = saliency.maps(torch.tensor([1]), place, place)
+    assert masks.all() and maps.equal(torch.ones(1, 1, S, S))
+    assert saliency.regions(torch.tensor([1]), place[0], torch.zeros(1, 6)).equal(maps[0])
+
+
 def test_relevance_lies_in_the_crops_box_and_negative_is_cut(tiny, rows):
     maps, masks = relevance(tiny, rows).maps(
         torch.tensor([0, 1]), torch.tensor([[2, 5], [1, 0]]), torch.tensor([[0, 3], [1, 2]])
@@ -105,6 +113,25 @@ def test_regions_are_drawn_as_the_crops_of_prototypes(tiny, rows):
         of_two = saliency.regions(torch.tensor([0, 1]), views, weights)
         assert of_two[1].equal(found[1])
         assert of_two[:1].equal(saliency.regions(views[1:], views[:1], weights[:1]))
+
+
+def test_relevance_of_a_cell_is_that_cells_and_cut_to_its_strongest_twentieth(tiny, rows):
+    class Rising(Constant):
+        class network:
+            @staticmethod
+            def grid(size: int) -> tuple[int, int]:
+                return 2, 2
+
+        def of_sums(self, crops_nSS3, cells_n, weights_nP, inside_nSS):
+            return rising * (cells_n[:, None, None] + 1)
+
+    # 1 to 576, and four times as much: the 95th percentile is 1 + 0.95·575 = 547.25 of them
+    rising = torch.arange(1.0, S * S + 1).view(S, S)
+    saliency = relevance(tiny, rows)
+    saliency.relevance, saliency.crops = Rising(), tiny.crops.whole()
+    found = saliency.regions(torch.tensor([1, 1]), torch.tensor([0, 3]), torch.zeros(2, 6))
+    first = torch.where(rising >= 548, rising, 0)
+    torch.testing.assert_close(found, torch.stack([first, 4 * first]))
 
 
 def test_a_region_of_cells_is_the_cell():
