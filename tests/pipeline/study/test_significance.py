@@ -29,6 +29,8 @@ def every_resample(differences: list[float]) -> float:
         [0.1, 0.2, -0.3, 0.0, 0.4],
         [3.0, -1.0, 2.0, np.nan, 1.0],
         [2.0, np.inf, -0.5, np.nan, 1.0],
+        # (3/4)⁴ = 32 % of the resamples have no image that counts.
+        [1.0, np.nan, np.nan, np.nan],
     ],
 )
 def test_agrees_with_all_resamples(differences: list[float]) -> None:

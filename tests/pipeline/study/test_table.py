@@ -317,7 +317,7 @@ def test_undefined_values_are_left_out_of_both_rows(make: Make) -> None:
     a["complexity.iou"][:5] = [float("nan")] * 5
     b["complexity.iou"][5:10] = [float("inf")] * 5
     assert standings(table(make(images=a), make(images=b, **PIPNET)))[1] == ["worse"]
-    a["complexity.iou"][:30], b["complexity.iou"][30:45] = [np.nan] * 30, [np.nan] * 15
+    a["complexity.iou"][:30], b["complexity.iou"][30:45] = [np.nan] * 30, [np.inf] * 15
     found = table(make(images=a), make(images=b, **PIPNET))
     assert standings(found)[1] == ["untested"]
     assert "which both have on 15 test images only" in found.notes[-1]
@@ -330,6 +330,18 @@ def test_rows_of_other_images_are_not_tested(make: Make) -> None:
     )
     assert standings(found) == [["best"], ["untested"]] and found.num_images == 100
     assert "PIP-Net against ProtoMask (SAM 2), which share 20 of 60 test images" in found.notes[-1]
+
+
+@pytest.mark.parametrize(("first", "standing"), [(30, "worse"), (31, "untested")])
+def test_rows_that_share_half_of_their_images_are_tested(
+    make: Make, first: int, standing: str
+) -> None:
+    # of 60 images 30, and 29; a mean difference of 5 is far beyond noise of 1
+    found = table(
+        make(images=of_noise(1, 0.0)),
+        make(images=of_noise(1, -5.0), first=first, **PIPNET),
+    )
+    assert standings(found) == [["best"], [standing]]
 
 
 def test_images_that_another_seed_draws_are_others(make: Make) -> None:
