@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.model.base.losses import off_class_penalty
 from pipeline.model.base.network import Output
 from pipeline.model.base.saved import About, load_model, save_model
-from pipeline.model.protopool.model import ProtoPool
+from pipeline.model.protopool.model import ProtoPool, _strongest
 
 from .backbones import FourCells
 
@@ -259,6 +259,14 @@ def test_a_slot_leans_to_what_its_class_has_and_others_have_not() -> None:
     expected = torch.zeros(2, 1, 5)
     expected[0, 0, chosen[0]] = expected[1, 0, chosen[1]] = 10 * before.std()
     torch.testing.assert_close(network.slots - before, expected, atol=1e-6, rtol=0)
+
+
+def test_a_class_is_like_a_prototype_as_its_most_similar_twentieth_of_views_is() -> None:
+    # A twentieth of 40 views is two: of 1 to 40, 39 and 40. The 41st view is another class's.
+    scores_XP = torch.stack([torch.arange(1.0, 42), torch.arange(41.0, 0, -1)], 1)
+    own_X = torch.arange(41) < 40
+    assert _strongest(scores_XP, own_X).tolist() == [39.5, 40.5]
+    assert _strongest(scores_XP, own_X & ~own_X).tolist() == [0, 0]
 
 
 def test_fewer_prototypes_than_classes_stay_as_they_were() -> None:

@@ -243,6 +243,18 @@ def test_a_finished_model_is_merged_has_floors_and_is_pruned(
     assert found.accuracy > 0.9
 
 
+def test_pruning_looks_at_distances_whatever_the_floors_leave(
+    make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
+) -> None:
+    """Prototype 1, of class 0, is nearest to the images of class 1. Floors of a reach of 0 leave
+    nothing of them; then the first images would be its nearest, which are of class 0."""
+    network = make_network()
+    similarity_NP[:, 1] = similarity_NP[:, 2]
+    settings, pruning = finetune_settings(reach=0.0), prune_settings(enabled=True)
+    found = finetune_and_prune(network, similarity_NP, labels_N, settings, pruning, 0)
+    assert found.kept.tolist() == [0, 2, 3, 4, 5]
+
+
 def test_deterministic_by_seed(
     make_network: Callable[..., Any], similarity_NP: Tensor, labels_N: Tensor
 ) -> None:

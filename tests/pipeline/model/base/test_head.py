@@ -145,6 +145,9 @@ def test_presence_under_a_tenth_is_passed_over() -> None:
     # Largest of the first two views: 0.09, 0.5, 0.75.
     assert pooled[0].tolist() == pytest.approx([0, 0.5, 0.75])
     assert torch.equal(head.prototypes_PD, torch.eye(3))
+    # A tenth itself is not below a tenth.
+    tenth = torch.full((1, 1, 3), 0.1, dtype=torch.float64)
+    assert torch.equal(head.pooled(tenth, VALID[:1, :1]), tenth[0])
 
 
 def test_linear_scores_are_logits() -> None:

@@ -37,6 +37,16 @@ def test_discriminant_by_hand() -> None:
     np.testing.assert_allclose(found.abs(), [[1 / np.sqrt(10), 0]], atol=1e-6)
 
 
+def test_both_covariances_are_shrunk_by_hand() -> None:
+    """Class means ±(1, 1); covariance within classes diag(12, 4)/6. Shrunk by 0.6, that between
+    classes is [[1, 0.4], [0.4, 1]] and that within diag(9.6, 6.4)/6, and v = (1, 2) solves
+    Sb·v = λ·Sw·v: (1.8, 2.4) = 1.125·(1.6, 2.1333)."""
+    around = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1], [2, 0], [-2, 0]])
+    features = torch.cat([around - 1, around + 1])
+    (found,) = discriminants(features, torch.arange(2).repeat_interleave(6), 1)
+    np.testing.assert_allclose(found / found[0], [1, 2], atol=1e-5)
+
+
 def shrunk(covariance: np.ndarray) -> np.ndarray:
     sphere = np.eye(len(covariance)) * np.trace(covariance) / len(covariance)
     return (1 - SHRINKAGE) * covariance + SHRINKAGE * sphere
