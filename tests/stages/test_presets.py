@@ -1,5 +1,6 @@
 """The presets of the published study, composed as `dvc exp run` composes them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,14 @@ PUBLISHED = {
 
 @pytest.fixture
 def compose(tmp_path):
-    def compose(*overrides: str) -> Params:
+    def compose(*overrides: str, conf: Path = CONF) -> Params:
         path = tmp_path / "params.yaml"
         given = [*overrides]
         if any(override.endswith("-slit") for override in overrides):
             given.append("segmenter.weights_sha256=" + "0" * 64)
         if any("cars196" in override for override in overrides):
             given.append("dataset.root=/cars")
-        compose_and_dump(path, str(CONF), None, "config", "", given)
+        compose_and_dump(path, str(conf), None, "config", "", given)
         return read_params(path)
 
     return compose
@@ -69,6 +70,16 @@ def test_a_baseline_keeps_its_own_learning_rates_in_a_published_experiment(compo
     protopnet = compose("experiment=dogs-sam2", "model=protopnet").train
     assert (protopnet.lr_backbone, protopnet.warmup_epochs) == (1e-4, 5)
     assert compose("experiment=dogs-sam2", "model=blackbox").train.lr_backbone == 6e-5
+
+
+def test_an_experiment_may_choose_what_is_measured(compose, tmp_path):
+    conf = tmp_path / "conf"
+    shutil.copytree(CONF, conf)
+    preset = ["# @package _global_", "defaults:", "  - override /evaluate: full", ""]
+    (conf / "experiment" / "thorough.yaml").write_text("\n".join(preset))
+    chosen = ["experiment=thorough"]
+    assert compose(*chosen, conf=conf).evaluate.explanations == ["mask", "prp"]
+    assert compose(*chosen, "evaluate=quick", conf=conf).evaluate.explanations == ["mask"]
 
 
 def test_what_is_said_on_the_command_line_wins(compose):
