@@ -6,6 +6,7 @@ images in a larger batch, both as shares of the largest feature; whether two ste
 gradients to the bit.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ CASES = [Case(PACKAGED, "imagenet", 128, 256), Case("resnet50", "none", 224, 128
 
 
 def main(rounds: int = 20) -> None:
+    if not torch.cuda.is_available():
+        sys.exit("PyTorch finds no GPU here, whose precisions are compared")
     table = Table(title=f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}")
     columns = ("backbone", "precision", "images/s", "trained/s", "off a CPU's", "by batch", "alike")
     for column in columns:
