@@ -7,7 +7,7 @@ its relevance: its saliency map within its saliency mask.
 Dimensions: those of `evidence`.
 """
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -121,20 +121,20 @@ class Truth(MetricGroup):
         on_Bk = main_part(part_shares(relevance_BkSS, either_BSS, num_parts)) == part_B[:, None]
         change_Bk = _changes(batch)
         first_B, second_B = _first_two(batch)
-        between_BSS, parts_BQ = _apart(batch, first_B, second_B)
-        between_BkQ = part_shares(relevance_BkSS, between_BSS, num_parts)
+        apart = _apart(batch, first_B, second_B)
+        between_BkQ = part_shares(relevance_BkSS, apart.labels_BSS, num_parts)
         own_B = batch.evidence.labels_N[batch.images_B]
         nearest_B = nearest_classes(truth.distinguishing_CCQ)[own_B]
-        margin_B, decisive_B = _margins(batch, drawn.explanation, first_B, second_B)
+        margin_B, decisive_B = _margins(batch, drawn.explanation, apart)
         nearest_margin_B, nearest_region_B = margin_B.clone(), decisive_B.clone()
         if (other_B := (own_B != first_B) | (nearest_B != second_B)).any():
             others = Batch(batch.evidence, batch.images_B[other_B])
-            pairs = own_B[other_B], nearest_B[other_B]
-            found = _margins(others, drawn.explanation, *pairs)
+            nearest = _apart(others, own_B[other_B], nearest_B[other_B])
+            found = _margins(others, drawn.explanation, nearest)
             nearest_margin_B[other_B], nearest_region_B[other_B] = found
         return {
             "purity": purity(share_BkQ),
-            "discrimination": discrimination(between_BkQ, _support(batch, first_B), parts_BQ),
+            "discrimination": discrimination(between_BkQ, _support(batch, first_B), apart.parts_BQ),
             "discrimination_margin": margin_B,
             "decisive_region": decisive_B,
             "discrimination_nearest": nearest_margin_B,
@@ -351,67 +351,59 @@ def _support(batch: Batch, class_B: Tensor) -> Tensor:
     return (similarity_Bk * weights_Bk).clamp(min=0)
 
 
-def _margins(
-    batch: Batch, explanation: Explanation, first_B: Tensor, second_B: Tensor
-) -> tuple[Tensor, Tensor]:
+class _Apart(NamedTuple):
+    """Where images show, or lack, the parts that tell two classes apart.
+
+    Args:
+        first_B, second_B: int64 B, the classes.
+        labels_BSS: uint8 B×S×S, the part that each pixel shows or lacks (`Truth.labels_between`).
+        parts_BQ: bool B×Q, the parts that tell them apart and have pixels.
+    """
+
+    first_B: Tensor
+    second_B: Tensor
+    labels_BSS: Tensor
+    parts_BQ: Tensor
+
+
+def _apart(batch: Batch, first_B: Tensor, second_B: Tensor) -> _Apart:
+    truth = batch.evidence.truth
+    assert truth is not None
+    labels_BSS = truth.labels_between(batch.images_B, first_B, second_B)
+    parts_BQ = truth.distinguishing_CCQ[first_B, second_B]
+    shown_BL = torch.zeros(len(parts_BQ), parts_BQ.shape[1] + 1, dtype=torch.bool)
+    shown_BL.scatter_(1, labels_BSS.flatten(1).long(), True)
+    return _Apart(first_B, second_B, labels_BSS, parts_BQ & shown_BL[:, 1:])
+
+
+def _margins(batch: Batch, explanation: Explanation, apart: _Apart) -> tuple[Tensor, Tensor]:
     """Returns `discrimination_margin` and `decisive_region` of one class rather than another."""
-    between_BSS, parts_BQ = _apart(batch, first_B, second_B)
-    points_BV, share_BVQ = _regions(batch, explanation, first_B, second_B, between_BSS)
+    points_BV, share_BVQ = _regions(batch, explanation, apart)
     return (
-        discrimination_margin(share_BVQ, points_BV, parts_BQ),
-        decisive_region(share_BVQ, points_BV, parts_BQ),
+        discrimination_margin(share_BVQ, points_BV, apart.parts_BQ),
+        decisive_region(share_BVQ, points_BV, apart.parts_BQ),
     )
 
 
-def _apart(batch: Batch, first_B: Tensor, second_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns where images show, or lack, the parts that tell two classes apart.
-
-    Returns:
-        The part that each pixel shows or lacks (`Truth.labels_between`, uint8 B×S×S), and the
-        distinguishing parts of which there are pixels (bool B×Q).
-    """
-    truth = batch.evidence.truth
-    assert truth is not None
-    between_BSS = truth.labels_between(batch.images_B, first_B, second_B)
-    parts_BQ = truth.distinguishing_CCQ[first_B, second_B]
-    places_BV = between_BSS.flatten(1).long()
-    seen_BL = torch.zeros(len(parts_BQ), parts_BQ.shape[1] + 1, dtype=torch.bool)
-    return between_BSS, parts_BQ & seen_BL.scatter(1, places_BV, True)[:, 1:]
-
-
-def _regions(
-    batch: Batch,
-    explanation: Explanation,
-    first_B: Tensor,
-    second_B: Tensor,
-    between_BSS: Tensor,
-) -> tuple[Tensor, Tensor]:
+def _regions(batch: Batch, explanation: Explanation, apart: _Apart) -> tuple[Tensor, Tensor]:
     """Returns the points of each region for one class rather than another, and what it shows.
-
-    Args:
-        batch: the B images.
-        explanation: draws the saliency of a region.
-        first_B: int64 B, the one class.
-        second_B: int64 B, the other.
-        between_BSS: the parts that tell them apart, uint8 B×S×S: 0 for none, q + 1 for part q.
 
     Returns:
         The points (float64 B×V); and the share of each region's saliency on each part (float32
         B×V×Q), NaN for one without positive points, which no metric asks for.
     """
-    evidence, outputs = batch.evidence, batch.outputs
-    assert evidence.truth is not None
-    weights_CP, view_BP = evidence.weights_CP, outputs.view_NP
+    outputs, weights_CP = batch.outputs, batch.evidence.weights_CP
+    view_BP, (first_B, second_B, labels_BSS, parts_BQ) = outputs.view_NP, apart
     points_BP = prototype_points(outputs.similarity_NP, weights_CP, first_B, second_B)
     points_BV = region_points(points_BP, view_BP, outputs.embedding_NVD.shape[1])
     weights_BP = (weights_CP[first_B] - weights_CP[second_B]).where(points_BP != 0, 0)
-    num_parts = evidence.truth.distinguishing_CCQ.shape[-1]
+    num_parts = parts_BQ.shape[1]
     share_BVQ = torch.full((*points_BV.shape, num_parts), torch.nan)
     place_n, views_n = (points_BV > 0).nonzero(as_tuple=True)
     if len(place_n):
         weights_nP = weights_BP[place_n] * (view_BP[place_n] == views_n[:, None])
         maps_nSS = explanation.regions(batch.images_B[place_n], views_n, weights_nP)
-        found_n1Q = part_shares(maps_nSS[:, None], between_BSS[place_n], num_parts)
+        found_n1Q = part_shares(maps_nSS[:, None], labels_BSS[place_n], num_parts)
         share_BVQ[place_n, views_n] = found_n1Q[:, 0]
     return points_BV, share_BVQ
 
