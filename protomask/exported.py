@@ -13,7 +13,7 @@ The names are those of the Hugging Face hub.
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,15 @@ from pipeline.training.settings import Runtime
 
 CONFIG, SOURCES, PICTURES = "config.json", "prototypes.csv", "prototypes"
 CODEBOOK, WEIGHTS = "codebook.safetensors", "weights"
+ALONE: Mapping[str, Any] = {
+    **dict.fromkeys(("weights", "masks", "codebook", "scheduler")),
+    "engine": "pytorch",
+    "devices": 1,
+    "workers": 1,
+    "compile": False,
+    "memory_fraction": 0.9,
+}
+"""How a model runs without an experiment's settings, on any device."""
 
 
 class Config(BaseModel):
@@ -108,7 +117,7 @@ class Exported:
                 installed.
         """
         network, about = self.model()
-        runtime = _runtime(device)
+        runtime = on_device(ALONE, device)
         sources = read_sources(self.folder / SOURCES)
         ids = sorted(set(sources["image"]))
         settings = about.crops if network.sees == "crops" else about.crops.of_whole_images()
@@ -204,18 +213,17 @@ def _again(folder: Path) -> str:
     return f"get {folder} again where it came from, or export it again (`protomask export`)"
 
 
-def _runtime(device: str) -> Runtime:
+def on_device(runtime: Mapping[str, Any], device: str) -> Runtime:
+    """Returns settings with another device.
+
+    Args:
+        runtime: all settings but `device`, by name.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ProtoMaskError: there is no such device.
+    """
     try:
-        return Runtime.model_validate(
-            {
-                **dict.fromkeys(("weights", "masks", "codebook", "scheduler")),
-                "device": device,
-                "engine": "pytorch",
-                "devices": 1,
-                "workers": 1,
-                "compile": False,
-                "memory_fraction": 0.9,
-            }
-        )
+        return Runtime.model_validate({**runtime, "device": device})
     except ValidationError:
         raise ProtoMaskError(f"there is no device {device!r}: auto, cpu or cuda") from None

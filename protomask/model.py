@@ -13,7 +13,7 @@ from pipeline.report.predictor import Predictor
 from pipeline.training import learning
 from pipeline.training.fabric import make_fabric
 from protomask.answer import Answer
-from protomask.exported import Exported
+from protomask.exported import Exported, on_device
 from protomask.named_parts import named_parts
 from stages.finished import Finished
 from stages.params import refuse_subfolder
@@ -79,8 +79,6 @@ def load(folder: str | Path, device: str | None = None) -> Model:
             such device.
     """
     folder = Path(folder)
-    if device not in (None, "auto", "cpu", "cuda"):
-        raise ProtoMaskError(f"there is no device {device!r}: give cpu, cuda or auto")
     if Exported.lies_in(folder):
         return _travelled(Exported(folder), device or "auto")
     if not Workspace(folder).params_file.is_file():
@@ -102,7 +100,7 @@ def _travelled(exported: Exported, device: str) -> Model:
 def _made_here(workspace: Workspace, device: str | None) -> Model:
     params = workspace.read_params()
     if device is not None:
-        runtime = params.runtime.model_copy(update={"device": device})
+        runtime = on_device(params.runtime.model_dump(), device)
         params = params.model_copy(update={"runtime": runtime})
     finished = Finished.read(workspace)
     parts, remark = named_parts(finished)
