@@ -5,7 +5,7 @@ whatever their location and times.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -115,8 +115,7 @@ def look_through(root: Path) -> Contents:
     contents = _contents(root)
     if not contents.files and not contents.dangling:
         raise ProtoMaskError(f"dataset.root: {root} holds no files")
-    for name in [*contents.files, *contents.dangling]:
-        _refuse_unwritable(root, name)
+    _refuse_unwritable(root, [*contents.files, *contents.dangling])
     return contents
 
 
@@ -127,8 +126,7 @@ def visible_files(root: Path) -> list[str]:
         ProtoMaskError: a file name is not UTF-8 or has a control character.
     """
     names = files_of_any_name(root)
-    for name in names:
-        _refuse_unwritable(root, name)
+    _refuse_unwritable(root, names)
     return names
 
 
@@ -151,18 +149,20 @@ def _contents(root: Path) -> Contents:
     return Contents(sorted(files), sorted(dangling), sorted(passed_over))
 
 
-def _refuse_unwritable(root: Path, name: str) -> None:
-    """Checks that tables and pages can hold a name."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ProtoMaskError(
-            f"{root}: the file name {name!r} is not UTF-8; rename it (`convmv` can)"
-        ) from None
-    if any(unicodedata.category(character) == "Cc" for character in name):
-        raise ProtoMaskError(
-            f"{root}: the name {name!r} has a control character, such as a line break; rename it"
-        )
+def _refuse_unwritable(root: Path, names: Iterable[str]) -> None:
+    """Checks that tables and pages can hold the names."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ProtoMaskError(
+                f"{root}: the file name {name!r} is not UTF-8; rename it (`convmv` can)"
+            ) from None
+        if any(unicodedata.category(character) == "Cc" for character in name):
+            raise ProtoMaskError(
+                f"{root}: the name {name!r} has a control character, such as a line break; "
+                "rename it"
+            )
 
 
 def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
