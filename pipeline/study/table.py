@@ -198,13 +198,15 @@ class _Group:
         A run in which an image's value is not finite does not count in that mean. Where images are
         drawn, those of another seed are others.
         """
-        found = []
+        found, drawn = [], self.drawn
         for (_, seed), run in self.runs.items():
             table = run.images()
             if table is None:
                 return None
-            found.append(table.set_index(f"{seed}:" + table["image"] if self.drawn else "image"))
-        every = pd.concat([table.drop(columns="image", errors="ignore") for table in found])
+            if drawn:
+                table = table.assign(image=f"{seed}:" + table["image"])
+            found.append(table.set_index("image"))
+        every = pd.concat(found)
         return every.replace([np.inf, -np.inf], np.nan).groupby(level=0).mean()
 
     def missing(self, repeats: Sequence[Repeat], overrides: Overrides) -> Iterator[Missing]:
