@@ -27,7 +27,8 @@ from pipeline.errors import ProtoMaskError, rerun
 from pipeline.masks.store import MaskStore
 
 IMAGES_KEPT = 512
-"""Redrawn images whose crops stay in memory; a model and its controls are asked about the same."""
+"""Images whose parts, and whose redrawn crops, stay in memory; a model and its controls are asked
+about the same."""
 
 
 class DrawnTruth:
@@ -63,6 +64,7 @@ class DrawnTruth:
         self.masks, self.store = masks, crops
         self.seed = _read_seed(folder)
         self.distinguishing_CCQ = _distinguishing(index)
+        self._labels = lru_cache(maxsize=IMAGES_KEPT)(self._read_labels)
         self._of_sister = lru_cache(maxsize=IMAGES_KEPT)(self._draw_sister)
         self._place = lru_cache(maxsize=IMAGES_KEPT)(self._draw_place)
 
@@ -72,8 +74,10 @@ class DrawnTruth:
         Args:
             images_B: int64 B, the images' positions in the evidence.
         """
-        labels = [self._resized(self.part_pixels(image)) for image in images_B.tolist()]
-        return torch.from_numpy(np.stack(labels))
+        return torch.from_numpy(np.stack([self._labels(image) for image in images_B.tolist()]))
+
+    def _read_labels(self, image: int) -> NDArray[np.uint8]:
+        return self._resized(self.part_pixels(image))
 
     def labels_between(self, images_B: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
         """Returns `labels`, and where the parts would be that tell two classes apart.
@@ -99,7 +103,7 @@ class DrawnTruth:
 
     def _draw_place(self, image: int, part: str, donor: str) -> Tensor:
         """Returns where an image would show a part if it had that of another class, bool S×S."""
-        labels = self.drawn(image, {part: donor}).labels
+        labels = self._draw(image, {part: donor}).labels
         return torch.from_numpy(self._resized(labels) == self.index.part_names.index(part) + 1)
 
     def part_pixels(self, image: int) -> NDArray[np.uint8]:
@@ -149,9 +153,12 @@ class DrawnTruth:
         Returns:
             The image and its part labels, at its own resolution.
         """
-        number = int(self._column("id", image).rpartition("/")[2])
-        drawing = draw_image(self.seed, self._column("class_name", image), number, parts_from)
+        drawing = self._draw(image, parts_from)
         return Drawing(_compressed(drawing.image), drawing.labels)
+
+    def _draw(self, image: int, parts_from: Mapping[str, str] | None) -> Drawing:
+        number = int(self._column("id", image).rpartition("/")[2])
+        return draw_image(self.seed, self._column("class_name", image), number, parts_from)
 
     def crops(self, image: int, drawing: Drawing) -> NDArray[np.uint8]:
         """Returns the crops of a drawing, cut with an image's masks: uint8 K×S×S×3.

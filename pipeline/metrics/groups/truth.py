@@ -392,8 +392,9 @@ def _regions(batch: Batch, explanation: Explanation, apart: _Apart) -> tuple[Ten
         The points (float64 B×V); and the share of each region's saliency on each part (float32
         B×V×Q), NaN for one without positive points, which no metric asks for.
     """
+    first_B, second_B, labels_BSS, parts_BQ = apart
     outputs, weights_CP = batch.outputs, batch.evidence.weights_CP
-    view_BP, (first_B, second_B, labels_BSS, parts_BQ) = outputs.view_NP, apart
+    view_BP = outputs.view_NP
     points_BP = prototype_points(outputs.similarity_NP, weights_CP, first_B, second_B)
     points_BV = region_points(points_BP, view_BP, outputs.embedding_NVD.shape[1])
     weights_BP = (weights_CP[first_B] - weights_CP[second_B]).where(points_BP != 0, 0)
